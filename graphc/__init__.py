@@ -1,0 +1,1 @@
+"""graphc: a static-graph deep-learning compiler."""

@@ -1,0 +1,134 @@
+"""Conversions between dtypes in LLVM text.
+
+A float16 value is held as its bits in an i16.  Where the target has no instructions for it, the
+conversions are integer arithmetic, because LLVM would call functions that are not there.
+"""
+
+from __future__ import annotations
+
+from graphc.codegen.llvm_text import TYPES, Emitter, Val
+from graphc.dtypes import DType
+
+
+def cast(e: Emitter, v: Val, src: DType, dst: DType) -> Val:
+    """``v`` of dtype ``src`` as ``dst``, by the rules of ``graphc.loop.ir.Cast``."""
+    if src is dst:
+        return v
+    if src.is_floating:
+        return _from_float(e, v, src, dst)
+    if dst.is_floating:
+        return _to_float(e, v, src, dst)
+    if dst.is_bool:
+        return e.compare("icmp ne", v, e.number(0, v.ty))
+    return resize(e, v, TYPES[dst.code], signed=src.kind == "int")
+
+
+def resize(e: Emitter, v: Val, ty: str, *, signed: bool) -> Val:
+    """An integer (or i1) made narrower or wider."""
+    have, want = int(v.ty[1:]), int(ty[1:])
+    if have == want:
+        return v
+    if v.const is not None and not v.n:
+        value = int(v.const)
+        return e.number(value if signed or value >= 0 else value + (1 << have), ty)
+    return e.convert("trunc" if want < have else "sext" if signed else "zext", v, ty)
+
+
+def _from_float(e: Emitter, v: Val, src: DType, dst: DType) -> Val:
+    if src.code == "f16":
+        v = widen_half(e, v)
+    if dst.is_bool:
+        return e.compare("fcmp une", v, e.real(0.0, v.ty))
+    if dst.is_floating:
+        if dst.code == "f16":
+            return narrow_to_half(e, v)
+        return resize_float(e, v, TYPES[dst.code])
+    return _saturate(e, v, dst)
+
+
+def resize_float(e: Emitter, v: Val, ty: str) -> Val:
+    """Float to double or back."""
+    if v.ty == ty:
+        return v
+    return e.convert("fpext" if ty == "double" else "fptrunc", v, ty)
+
+
+def _saturate(e: Emitter, v: Val, dst: DType) -> Val:
+    name = "llvm.fptoui.sat" if dst.is_unsigned else "llvm.fptosi.sat"
+    ty = TYPES[dst.code]
+    source = {"float": "f32", "double": "f64"}[v.ty]
+    full = f"{name}.{f'v{v.n}{ty}' if v.n else ty}.{f'v{v.n}{source}' if v.n else source}"
+    return e.intrinsic(full, ty, v.n, v, plain=True)
+
+
+def _to_float(e: Emitter, v: Val, src: DType, dst: DType) -> Val:
+    op = "sitofp" if src.kind == "int" else "uitofp"
+    if src.size < 4 and not src.is_bool:  # what every target has an instruction for
+        v, op = resize(e, v, "i32", signed=src.kind == "int"), "sitofp"
+    if src.is_bool:
+        v, op = e.convert("zext", v, "i32"), "sitofp"
+    # Integers that float32 rounds are beyond what float16 holds: both conversions are exact.
+    ty = "float" if dst.code == "f16" else TYPES[dst.code]
+    result = e.convert(op, v, ty)
+    return narrow_to_half(e, result) if dst.code == "f16" else result
+
+
+# --- float16 ----------------------------------------------------------------------------------
+
+
+def widen_half(e: Emitter, v: Val) -> Val:
+    """float16 bits as a float."""
+    if e.target.has_f16c:
+        return e.convert("fpext", e.convert("bitcast", v, "half"), "float")
+    bits = e.convert("zext", v, "i32")
+    size = e.binary("and", bits, e.number(0x7FFF, "i32"))
+    sign = e.binary("shl", e.binary("xor", bits, size), e.number(16, "i32"))
+    small = e.binary("shl", size, e.number(13, "i32"))
+    # The product puts the exponent right, for subnormals too; infinity and NaN keep all its bits.
+    scaled = e.binary("fmul", e.convert("bitcast", small, "float"), e.real(2.0**112, "float"))
+    result = e.convert("bitcast", scaled, "i32")
+    special = e.binary("or", result, e.number(0x7F800000, "i32"))
+    is_special = e.compare("icmp uge", size, e.number(0x7C00, "i32"))
+    result = e.choose(is_special, special, result)
+    return e.convert("bitcast", e.binary("or", result, sign), "float")
+
+
+def narrow_to_half(e: Emitter, v: Val) -> Val:
+    """A float or double as float16 bits, rounded once."""
+    if v.ty == "double":
+        v = _round_to_odd(e, v)
+    if e.target.has_f16c:
+        return e.convert("bitcast", e.convert("fptrunc", v, "half"), "i16")
+    bits = e.convert("bitcast", v, "i32")
+    size = e.binary("and", bits, e.number(0x7FFFFFFF, "i32"))
+    sign = e.binary("xor", bits, size)
+    # Subnormals: the addition of 0.5 rounds at the last bit of float16.
+    magic = e.real(0.5, "float")
+    tiny = e.convert("bitcast", e.binary("fadd", e.convert("bitcast", size, "float"), magic), "i32")
+    tiny = e.binary("sub", tiny, e.number(0x3F000000, "i32"))
+    odd = e.binary("and", e.binary("lshr", size, e.number(13, "i32")), e.number(1, "i32"))
+    normal = e.binary("add", size, e.number(((15 - 127) << 23) + 0xFFF, "i32"))
+    normal = e.binary("lshr", e.binary("add", normal, odd), e.number(13, "i32"))
+    result = e.choose(e.compare("icmp ult", size, e.number(0x38800000, "i32")), tiny, normal)
+    infinite = e.number(0x7C00, "i32")
+    result = e.choose(e.compare("icmp uge", size, e.number(0x47800000, "i32")), infinite, result)
+    nan = e.compare("icmp ugt", size, e.number(0x7F800000, "i32"))
+    result = e.choose(nan, e.number(0x7E00, "i32"), result)
+    result = e.binary("or", result, e.binary("lshr", sign, e.number(16, "i32")))
+    return e.convert("trunc", result, "i16")
+
+
+def _round_to_odd(e: Emitter, v: Val) -> Val:
+    """A double as the float next to it with an odd last bit, unless it is exact.
+
+    Rounding that once more to fewer bits gives what rounding the double once gives.
+    """
+    near = e.convert("fptrunc", v, "float")
+    back = e.convert("fpext", near, "double")
+    inexact = e.compare("fcmp one", back, v)
+    size = e.intrinsic("llvm.fabs", "double", v.n, v)
+    beyond = e.compare("fcmp ogt", e.intrinsic("llvm.fabs", "double", v.n, back), size)
+    bits = e.convert("bitcast", near, "i32")
+    lower = e.choose(beyond, e.binary("sub", bits, e.number(1, "i32")), bits)
+    odd = e.binary("or", lower, e.number(1, "i32"))
+    return e.convert("bitcast", e.choose(inexact, odd, bits), "float")

@@ -1,0 +1,384 @@
+"""Expressions of the loop IR in LLVM text.
+
+Each node is printed once where that is possible: a value is remembered in the scope of the
+innermost variable it depends on; one that loads, in the current scope and until a store to what
+it has loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.codegen.llvm_branch import Branches
+from graphc.codegen.llvm_cast import cast, resize
+from graphc.codegen.llvm_compare import Comparisons
+from graphc.codegen.llvm_index import Index, Indices
+from graphc.codegen.llvm_memory import Memory, Storage
+from graphc.codegen.llvm_ops import COMPARISONS, bitcast, invert, primitive
+from graphc.codegen.llvm_text import TYPES, Emitter, Region, Val
+from graphc.dtypes import DType, int64
+from graphc.errors import CompileError
+from graphc.loop.ir import (
+    Apply,
+    Buffer,
+    Cast,
+    Const,
+    Expr,
+    Guard,
+    Load,
+    Require,
+    Var,
+    children,
+)
+from graphc.loop.scalar import FUNCTIONS
+
+Value = Val | Index
+_DEEP = 12
+
+
+@dataclass(eq=False, slots=True)
+class Scope:
+    """Where remembered values hold. ``bound`` has the bits of the variables bound in it."""
+
+    region: Region
+    mask: Val | None
+    bound: int = 0
+    alive: bool = True
+
+
+@dataclass(eq=False, slots=True)
+class Facts:
+    """What is known of a node: its variables, what it loads, its height.
+
+    ``effect``: it must not be evaluated where a condition forbids it.
+    """
+
+    variables: int
+    loads: frozenset[Buffer]
+    effect: bool
+    height: int
+
+
+class Expressions:
+    """Prints expressions of one kernel."""
+
+    def __init__(self, e: Emitter) -> None:
+        self.e = e
+        self.indices = Indices(e)
+        self.memory = Memory(e, self.indices)
+        self.compare = Comparisons(e, self.indices, self.memory)
+        self.branches = Branches(e)
+        self.storage: dict[Buffer, Storage] = {}
+        self.scopes = [Scope(e.region, None)]
+        self._env: dict[Var, Value] = {}
+        self._bits: dict[Var, int] = {}
+        self._facts: dict[int, Facts] = {}
+        self._memo: dict[int, tuple[Value, Scope, int, frozenset[Buffer]]] = {}
+        self._expanded: dict[int, Expr] = {}
+        self._zeros: dict[DType, Const] = {}
+
+    # --- scopes -------------------------------------------------------------------------------
+
+    @property
+    def mask(self) -> Val | None:
+        """The lanes that are active here; None: all."""
+        return self.scopes[-1].mask
+
+    def enter(self, mask: Val | None = None) -> Scope:
+        """A scope in the current region; ``mask`` narrows the active lanes."""
+        scope = Scope(self.e.region, mask if mask is not None else self.mask)
+        self.scopes.append(scope)
+        return scope
+
+    def leave(self) -> None:
+        """End the innermost scope."""
+        self.scopes.pop().alive = False
+
+    def bind(self, var: Var, value: Value) -> None:
+        """Give a variable its value in the innermost scope."""
+        self._env[var] = value
+        self.scopes[-1].bound |= self._bit(var)
+
+    def _bit(self, var: Var) -> int:
+        bit = self._bits.get(var)
+        if bit is None:
+            bit = self._bits[var] = 1 << len(self._bits)
+        return bit
+
+    # --- facts --------------------------------------------------------------------------------
+
+    def facts(self, root: Expr) -> Facts:
+        """The facts of a node."""
+        known = self._facts
+        found = known.get(id(root))
+        if found is not None:
+            return found
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            missing = [c for c in children(node) if id(c) not in known]
+            if missing:
+                stack.extend(missing)
+            else:
+                known[id(stack.pop())] = self._derive(node)
+        return known[id(root)]
+
+    def _derive(self, node: Expr) -> Facts:
+        if isinstance(node, Var):
+            return Facts(self._bit(node), frozenset(), False, 0)
+        parts = [self._facts[id(c)] for c in children(node)]
+        variables, loads, height = 0, frozenset[Buffer](), 0
+        effect = isinstance(node, (Load, Require))
+        for part in parts:
+            variables |= part.variables
+            effect = effect or part.effect
+            height = max(height, part.height + 1)
+            if part.loads:
+                loads = loads | part.loads if loads else part.loads
+        if isinstance(node, Load) and not self._stored(node.buffer).constant:
+            loads |= {node.buffer}
+        return Facts(variables, loads, effect, height)
+
+    def _stored(self, buffer: Buffer) -> Storage:
+        found = self.storage.get(buffer)
+        if found is None:
+            raise CompileError(f"the buffer {buffer.name!r} is neither a parameter nor allocated")
+        return found
+
+    # --- values -------------------------------------------------------------------------------
+
+    def value(self, node: Expr) -> Value:
+        """The node as an operand: an Index for int64."""
+        found = self._known(node)
+        if found is not None:
+            return found
+        facts = self.facts(node)
+        if facts.height > _DEEP:
+            self._prepare(node)
+        result = self._compute(node)
+        self._remember(node, result, facts)
+        return result
+
+    def operand(self, node: Expr) -> Val:
+        """The node as an operand, a scalar where all lanes agree."""
+        return self.plain(self.value(node))
+
+    def index(self, node: Expr) -> Index:
+        """An int64 node."""
+        found = self.value(node)
+        assert isinstance(found, Index)
+        return found
+
+    def plain(self, value: Value) -> Val:
+        """The operand that a value stands for."""
+        return value if isinstance(value, Val) else self.indices.value(value)
+
+    def typed(self, value: Val, dtype: DType) -> Value:
+        """An operand as the value of a node of a dtype."""
+        return self.indices.of(value) if dtype is int64 else value
+
+    def _known(self, node: Expr) -> Value | None:
+        if node.__class__ is Var:
+            found = self._env.get(node)
+            if found is None:
+                raise CompileError(f"the variable {node.name!r} is not in scope")
+            return found
+        entry = self._memo.get(id(node))
+        if entry is None or not entry[1].alive:
+            return None
+        for buffer in entry[3]:
+            if self.storage[buffer].stamp > entry[2]:
+                return None
+        return entry[0]
+
+    def _remember(self, node: Expr, value: Value, facts: Facts) -> None:
+        scopes = self.scopes
+        scope = scopes[-1]
+        if not facts.effect:
+            level = value.level if isinstance(value, Val) else self.indices.level(value)
+            low = self.e.regions[level].scope
+            at = len(scopes) - 1
+            while at > low and not scopes[at].bound & facts.variables:
+                at -= 1
+            scope = scopes[at]
+        self._memo[id(node)] = (value, scope, self.e.clock, facts.loads)
+
+    def _prepare(self, root: Expr) -> None:
+        """Evaluate what is below a tall node first, without recursion."""
+        stack = [(root, False)]
+        seen: set[int] = set()
+        while stack:
+            node, ready = stack.pop()
+            if ready:
+                if node is not root:
+                    self.value(node)
+            elif id(node) not in seen:
+                seen.add(id(node))
+                if self._known(node) is None:
+                    stack.append((node, True))
+                    stack.extend((c, False) for c in reversed(_eager(node)))
+
+    def _compute(self, node: Expr) -> Value:
+        if isinstance(node, Apply):
+            return self._apply(node)
+        if isinstance(node, Const):
+            if node.dtype is int64:
+                return Index({}, node.value)
+            return self.e.const(node.value, node.dtype)
+        if isinstance(node, Load):
+            return self.typed(self.load(node, None), node.dtype)
+        if isinstance(node, Cast):
+            return self._cast(node)
+        if isinstance(node, Guard):
+            return self._guard(node)
+        assert isinstance(node, Require), node
+        return self._require(node)
+
+    def load(self, node: Load, other: Val | None) -> Val:
+        """The element; ``other`` for lanes that are not active."""
+        st = self._stored(node.buffer)
+        place = self.memory.place(st, self.index(node.index))
+        return self.memory.load(st, place, self.mask, other)
+
+    def _cast(self, node: Cast) -> Value:
+        value = self.value(node.value)
+        src, dst = node.value.dtype, node.dtype
+        if isinstance(value, Index) and dst.is_integer and value.varies and value.vec is None:
+            return self._narrow_lanes(value, dst)
+        return self.typed(cast(self.e, self.plain(value), src, dst), dst)
+
+    def _narrow_lanes(self, value: Index, dst: DType) -> Value:
+        """``base + stride * lane`` in a narrower type, without 64-bit lanes."""
+        ty = TYPES[dst.code]
+        if ty == "i64" or value.stride is None:
+            return resize(self.e, self.plain(value), ty, signed=True)
+        uniform, _ = value.split()
+        base = resize(self.e, self.indices.total(uniform, value.const), ty, signed=True)
+        half = 1 << (dst.size * 8 - 1)
+        steps = [
+            (i * value.stride + half) % (2 * half) - half for i in range(self.indices.width)
+        ]
+        return self.e.binary("add", self.e.vector(steps, ty), base)
+
+    # --- functions ----------------------------------------------------------------------------
+
+    def _apply(self, node: Apply) -> Value:
+        row = FUNCTIONS.get(node.fn)
+        if row is None:
+            raise CompileError(f"there is no scalar function {node.fn!r}")
+        if row.expand is not None:
+            expanded = self._expanded.get(id(node))
+            if expanded is None:
+                expanded = self._expanded[id(node)] = row.expand(*node.args)
+            return self.value(expanded)
+        values = [self.value(a) for a in node.args]
+        dtype = node.args[-1].dtype
+        if dtype is int64 and node.fn != "bitcast":
+            return self._on_int64(node, values)
+        vals = tuple([self.plain(v) for v in values])
+        if node.fn == "bitcast":
+            return self.typed(bitcast(self.e, vals[0], node.dtype), node.dtype)
+        return primitive(self.e, node.fn, dtype, vals)
+
+    def _on_int64(self, node: Apply, values: list[Value]) -> Value:
+        fn = node.fn
+        if fn == "select":
+            cond, a, b = (self.plain(v) for v in values)
+            if isinstance(cond.const, bool):
+                return values[1] if cond.const else values[2]
+            return self.indices.of(self.e.choose(cond, a, b))
+        xs = [v for v in values if isinstance(v, Index)]
+        if fn in ("add", "sub"):
+            return self.indices.add(xs[0], xs[1], 1 if fn == "add" else -1)
+        if fn == "mul":
+            return self.indices.mul(xs[0], xs[1])
+        if fn in COMPARISONS:
+            return self.compare.of(fn, xs[0], xs[1])
+        simple = self.indices.simplified(fn, xs)
+        if simple is not None:
+            return simple
+        vals = tuple([self.plain(v) for v in values])
+        return self.indices.of(primitive(self.e, fn, int64, vals))
+
+    # --- conditions ---------------------------------------------------------------------------
+
+    def masked(self, cond: Val) -> Val:
+        """The lanes that are active here and where ``cond`` holds."""
+        mask = self.mask
+        return cond if mask is None else self.e.binary("and", mask, cond)
+
+    def _guard(self, node: Guard) -> Value:
+        cond = self.operand(node.cond)
+        if isinstance(cond.const, bool):
+            return self.value(node.value if cond.const else node.otherwise)
+        effects = [self.facts(x).effect for x in (node.value, node.otherwise)]
+        if not any(effects):
+            a, b = self.operand(node.value), self.operand(node.otherwise)
+            return self.typed(self.e.choose(cond, a, b), node.dtype)
+        if not cond.n:
+            return self._branch(cond, node.value, node.otherwise)
+        other = self._where(invert(self.e, cond) if effects[1] else None, node.otherwise)
+        self.enter(self.masked(cond))
+        if isinstance(node.value, Load):
+            result = self.load(node.value, other)
+        else:
+            result = self.e.choose(cond, self.operand(node.value), other)
+        self.leave()
+        return self.typed(result, node.dtype)
+
+    def _where(self, cond: Val | None, node: Expr) -> Val:
+        if cond is None:
+            return self.operand(node)
+        self.enter(self.masked(cond))
+        result = self.operand(node)
+        self.leave()
+        return result
+
+    def _branch(self, cond: Val, value: Expr, otherwise: Expr) -> Value:
+        sides = []
+        for node in (value, otherwise):
+            region = self.e.open(self.e.label(), len(self.scopes), loop=False)
+            self.enter()
+            sides.append((region, self.operand(node)))
+            self.leave()
+            self.e.close()
+        return self.typed(self.branches.join(cond, *sides), value.dtype)
+
+    def _require(self, node: Require) -> Value:
+        cond = self.operand(node.cond)
+        if cond.const is True:
+            return self.value(node.value)
+        zero = self.e.const(0, node.dtype)
+        if not cond.n:
+            active = self.mask and self.memory.any(self.mask)
+            self._report(invert(self.e, cond), active, node)
+            if not self.facts(node.value).effect:
+                result = self.e.choose(cond, self.operand(node.value), zero)
+                return self.typed(result, node.dtype)
+            return self._branch(cond, node.value, self._zero(node.dtype))
+        failed = invert(self.e, cond)
+        self._report(self.masked(failed), None, node)
+        self.enter(self.masked(cond))
+        result = self.operand(node.value)
+        self.leave()
+        return self.typed(self.e.choose(cond, result, zero), node.dtype)
+
+    def _report(self, failed: Val, active: Val | None, node: Require) -> None:
+        def details() -> list[Val]:
+            self.enter()
+            shown = [self.operand(d) for d in node.details]
+            self.leave()
+            return shown
+
+        self.branches.report(failed, active, node, len(self.scopes), details)
+
+    def _zero(self, dtype: DType) -> Const:
+        """A literal that lives as long as what is remembered by its identity."""
+        return self._zeros.setdefault(dtype, Const(0, dtype))
+
+
+def _eager(node: Expr) -> tuple[Expr, ...]:
+    """The operands that are evaluated whenever the node is."""
+    if isinstance(node, (Guard, Require)):
+        return (node.cond,)
+    return children(node)

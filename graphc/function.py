@@ -1,0 +1,191 @@
+"""A graph with a boundary: what passes rewrite, printers print and the lowering lowers.
+
+A :class:`Function` is a copy of part of a user's graph, free of state: every input is an explicit
+:class:`Input` (a feed, a variable's value before the run, a counter), every result an explicit
+:class:`Output` (a fetch, a variable's value after the run).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from graphc.dims import DimLike, Symbol
+from graphc.graph import Graph, Operation, Tensor, TensorType
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """A value that comes from outside.
+
+    Attributes:
+      kind: ``feed``; ``variable`` (its value before the run).
+      tensor: the placeholder in the function's graph.
+      source: the user's tensor (feed) or the variable's operation.
+      key: what the session stores the variable under.
+    """
+
+    kind: Literal["feed", "variable"]
+    tensor: Tensor
+    source: Any
+    key: str
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """A value that goes out: a fetch, or a variable's value after the run.
+
+    An ``update`` has the shape of the variable's buffer and is written there; a ``store`` has
+    another shape: it goes out like a fetch, and the session keeps it as the new buffer.
+    """
+
+    kind: Literal["fetch", "update", "store"]
+    tensor: Tensor
+    source: Any
+    key: str
+
+
+@dataclass(frozen=True)
+class Guard:
+    """An assumption about sizes that a run must meet: ``left == right``."""
+
+    left: DimLike
+    right: DimLike
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.left} == {self.right}"
+
+
+@dataclass
+class Function:
+    """A pure graph with inputs and outputs.
+
+    Attributes:
+      graph: the operations.
+      inputs, outputs: the boundary.
+      guards: what was assumed of the symbols.
+      bound: symbols that are elements of computed integer tensors: symbol -> (tensor, element).
+      origin: operations of the user's graph by the name of their copy, for error messages.
+    """
+
+    graph: Graph
+    inputs: list[Input]
+    outputs: list[Output]
+    guards: list[Guard] = field(default_factory=list)
+    bound: dict[Symbol, tuple[Tensor, int]] = field(default_factory=dict)
+    origin: dict[str, Operation] = field(default_factory=dict)
+    env: Any = None
+
+    @property
+    def operations(self) -> list[Operation]:
+        """Every operation, producers before consumers."""
+        return self.graph.get_operations()
+
+    def results(self) -> list[Tensor]:
+        """The tensors that must be computed: outputs and those that bind symbols."""
+        return [o.tensor for o in self.outputs] + [t for t, _ in self.bound.values()]
+
+
+class Rebuilder:
+    """Copies a function operation by operation; passes decide what each becomes.
+
+    ``map`` takes tensors of the old graph to tensors of the new one.
+    """
+
+    def __init__(self, old: Function) -> None:
+        self.old = old
+        self.graph = Graph()
+        self.graph.env = old.env
+        self.map: dict[Tensor, Tensor] = {}
+        self.origin: dict[str, Operation] = {}
+
+    def get(self, tensor: Tensor) -> Tensor:
+        """The new tensor for an old one."""
+        return self.map[tensor]
+
+    def copy(self, op: Operation, inputs: Sequence[Tensor] | None = None) -> Operation:
+        """The same operation over the mapped inputs, with the same types."""
+        inputs = [self.map[t] for t in op.inputs] if inputs is None else inputs
+        name = op.name if op.name not in self.graph._ops else self.graph.unique_name(op.name)
+        types = [t.type for t in op.outputs]
+        new = self.graph.add_operation(op.definition, inputs, op.attrs, types, name, op.location)
+        if op.name in self.old.origin:
+            self.origin[name] = self.old.origin[op.name]
+        for a, b in zip(op.outputs, new.outputs, strict=True):
+            self.map[a] = b
+        return new
+
+    def finish(self) -> Function:
+        """The new function, its boundary mapped."""
+        old = self.old
+        inputs = [Input(i.kind, self.map[i.tensor], i.source, i.key) for i in old.inputs]
+        outputs = [Output(o.kind, self.map[o.tensor], o.source, o.key) for o in old.outputs]
+        bound = {s: (self.map[t], i) for s, (t, i) in old.bound.items()}
+        return Function(self.graph, inputs, outputs, old.guards, bound, self.origin, old.env)
+
+    def expand(self, op: Operation, build: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> None:
+        """Put what ``build`` declares over the mapped inputs in the place of ``op``.
+
+        Names and locations are carried over here, so that no rule has to.
+        """
+        first = len(self.graph._ops)
+        self.graph.provenance = op.location
+        with self.graph.as_default(), self.graph.name_scope(None):
+            with self.graph.name_scope(op.name):
+                new = build([self.map[t] for t in op.inputs])
+        self.graph.provenance = None
+        for a, b in zip(op.outputs, new, strict=True):
+            self.map[a] = b
+        source = self.old.origin.get(op.name)
+        if source is not None:
+            for added in list(self.graph._ops.values())[first:]:
+                self.origin[added.name] = source
+
+
+def format_function(fn: Function) -> str:
+    """The function as text: inputs, one line per operation, outputs; symbols by name."""
+    lines = []
+    for i in fn.inputs:
+        lines.append(f"{i.kind} %{i.tensor.op.name}: {format_type(i.tensor.type)}  # {i.key}")
+    boundary = {i.tensor.op for i in fn.inputs}
+    for op in fn.operations:
+        if op not in boundary:
+            lines.append(format_operation(op))
+    for guard in fn.guards:
+        lines.append(f"assume {guard}")
+    for symbol, (tensor, element) in fn.bound.items():
+        lines.append(f"bind {symbol} = {format_tensor(tensor)}[{element}]")
+    for o in fn.outputs:
+        lines.append(f"{o.kind} {format_tensor(o.tensor)}  # {o.key}")
+    return "\n".join(lines) + "\n"
+
+
+def format_type(type_: TensorType) -> str:
+    """``f32[s0, 3]``; ``f32[*]`` for unknown rank."""
+    if type_.sizes is None:
+        return f"{type_.dtype.code}[*]"
+    return f"{type_.dtype.code}[{', '.join(str(s) for s in type_.sizes)}]"
+
+
+def format_tensor(tensor: Tensor) -> str:
+    """``%name``, with ``:1`` for outputs after the first."""
+    return f"%{tensor.op.name}" + (f":{tensor.index}" if tensor.index else "")
+
+
+def format_operation(op: Operation) -> str:
+    """One line: results, op, operands, attributes, types."""
+    types = ", ".join(format_type(t.type) for t in op.outputs)
+    operands = ", ".join(format_tensor(t) for t in op.inputs)
+    attrs = ", ".join(f"{k}={_attr(v)}" for k, v in op.attrs.items())
+    text = f"%{op.name} = {op.type}({operands})"
+    return text + (f" {{{attrs}}}" if attrs else "") + f" : {types}"
+
+
+def _attr(value: Any) -> str:
+    if hasattr(value, "tolist"):
+        if value.size <= 8:
+            return repr(value.tolist())
+        return f"<{value.dtype} {list(value.shape)}>"
+    return getattr(value, "name", None) or repr(value)

@@ -1,0 +1,199 @@
+"""Reverse-mode differentiation: :func:`gradients` extends the graph with the chain rule."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from graphc.build import constant, convert_to_tensor, create, single
+from graphc.errors import DTypeError, GraphError, ShapeError
+from graphc.graph import Operation, Tensor, graph_of, name_scope
+
+
+class UnconnectedGradients(enum.Enum):
+    """What :func:`gradients` gives for an ``x`` that no ``y`` depends on."""
+
+    NONE = "none"
+    ZERO = "zero"
+
+
+class AggregationMethod:
+    """How several contributions to one gradient are added up; accepted, all do the same."""
+
+    ADD_N = 0
+    DEFAULT = ADD_N
+    EXPERIMENTAL_TREE = 1
+    EXPERIMENTAL_ACCUMULATE_N = 2
+
+
+def gradients(
+    ys: Any,
+    xs: Any,
+    grad_ys: Any = None,
+    name: str = "gradients",
+    colocate_gradients_with_ops: bool = False,
+    gate_gradients: bool = False,
+    aggregation_method: Any = None,
+    stop_gradients: Any = None,
+    unconnected_gradients: Any = UnconnectedGradients.NONE,
+) -> list[Tensor | None]:
+    """The derivatives of the sum of ``ys`` with respect to each of ``xs``, as new operations.
+
+    Args:
+      ys: a tensor or a list of tensors to differentiate.
+      xs: a tensor or Variable, or a list of them, to differentiate with respect to.
+      grad_ys: what each ``y`` is weighted with (None: ones), of the shape of the ``y``.
+      name: the name scope of the new operations.
+      colocate_gradients_with_ops: accepted; placement follows the data.
+      gate_gradients: accepted; nothing races, so there is nothing to gate.
+      aggregation_method: accepted; several contributions are added by one ``AddN``.
+      stop_gradients: tensors that count as constants.
+      unconnected_gradients: ``"none"`` or ``"zero"``, for an ``x`` that no ``y`` depends on.
+    Returns:
+      One tensor per ``x``, of its shape; None where there is no path, or only paths through
+      integers, bools or operations without a derivative.  The gradient of a gather is dense.
+    Raises:
+      ValueError: ``grad_ys`` that do not fit ``ys``; an unknown ``unconnected_gradients``.
+      TypeError: a ``grad_y`` that is not numeric.
+    """
+    try:
+        unconnected = UnconnectedGradients(unconnected_gradients)
+    except ValueError:
+        raise GraphError(
+            f"Unknown value for unconnected_gradients: {unconnected_gradients!r}"
+        ) from None
+    y_list, x_list, stops = _as_list(ys), _as_list(xs), _as_list(stop_gradients)
+    given = [None] * len(y_list) if grad_ys is None else _as_list(grad_ys)
+    if len(given) != len(y_list):
+        raise GraphError(f"Passed {len(given)} grad_ys for {len(y_list)} ys")
+    values = [*y_list, *x_list, *stops, *(g for g in given if g is not None)]
+    graph = graph_of(values)
+    with graph.as_default(), name_scope(name, "gradients", values):
+        sources = [convert_to_tensor(y, name="y") for y in y_list]
+        targets = [_target(x) for x in x_list]
+        seeds = [_seed(i, y, g) for i, (y, g) in enumerate(zip(sources, given, strict=True))]
+        backward = _Backward(sources, targets, [_target(s) for s in stops])
+        found = backward.run(seeds)
+        if unconnected is UnconnectedGradients.ZERO:
+            return [_zeros(x) if g is None else g for x, g in zip(targets, found, strict=True)]
+        return found
+
+
+def is_trainable(tensor: Tensor) -> bool:
+    """Whether derivatives pass through a tensor: whether its elements are floats."""
+    return tensor.dtype.base_dtype.is_floating
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _target(value: Any) -> Tensor:
+    """``value`` as the tensor to differentiate by: of a Variable, its handle."""
+    handle = getattr(value, "_ref", None)
+    if callable(handle):
+        tensor: Tensor = handle()
+        return tensor
+    return convert_to_tensor(value, name="x")
+
+
+def _zeros(tensor: Tensor) -> Tensor:
+    return single(create("ZerosLike", [tensor]))
+
+
+def _seed(i: int, y: Tensor, grad_y: Any) -> Tensor:
+    dtype = y.dtype.base_dtype
+    if grad_y is None:
+        if not (dtype.is_floating or dtype.is_integer):
+            raise DTypeError(
+                f"Tensor {y} with type {dtype.name} must be numeric to obtain a default gradient"
+            )
+        shape = single(create("Shape", [y]))
+        return single(create("Fill", [shape, constant(1, dtype, name=f"grad_ys_{i}")]))
+    grad = convert_to_tensor(grad_y, name="grad_y", preferred_dtype=dtype)
+    kind = grad.dtype.base_dtype
+    if not (kind.is_floating or kind.is_integer):
+        raise DTypeError(
+            f"Gradient type {kind.name} generated for real or integer-valued tensor {y} with type "
+            f"{dtype.name} must be real or integer"
+        )
+    return single(create("Identity", [grad], None, f"grad_ys_{i}"))
+
+
+class _Backward:
+    """One walk from the ``ys`` back to the ``xs``."""
+
+    def __init__(
+        self, ys: Sequence[Tensor], xs: Sequence[Tensor], stops: Iterable[Tensor]
+    ) -> None:
+        self.ys = ys
+        self.xs = xs
+        self.grads: dict[Tensor, list[Tensor]] = {}
+        self.on_path = _between(ys, xs)
+        self.stopped = {t.op for t in stops}
+
+    def run(self, seeds: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradient of each x."""
+        for y, seed in zip(self.ys, seeds, strict=True):
+            self._add(y, seed)
+        # An operation is younger than its inputs, so this is a topological order.
+        for op in sorted(self.on_path, key=lambda op: op.serial, reverse=True):
+            totals = [self._total(t) for t in op.outputs]
+            if op not in self.stopped and any(g is not None for g in totals):
+                self._step(op, totals)
+        return [self._total(x) for x in self.xs]
+
+    def _add(self, tensor: Tensor, grad: Tensor) -> None:
+        self.grads.setdefault(tensor, []).append(grad)
+
+    def _total(self, tensor: Tensor) -> Tensor | None:
+        """The sum of the contributions to one gradient, added up once."""
+        parts = self.grads.get(tensor)
+        if not parts:
+            return None
+        if len(parts) > 1:
+            parts[:] = [single(create("AddN", [parts]))]
+        return parts[0]
+
+    def _step(self, op: Operation, totals: list[Tensor | None]) -> None:
+        wanted = [t.op in self.on_path and is_trainable(t) for t in op.inputs]
+        if not (op.definition.differentiable and any(wanted)):
+            return
+        with name_scope(op.name + "_grad"):
+            found = op.definition.gradient(op, *totals)
+        for i, (tensor, grad) in enumerate(zip(op.inputs, found, strict=True)):
+            if grad is not None and wanted[i]:
+                _check_shape(op, i, grad)
+                self._add(tensor, grad)
+
+
+def _check_shape(op: Operation, i: int, grad: Tensor) -> None:
+    tensor = op.inputs[i]
+    try:
+        grad.set_shape(tensor.get_shape())
+    except ValueError:
+        raise ShapeError(
+            "Incompatible shapes between op input and calculated input gradient.  Forward "
+            f"operation: {op.name}.  Input index: {i}. Original input shape: {tensor.shape}.  "
+            f"Calculated input gradient shape: {grad.shape}"
+        ) from None
+
+
+def _between(ys: Iterable[Tensor], xs: Iterable[Tensor]) -> set[Operation]:
+    """The operations on a path of floats from an x to a y, both ends included."""
+    before: set[Operation] = set()
+    stack = [y.op for y in ys]
+    while stack:
+        op = stack.pop()
+        if op not in before:
+            before.add(op)
+            stack.extend(t.op for t in op.inputs)
+    starts = set(xs)
+    reached: set[Operation] = {x.op for x in starts}
+    for op in sorted(before, key=lambda op: op.serial):
+        if any(t in starts or (t.op in reached and is_trainable(t)) for t in op.inputs):
+            reached.add(op)
+    return {op for op in before if op in reached}

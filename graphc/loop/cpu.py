@@ -1,0 +1,279 @@
+"""Schedules for the CPU: a naive kernel made fast.
+
+A naive kernel is a nest of serial loops over the kept dimensions whose body is a sequence of
+stages: scalars that are reduced into by nests of serial loops, and stores, of one element or of
+rows. The schedule
+
+1. drops loops of one iteration and joins loops that walk through memory without a gap;
+2. chooses what to vectorize by cost: the rows of each stage (softmax over the last axis), or one
+   of the kept dimensions (elementwise; a sum over the first axis), where every scalar becomes one
+   for each lane;
+3. makes the outermost iterations, or blocks of a long vector loop, a parallel loop whose grain
+   follows from an estimate of the work, never from the number of threads.
+
+The iterations of the kept dimensions are independent by the meaning of a naive kernel; where a
+kernel does something else, such as reducing into a parameter, it stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from graphc.dtypes import int64
+from graphc.loop.affine import equal, known, mentions, multiple_of
+from graphc.loop.cpu_cost import (
+    Target,
+    body_cost,
+    step,
+    trips,
+    value_nodes,
+    vector_cost,
+    vector_width,
+    volume,
+    work,
+)
+from graphc.loop.cpu_cost import accesses as accesses_of
+from graphc.loop.cpu_rows import row_cost, schedule_rows
+from graphc.loop.ir import (
+    ONE,
+    Apply,
+    Block,
+    Expr,
+    For,
+    Kernel,
+    Let,
+    Load,
+    LoopKind,
+    Reduce,
+    Scope,
+    Stmt,
+    Store,
+    Var,
+    block,
+    const,
+    index_div,
+    mul,
+    sub,
+    walk_stmt,
+)
+from graphc.loop.transform import (
+    Loop,
+    close_nest,
+    collapse,
+    drop_unit_loops,
+    fuse_counters,
+    open_nest,
+)
+from graphc.loop.transform_vector import vector_count, vectorize, vectorize_block
+
+__all__ = ["Target", "schedule_cpu"]
+
+_CHUNK_PS = 40_000_000  # the work of one chunk of a parallel loop
+_WORTH_PS = 20_000_000  # less than this is not split
+_BLOCK = 4096  # elements of a long vector loop that make one parallel iteration
+_LONG = 4 * _BLOCK
+_MANY = 64  # parallel iterations that are enough for any machine
+_SMALL = 1024  # work in a parallel iteration beside which a division is cheap
+
+
+def schedule_cpu(kernel: Kernel, target: Target) -> Kernel:
+    """A naive kernel, vectorized for the target and split into parallel iterations."""
+    lets: list[Stmt] = []
+    for stmt in kernel.body.stmts:
+        if not isinstance(stmt, Let):
+            break
+        lets.append(stmt)
+    rest = Block(kernel.body.stmts[len(lets) :])
+    loops, body = open_nest(rest) if len(rest.stmts) == 1 else ([], rest)
+    if not _independent(body, loops):
+        return kernel
+    loops, body = drop_unit_loops(loops, body)
+    loops, body = collapse(loops, body)
+    plan = _Plan(loops, body, target, _chosen(loops, body, target))
+    parallel, grain = plan.build()
+    return replace(kernel, body=Block((*lets, *parallel.stmts)), grain=grain)
+
+
+def _independent(body: Block, loops: Sequence[Loop]) -> bool:
+    """Whether the iterations of the kept dimensions may be done in any order."""
+    variables = {v for v, _ in loops}
+    if any(mentions(extent, variables) for _, extent in loops):
+        return False
+    written: dict[str, list[Expr]] = {}
+    for stmt in walk_stmt(body):
+        if isinstance(stmt, (Store, Reduce)) and stmt.buffer.scope is Scope.GLOBAL:
+            if isinstance(stmt, Reduce):
+                return False
+            written.setdefault(stmt.buffer.name, []).append(stmt.index)
+        if isinstance(stmt, For) and stmt.kind is not LoopKind.SERIAL:
+            return False
+    # A parameter that is read too must be read just where the iteration writes it.
+    return all(
+        equal(node.index, index)
+        for stmt in walk_stmt(body)
+        for node in value_nodes(stmt)
+        if isinstance(node, Load) and node.buffer.scope is Scope.GLOBAL
+        for index in written.get(node.buffer.name, ())
+    )
+
+
+def _chosen(loops: Sequence[Loop], body: Block, target: Target) -> int | None:
+    """The kept dimension to vectorize, or None for the rows of each stage."""
+    nested = any(isinstance(s, For) for s in walk_stmt(body))
+    costs: dict[int | None, float] = {}
+    total = 1.0
+    for _, extent in loops:
+        total *= max(trips(extent), 1)
+    for at in range(len(loops) - 1, -1, -1):
+        var, extent = loops[at]
+        if _uniform_inside(body, var):
+            lanes = vector_width(body, var, extent, target, most=1)
+            others = total / max(trips(extent), 1)
+            costs[at] = others * vector_cost(body, var, extent, lanes)
+    if nested or not costs:
+        costs[None] = total * row_cost(body, target)
+    return min(costs, key=lambda at: costs[at])
+
+
+def _uniform_inside(body: Block, var: Var) -> bool:
+    """Whether the loops inside run alike in all lanes along ``var``."""
+    return not any(
+        isinstance(s, For) and (mentions(s.extent, {var}) or _loads(s.extent))
+        for s in walk_stmt(body)
+    )
+
+
+def _loads(expr: Expr) -> bool:
+    return any(isinstance(n, Load) for n in value_nodes(Let(Var("_"), expr)))
+
+
+def _maximum(a: Expr, b: Expr, fn: str = "max") -> Expr:
+    x, y = known(a), known(b)
+    if x is not None and y is not None:
+        return const(max(x, y) if fn == "max" else min(x, y))
+    return Apply(fn, (a, b), int64)
+
+
+@dataclass
+class _Plan:
+    """One nest, what of it is vectorized, and how it becomes parallel."""
+
+    loops: list[Loop]
+    body: Block
+    target: Target
+    chosen: int | None
+
+    def build(self) -> tuple[Block, Expr]:
+        """The scheduled statements and the grain."""
+        per_iteration = work(self.body, self.target)
+        total = known(mul(volume(self.loops), per_iteration))
+        parallel = bool(self.loops) and (total is None or total >= _WORTH_PS)
+        if self.chosen is None:
+            inner = schedule_rows(self.body, self.target)
+            return self._rows(inner, per_iteration) if parallel else (self._nest(inner), ONE)
+        if any(isinstance(s, For) for s in walk_stmt(self.body)):
+            return self._columns(parallel, per_iteration)
+        return self._elements(parallel, per_iteration)
+
+    def _nest(self, inner: Block) -> Block:
+        return close_nest(self.loops, inner)
+
+    # --- rows ---
+
+    def _rows(self, inner: Block, per_iteration: Expr) -> tuple[Block, Expr]:
+        outside, inside = self._split(self.loops, max(body_cost(self.body), _SMALL))
+        return self._parallel(
+            outside, close_nest(inside, inner), mul(volume(inside), per_iteration)
+        )
+
+    # --- kept dimensions in lanes ---
+
+    def _columns(self, parallel: bool, per_iteration: Expr) -> tuple[Block, Expr]:
+        """Vectors over a kept dimension with whole stages in them, one block for each."""
+        assert self.chosen is not None
+        var, extent = self.loops[self.chosen]
+        others = [loop for at, loop in enumerate(self.loops) if at != self.chosen]
+        width = vector_width(self.body, var, extent, self.target, most=4)
+        if not parallel:
+            return close_nest(others, vectorize((var, extent), self.body, width)), ONE
+        count = vector_count(extent, width)
+        blocks = Var(f"{var.name}v")
+        inner = vectorize_block((var, extent), self.body, width, blocks)
+        outside = others if known(count) == 1 else [*others, (blocks, count)]
+        if known(count) == 1:
+            inner = vectorize((var, extent), self.body, width)
+        if not outside:
+            return inner, ONE
+        return self._parallel(outside, inner, mul(per_iteration, width))
+
+    def _elements(self, parallel: bool, per_iteration: Expr) -> tuple[Block, Expr]:
+        """Elementwise: vectors over one dimension, the others around them."""
+        assert self.chosen is not None
+        var, extent = self.loops[self.chosen]
+        others = [loop for at, loop in enumerate(self.loops) if at != self.chosen]
+        width = vector_width(self.body, var, extent, self.target)
+        between = self._transposed(others, var)
+        others = [loop for loop in others if loop not in between]
+        if not parallel:
+            inner = vectorize((var, extent), self.body, width, between=between)
+            return close_nest(others, inner), ONE
+        size = known(extent)
+        if others and not between and size is not None and size <= _LONG:
+            inner = vectorize((var, extent), self.body, width)
+            outside, inside = self._split(others, size * body_cost(self.body))
+            each = mul(mul(volume(inside), extent), per_iteration)
+            return self._parallel(outside, close_nest(inside, inner), each)
+        return self._blocks(others, (var, extent), width, between, per_iteration)
+
+    def _blocks(
+        self,
+        others: list[Loop],
+        loop: Loop,
+        width: int,
+        between: list[Loop],
+        per_iteration: Expr,
+    ) -> tuple[Block, Expr]:
+        """A long vector loop in pieces that are parallel iterations."""
+        var, extent = loop
+        length = width if between else max(_BLOCK, width)
+        piece, start = Var(f"{var.name}b"), Var(f"{var.name}s")
+        whole = multiple_of(extent, length)
+        count = const(length) if whole else _maximum(const(length), sub(extent, start), "min")
+        inner = vectorize((var, count), self.body, width, start=start, between=between)
+        stmts = block(Let(start, mul(piece, length)), *inner.stmts)
+        each = mul(mul(per_iteration, length), volume(between))
+        return self._parallel([*others, (piece, vector_count(extent, length))], stmts, each)
+
+    def _transposed(self, others: Sequence[Loop], var: Var) -> list[Loop]:
+        """A loop that walks through memory where ``var`` jumps: best just around the vectors.
+
+        The cache lines that one vector touches are then used up by the vectors that follow.
+        """
+        for loop in reversed(others):
+            for stmt in walk_stmt(self.body):
+                for index, _, _ in accesses_of(stmt):
+                    if step(index, loop[0]) == 1 and step(index, var) is None:
+                        return [loop]
+        return []
+
+    # --- parallel ---
+
+    def _split(self, loops: Sequence[Loop], inner: int) -> tuple[list[Loop], list[Loop]]:
+        """The loops that count parallel iterations, and those inside of each."""
+        at = len(loops)
+        while at > 1 and inner < _SMALL:
+            enough = 1
+            for _, extent in loops[: at - 1]:
+                enough *= known(extent) or _MANY
+            if enough < _MANY:
+                break
+            at -= 1
+            inner *= trips(loops[at][1])
+        return list(loops[:at]), list(loops[at:])
+
+    def _parallel(self, loops: Sequence[Loop], inner: Block, each: Expr) -> tuple[Block, Expr]:
+        counter, extent, lets = fuse_counters(loops)
+        loop = For(counter, extent, LoopKind.PARALLEL, block(*lets, *inner.stmts))
+        grain = index_div(const(_CHUNK_PS), _maximum(ONE, each))
+        return block(loop), _maximum(ONE, grain)

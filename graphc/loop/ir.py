@@ -1,0 +1,582 @@
+"""The loop IR: what one kernel does, as loops over flat buffers.
+
+The grammar, on one page::
+
+    Kernel    = name(params: Buffer*, scalars: Var*) Block
+    Stmt      = Block(Stmt*)
+              | For(var, extent, kind, body)         kind: serial parallel vectorized unrolled
+                                                           block thread
+              | Store(buffer, index, value)
+              | Reduce(buffer, index, op, value)     buffer[index] = op(buffer[index], value)
+              | If(cond, then, otherwise)
+              | Let(var, value)                      in scope for the rest of the Block
+              | Alloc(buffer)                        likewise; a SHARED or LOCAL buffer
+              | Barrier()                            every thread of a block waits here
+    Expr      = Const | Var | Load(buffer, index)
+              | Apply(fn, args)                      fn: a row of ``scalar.py``
+              | Cast(value)
+              | Guard(cond, value, otherwise)        value is evaluated only where cond holds
+              | Require(cond, value, site, details)  likewise; where cond fails the run reports
+                                                     ``site`` and the value counts as 0
+
+Buffers are one-dimensional: an index is a single int64 expression, row-major offsets are written
+out by whoever builds the kernel.  Expressions are immutable and may share nodes (a DAG); a printer
+emits a shared node once.  Every scalar parameter is an int64 symbol of the graph's shapes.
+
+A ``vectorized`` loop of constant extent W stands for W lanes at once.  A LOCAL buffer allocated
+inside its body is private to the lane.  A ``Reduce`` inside it whose buffer was allocated outside
+and whose index does not depend on the lane combines all lanes (in an order fixed by W alone).
+An ``If`` whose condition depends on the lane is a mask.
+A ``parallel`` loop may only be the outermost statement of the kernel, alone or below Lets; its
+iterations are independent.  ``block`` and ``thread`` loops are the CUDA grid.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from graphc import dtypes
+from graphc.dims import Dim, DimLike, Func, Symbol
+from graphc.dtypes import DType, bool_, int64
+
+
+class Scope(enum.Enum):
+    """Where a buffer lives."""
+
+    GLOBAL = "global"
+    SHARED = "shared"
+    LOCAL = "local"
+
+
+class LoopKind(enum.Enum):
+    """How the iterations of a loop are carried out."""
+
+    SERIAL = "serial"
+    PARALLEL = "parallel"
+    VECTORIZED = "vectorized"
+    UNROLLED = "unrolled"
+    BLOCK = "block"
+    THREAD = "thread"
+
+
+class Expr:
+    """A value: one scalar per lane. ``dtype`` is its type."""
+
+    __slots__ = ("dtype",)
+    dtype: DType
+
+    def __add__(self, other: Any) -> Expr:
+        return add(self, other)
+
+    def __radd__(self, other: Any) -> Expr:
+        return add(wrap(other, self.dtype), self)
+
+    def __sub__(self, other: Any) -> Expr:
+        return sub(self, other)
+
+    def __rsub__(self, other: Any) -> Expr:
+        return sub(wrap(other, self.dtype), self)
+
+    def __mul__(self, other: Any) -> Expr:
+        return mul(self, other)
+
+    def __rmul__(self, other: Any) -> Expr:
+        return mul(wrap(other, self.dtype), self)
+
+    def __floordiv__(self, other: Any) -> Expr:
+        return index_div(self, other)
+
+    def __mod__(self, other: Any) -> Expr:
+        return index_mod(self, other)
+
+    def __lt__(self, other: Any) -> Expr:
+        return apply("lt", self, other)
+
+    def __le__(self, other: Any) -> Expr:
+        return apply("le", self, other)
+
+    def __gt__(self, other: Any) -> Expr:
+        return apply("gt", self, other)
+
+    def __ge__(self, other: Any) -> Expr:
+        return apply("ge", self, other)
+
+
+class Const(Expr):
+    """A literal: an int, a float (NaN and infinities included) or a bool."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any, dtype: DType) -> None:
+        self.dtype = dtype
+        self.value = dtype.as_numpy_dtype(value).item()
+
+
+class Var(Expr):
+    """A loop variable, a Let variable or a scalar parameter. Identity is by object."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str, dtype: DType = int64) -> None:
+        self.dtype = dtype
+        self.name = name
+
+
+class Load(Expr):
+    """The element of ``buffer`` at a flat index."""
+
+    __slots__ = ("buffer", "index")
+
+    def __init__(self, buffer: Buffer, index: Expr) -> None:
+        self.dtype = buffer.dtype
+        self.buffer = buffer
+        self.index = index
+
+
+class Apply(Expr):
+    """A scalar function of ``scalar.py`` applied to arguments."""
+
+    __slots__ = ("args", "fn")
+
+    def __init__(self, fn: str, args: tuple[Expr, ...], dtype: DType) -> None:
+        self.dtype = dtype
+        self.fn = fn
+        self.args = args
+
+
+class Cast(Expr):
+    """A value converted to another dtype.
+
+    Float to integer truncates, saturates at the limits and takes NaN to 0; integer to integer
+    wraps; anything to bool is ``!= 0``; float to float rounds to nearest even.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Expr, dtype: DType) -> None:
+        self.dtype = dtype
+        self.value = value
+
+
+class Guard(Expr):
+    """``value`` where ``cond`` holds, else ``otherwise``; loads in ``value`` are not done there."""
+
+    __slots__ = ("cond", "otherwise", "value")
+
+    def __init__(self, cond: Expr, value: Expr, otherwise: Expr) -> None:
+        self.dtype = value.dtype
+        self.cond = cond
+        self.value = value
+        self.otherwise = otherwise
+
+
+class Require(Expr):
+    """``value``, provided that ``cond`` holds; otherwise the run fails with error site ``site``.
+
+    ``details`` are up to two int64 expressions that the error message shows.
+    """
+
+    __slots__ = ("cond", "details", "site", "value")
+
+    def __init__(self, cond: Expr, value: Expr, site: int, details: tuple[Expr, ...] = ()) -> None:
+        self.dtype = value.dtype
+        self.cond = cond
+        self.value = value
+        self.site = site
+        self.details = details
+
+
+ZERO = Const(0, int64)
+ONE = Const(1, int64)
+TRUE = Const(True, bool_)
+FALSE = Const(False, bool_)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Buffer:
+    """One-dimensional storage of ``size`` elements (an int64 expression of the symbols)."""
+
+    name: str
+    dtype: DType
+    size: Expr
+    scope: Scope = Scope.GLOBAL
+
+
+class Stmt:
+    """A statement of a kernel."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Block(Stmt):
+    """Statements in order; a scope for Let and Alloc."""
+
+    stmts: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class For(Stmt):
+    """``body`` for each value of ``var`` from 0 to ``extent`` - 1."""
+
+    var: Var
+    extent: Expr
+    kind: LoopKind
+    body: Block
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Store(Stmt):
+    """``buffer[index] = value``. ``streaming``: the data will not be read again soon."""
+
+    buffer: Buffer
+    index: Expr
+    value: Expr
+    streaming: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Reduce(Stmt):
+    """``buffer[index] = op(buffer[index], value)``; ``op`` is add, mul, max, min, and, or."""
+
+    buffer: Buffer
+    index: Expr
+    op: str
+    value: Expr
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class If(Stmt):
+    """``then`` where ``cond`` holds, else ``otherwise``."""
+
+    cond: Expr
+    then: Block
+    otherwise: Block | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Let(Stmt):
+    """``var = value`` for the rest of the enclosing Block."""
+
+    var: Var
+    value: Expr
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Alloc(Stmt):
+    """A SHARED or LOCAL buffer of constant size, uninitialised, for the rest of the Block."""
+
+    buffer: Buffer
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Barrier(Stmt):
+    """Every thread of the CUDA block has done what stands before, before any goes on."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Kernel:
+    """One kernel: ``params`` are GLOBAL buffers, ``scalars`` int64 symbols, bound by the caller.
+
+    ``grain`` (over the scalars) is how many iterations of the outermost PARALLEL loop make one
+    chunk of work; it depends on the problem alone, never on the number of threads.
+    """
+
+    name: str
+    params: tuple[Buffer, ...]
+    scalars: tuple[Var, ...]
+    body: Block
+    grain: Expr = ONE
+
+    @property
+    def parallel(self) -> For | None:
+        """The outermost PARALLEL loop, or None for a kernel that runs on one thread."""
+        for stmt in self.body.stmts:
+            if isinstance(stmt, For) and stmt.kind is LoopKind.PARALLEL:
+                return stmt
+        return None
+
+
+# --- construction -----------------------------------------------------------------------------
+
+_COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite"})
+
+
+def const(value: Any, dtype: DType = int64) -> Const:
+    """A literal of the given dtype (int64 by default)."""
+    return Const(value, dtype)
+
+
+def wrap(value: Any, dtype: DType) -> Expr:
+    """``value`` as an expression: expressions stay, Python numbers become literals."""
+    return value if isinstance(value, Expr) else Const(value, dtype)
+
+
+def apply(fn: str, *args: Any) -> Expr:
+    """``fn`` applied; Python numbers take the dtype of the first expression among the args.
+
+    The result has the dtype of the (last) argument, but for comparisons and predicates (bool).
+    """
+    first = next(a for a in args if isinstance(a, Expr))
+    if fn == "select":
+        cond, a, b = args
+        typed = a if isinstance(a, Expr) else b
+        exprs = (wrap(cond, bool_), wrap(a, typed.dtype), wrap(b, typed.dtype))
+        return Apply(fn, exprs, typed.dtype)
+    exprs = tuple(wrap(a, first.dtype) for a in args)
+    return Apply(fn, exprs, bool_ if fn in _COMPARISONS else first.dtype)
+
+
+def select(cond: Expr, a: Any, b: Any) -> Expr:
+    """``a`` where ``cond`` holds, else ``b``; both are evaluated."""
+    if isinstance(cond, Const):
+        chosen, other = (a, b) if cond.value else (b, a)
+        return wrap(chosen, other.dtype if isinstance(other, Expr) else int64)
+    return apply("select", cond, a, b)
+
+
+def cast(value: Expr, dtype: DType) -> Expr:
+    """``value`` as ``dtype``; itself when it already is."""
+    if value.dtype is dtype:
+        return value
+    return Cast(value, dtype)
+
+
+def bitcast(value: Expr, dtype: DType) -> Expr:
+    """The bits of ``value`` read as another dtype of the same size."""
+    return value if value.dtype is dtype else Apply("bitcast", (value,), dtype)
+
+
+def logical_and(a: Expr, b: Expr) -> Expr:
+    """Both hold."""
+    if isinstance(a, Const):
+        return b if a.value else a
+    if isinstance(b, Const):
+        return a if b.value else b
+    return apply("and", a, b)
+
+
+def _is(value: Expr, number: int) -> bool:
+    return isinstance(value, Const) and value.dtype.is_integer and value.value == number
+
+
+def _fold(fn: str, a: Expr, b: Expr) -> Expr | None:
+    if isinstance(a, Const) and isinstance(b, Const) and a.dtype is int64:
+        x, y = a.value, b.value
+        return Const({"add": x + y, "sub": x - y, "mul": x * y}[fn], int64)
+    return None
+
+
+def add(a: Expr, b: Any) -> Expr:
+    """``a + b``, folding integer literals."""
+    b = wrap(b, a.dtype)
+    if _is(a, 0):
+        return b
+    if _is(b, 0):
+        return a
+    return _fold("add", a, b) or Apply("add", (a, b), a.dtype)
+
+
+def sub(a: Expr, b: Any) -> Expr:
+    """``a - b``, folding integer literals."""
+    b = wrap(b, a.dtype)
+    if _is(b, 0):
+        return a
+    return _fold("sub", a, b) or Apply("sub", (a, b), a.dtype)
+
+
+def mul(a: Expr, b: Any) -> Expr:
+    """``a * b``, folding integer literals."""
+    b = wrap(b, a.dtype)
+    if _is(a, 0) or _is(b, 1):
+        return a
+    if _is(b, 0) or _is(a, 1):
+        return b
+    return _fold("mul", a, b) or Apply("mul", (a, b), a.dtype)
+
+
+def index_div(a: Expr, b: Any) -> Expr:
+    """``a // b`` of index expressions, which are never negative."""
+    b = wrap(b, a.dtype)
+    if _is(b, 1) or _is(a, 0):
+        return a
+    if isinstance(a, Const) and isinstance(b, Const) and b.value:
+        return Const(a.value // b.value, int64)
+    return Apply("idiv", (a, b), a.dtype)
+
+
+def index_mod(a: Expr, b: Any) -> Expr:
+    """``a % b`` of index expressions, which are never negative."""
+    b = wrap(b, a.dtype)
+    if _is(b, 1) or _is(a, 0):
+        return ZERO
+    if isinstance(a, Const) and isinstance(b, Const) and b.value:
+        return Const(a.value % b.value, int64)
+    return Apply("irem", (a, b), a.dtype)
+
+
+def dim_expr(size: DimLike, symbols: dict[Symbol, Var]) -> Expr:
+    """A size as an int64 expression over the kernel's scalar parameters.
+
+    ``symbols`` maps the graph's symbols to parameters; missing ones are added to it.
+    """
+    if not isinstance(size, Dim):
+        return const(size)
+    total: Expr = ZERO
+    for mono, coef in size.terms:
+        term: Expr = ONE
+        for atom in mono:
+            term = mul(term, _atom_expr(atom, symbols))
+        total = add(total, mul(term, coef))
+    return total
+
+
+def _atom_expr(atom: Symbol | Func, symbols: dict[Symbol, Var]) -> Expr:
+    if isinstance(atom, Symbol):
+        var = symbols.get(atom)
+        if var is None:
+            var = symbols[atom] = Var(atom.name)
+        return var
+    a, b = dim_expr(atom.a, symbols), dim_expr(atom.b, symbols)
+    return Apply({"mod": "floormod"}.get(atom.fn, atom.fn), (a, b), int64)
+
+
+# --- traversal --------------------------------------------------------------------------------
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    """The operands of an expression."""
+    if isinstance(expr, Apply):
+        return expr.args
+    if isinstance(expr, Load):
+        return (expr.index,)
+    if isinstance(expr, Cast):
+        return (expr.value,)
+    if isinstance(expr, Guard):
+        return (expr.cond, expr.value, expr.otherwise)
+    if isinstance(expr, Require):
+        return (expr.cond, expr.value, *expr.details)
+    return ()
+
+
+def walk_expr(*roots: Expr) -> Iterator[Expr]:
+    """Every node under the roots, each once, operands after the node that uses them."""
+    seen: set[int] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+            stack.extend(children(node))
+
+
+def stmt_exprs(stmt: Stmt) -> tuple[Expr, ...]:
+    """The expressions that stand directly in a statement."""
+    if isinstance(stmt, (Store, Reduce)):
+        return (stmt.index, stmt.value)
+    if isinstance(stmt, For):
+        return (stmt.extent,)
+    if isinstance(stmt, If):
+        return (stmt.cond,)
+    if isinstance(stmt, Let):
+        return (stmt.value,)
+    return ()
+
+
+def walk_stmt(stmt: Stmt) -> Iterator[Stmt]:
+    """The statement and every statement in it, in program order."""
+    yield stmt
+    if isinstance(stmt, Block):
+        for inner in stmt.stmts:
+            yield from walk_stmt(inner)
+    elif isinstance(stmt, For):
+        yield from walk_stmt(stmt.body)
+    elif isinstance(stmt, If):
+        yield from walk_stmt(stmt.then)
+        if stmt.otherwise is not None:
+            yield from walk_stmt(stmt.otherwise)
+
+
+def stored_buffers(kernel: Kernel) -> set[str]:
+    """The names of the parameters that the kernel writes."""
+    names = {p.name for p in kernel.params}
+    return {
+        s.buffer.name
+        for s in walk_stmt(kernel.body)
+        if isinstance(s, (Store, Reduce)) and s.buffer.name in names
+    }
+
+
+def substitute(expr: Expr, binding: dict[Var, Expr], memo: dict[int, Expr] | None = None) -> Expr:
+    """The expression with variables replaced; nodes that do not change are shared."""
+    memo = {} if memo is None else memo
+    found = memo.get(id(expr))
+    if found is None:
+        found = memo[id(expr)] = _substitute(expr, binding, memo)
+    return found
+
+
+def _substitute(expr: Expr, binding: dict[Var, Expr], memo: dict[int, Expr]) -> Expr:
+    if isinstance(expr, Var):
+        return binding.get(expr, expr)
+    old = children(expr)
+    new = tuple(substitute(c, binding, memo) for c in old)
+    if all(a is b for a, b in zip(old, new, strict=True)):
+        return expr
+    return rebuild(expr, new)
+
+
+_SMART = {"add": add, "sub": sub, "mul": mul, "idiv": index_div, "irem": index_mod}
+
+
+def rebuild(expr: Expr, args: tuple[Expr, ...]) -> Expr:
+    """The same node over other operands."""
+    if isinstance(expr, Apply):
+        smart = _SMART.get(expr.fn)
+        if smart is not None and expr.dtype is int64:
+            return smart(args[0], args[1])
+        return Apply(expr.fn, args, expr.dtype)
+    if isinstance(expr, Load):
+        return Load(expr.buffer, args[0])
+    if isinstance(expr, Cast):
+        return Cast(args[0], expr.dtype)
+    if isinstance(expr, Guard):
+        return Guard(*args)
+    assert isinstance(expr, Require)
+    return Require(args[0], args[1], expr.site, args[2:])
+
+
+def local(name: str, dtype: DType, size: int) -> Buffer:
+    """A LOCAL buffer of constant size."""
+    return Buffer(name, dtype, const(size), Scope.LOCAL)
+
+
+def block(*stmts: Stmt) -> Block:
+    """Statements as one Block; nested Blocks without declarations are flattened."""
+    flat: list[Stmt] = []
+    for s in stmts:
+        if isinstance(s, Block) and not any(isinstance(i, (Let, Alloc)) for i in s.stmts):
+            flat.extend(s.stmts)
+        else:
+            flat.append(s)
+    return Block(tuple(flat))
+
+
+REDUCE_OPS = ("add", "mul", "max", "min", "and", "or")
+
+
+def reduce_identity(op: str, dtype: DType) -> Const:
+    """The value that ``op`` leaves every other value unchanged with."""
+    if op in ("and", "or"):
+        return Const(op == "and", dtypes.bool_)
+    if op == "add":
+        return Const(0, dtype)
+    if op == "mul":
+        return Const(1, dtype)
+    if dtype.is_floating:
+        return Const(float("-inf") if op == "max" else float("inf"), dtype)
+    return Const(dtype.min if op == "max" else dtype.max, dtype)

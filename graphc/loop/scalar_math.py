@@ -1,0 +1,9 @@
+"""Every derived scalar function: importing this module registers them all."""
+
+from graphc.loop import (
+    scalar_math_erf,
+    scalar_math_exp,
+    scalar_math_log,
+)
+
+__all__ = ["scalar_math_erf", "scalar_math_exp", "scalar_math_log"]

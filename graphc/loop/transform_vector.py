@@ -1,0 +1,158 @@
+"""Schedule primitives for vectors: loops by lanes, reductions by lanes with totals of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from graphc.loop.affine import known, multiple_of
+from graphc.loop.ir import (
+    ZERO,
+    Alloc,
+    Block,
+    Buffer,
+    Const,
+    Expr,
+    For,
+    If,
+    Let,
+    Load,
+    LoopKind,
+    Reduce,
+    Scope,
+    Stmt,
+    Store,
+    Var,
+    add,
+    block,
+    const,
+    index_div,
+    local,
+    mul,
+    reduce_identity,
+    sub,
+    walk_stmt,
+)
+from graphc.loop.transform import Loop, ScheduleError, close_nest, instance
+
+
+def _lanes(body: Block, var: Var, base: Expr, width: int, count: Expr | None) -> For:
+    """One vector of iterations from ``base`` on; only ``count`` of them, unless it is None."""
+    lane = Var("l")
+    new = instance(body, {var: add(base, lane)})
+    if count is not None:
+        new = block(If(lane < count, new))
+    return For(lane, const(width), LoopKind.VECTORIZED, new)
+
+
+def vectorize(
+    loop: Loop, body: Block, width: int, *, start: Expr = ZERO, between: Sequence[Loop] = ()
+) -> Block:
+    """The loop by vectors of ``width``: full ones, then one under a mask for what is left.
+
+    ``start`` is added to the loop variable, for a loop that is a piece of a longer one. The loops
+    ``between`` are put inside of the loop over vectors, around each vector.
+    """
+    var, extent = loop
+    size = known(extent)
+
+    def vector(base: Expr, count: Expr | None) -> Stmt:
+        one = close_nest(between, block(_lanes(body, var, base, width, count)))
+        return instance(one, {}).stmts[0]
+
+    if size is not None and size <= width:
+        return block(vector(start, None if size == width else extent)) if size else Block(())
+    whole = index_div(extent, const(width))
+    rounds = Var(f"{var.name}v")
+    full = vector(add(start, mul(rounds, width)), None)
+    main = For(rounds, whole, LoopKind.SERIAL, block(full))
+    if multiple_of(extent, width):
+        return block(main)
+    done = mul(whole, width)
+    if size is not None:
+        return block(main, vector(add(start, done), sub(extent, done)))
+    first = Var(f"{var.name}d")
+    tail = vector(add(start, first), sub(extent, first))
+    return Block((main, Let(first, done), If(first < extent, block(tail))))
+
+
+def vectorize_block(loop: Loop, body: Block, width: int, index: Expr) -> Block:
+    """Vector number ``index`` of the loop: full, or under a mask if it is the last of an odd size.
+
+    For a loop over vectors that is itself outermost: ``vector_count`` says how many there are.
+    """
+    var, extent = loop
+    base = Var(f"{var.name}b")
+    let = Let(base, mul(index, width))
+    full = _lanes(body, var, base, width, None)
+    if multiple_of(extent, width):
+        return Block((let, full))
+    left = sub(extent, base)
+    part = _lanes(body, var, base, width, left)
+    if (known(extent) or width) < width:
+        return Block((let, part))
+    return Block((let, If(left < width, block(part), block(full))))
+
+
+def vector_count(extent: Expr, width: int) -> Expr:
+    """How many vectors of ``width`` an extent takes, the last one maybe not full."""
+    return index_div(add(extent, width - 1), const(width))
+
+
+def accumulators(body: Block) -> dict[Buffer, Reduce]:
+    """The buffers that a loop body reduces into at one place, with the statement that does.
+
+    Empty when a buffer is reduced into in a way that lanes cannot take over.
+    """
+    found: dict[Buffer, Reduce] = {}
+    for stmt in walk_stmt(body):
+        if isinstance(stmt, Reduce):
+            fixed = stmt.buffer.scope is Scope.LOCAL and isinstance(stmt.index, Const)
+            if not fixed or stmt.buffer in found:
+                return {}
+            found[stmt.buffer] = stmt
+    return found
+
+
+def vectorize_reduction(outer: Sequence[Loop], loop: Loop, body: Block, width: int) -> Block:
+    """A nest that reduces into scalars, by ``width`` lanes that each have their own totals.
+
+    ``outer`` are the loops of the nest around ``loop``. The lanes' totals start as the identity
+    and are combined once, at the end.
+    """
+    wide = accumulators(body)
+    if not wide:
+        raise ScheduleError(f"the loop {loop[0].name!r} does not reduce into scalars")
+    before: list[Stmt] = []
+    after: list[Stmt] = []
+    lanes: dict[Buffer, Buffer] = {}
+    for acc, reduce in wide.items():
+        own = lanes[acc] = local(f"{acc.name}v", acc.dtype, width)
+        first, last = Var("l"), Var("l")
+        identity = reduce_identity(reduce.op, acc.dtype)
+        before.append(Alloc(own))
+        before.append(_vector(first, width, Store(own, first, identity)))
+        total = Reduce(acc, reduce.index, reduce.op, Load(own, last))
+        after.append(_vector(last, width, total))
+    inner = _to_lanes(vectorize(loop, body, width), lanes, None)
+    return Block((*before, *close_nest(outer, inner).stmts, *after))
+
+
+def _vector(lane: Var, width: int, stmt: Stmt) -> For:
+    return For(lane, const(width), LoopKind.VECTORIZED, block(stmt))
+
+
+def _to_lanes(body: Block, lanes: dict[Buffer, Buffer], lane: Var | None) -> Block:
+    """Reductions inside vectorized loops go into the lanes' own totals."""
+
+    def spread(stmt: Stmt) -> Stmt:
+        if isinstance(stmt, Reduce) and lane is not None and stmt.buffer in lanes:
+            return replace(stmt, buffer=lanes[stmt.buffer], index=lane)
+        if isinstance(stmt, For):
+            inside = stmt.var if stmt.kind is LoopKind.VECTORIZED else lane
+            return replace(stmt, body=_to_lanes(stmt.body, lanes, inside))
+        if isinstance(stmt, If):
+            return replace(stmt, then=_to_lanes(stmt.then, lanes, lane))
+        return _to_lanes(stmt, lanes, lane) if isinstance(stmt, Block) else stmt
+
+    return Block(tuple([spread(s) for s in body.stmts]))

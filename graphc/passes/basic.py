@@ -1,0 +1,94 @@
+"""The structural passes: decompose composites, drop what is dead, share what is equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.function import Function, Rebuilder
+from graphc.graph import Operation, Tensor
+from graphc.op import CompositeOp
+
+
+@dataclass(frozen=True)
+class Decompose:
+    """Replace every composite op by the ops that define it, until none is left."""
+
+    name: str = "decompose"
+
+    def run(self, fn: Function) -> Function:
+        """The function without composite ops."""
+        while any(isinstance(op.definition, CompositeOp) for op in fn.operations):
+            rebuilder = Rebuilder(fn)
+            for op in fn.operations:
+                definition = op.definition
+                if isinstance(definition, CompositeOp):
+                    composite, source = definition, op
+                    rebuilder.expand(op, lambda xs, c=composite, o=source: c.decompose(o, xs))
+                else:
+                    rebuilder.copy(op)
+            fn = rebuilder.finish()
+        return fn
+
+
+@dataclass(frozen=True)
+class DeadCode:
+    """Drop operations that no output needs."""
+
+    name: str = "dce"
+
+    def run(self, fn: Function) -> Function:
+        """The function with only what its results depend on."""
+        live: set[Operation] = {i.tensor.op for i in fn.inputs}
+        stack = [t.op for t in fn.results()]
+        while stack:
+            op = stack.pop()
+            if op not in live:
+                live.add(op)
+                stack.extend(t.op for t in op.inputs)
+        if len(live) == len(fn.operations):
+            return fn
+        rebuilder = Rebuilder(fn)
+        for op in fn.operations:
+            if op in live:
+                rebuilder.copy(op)
+        return rebuilder.finish()
+
+
+@dataclass(frozen=True)
+class CommonSubexpressions:
+    """Compute equal operations over equal operands once."""
+
+    name: str = "cse"
+
+    def run(self, fn: Function) -> Function:
+        """The function with equal operations merged into the first of them."""
+        rebuilder = Rebuilder(fn)
+        seen: dict[object, list[Tensor]] = {}
+        for op in fn.operations:
+            inputs = [rebuilder.map[t] for t in op.inputs]
+            key = (op.type, tuple(inputs), attrs_key(op)) if op.definition.pure else None
+            if op.type == "Placeholder":
+                key = None
+            found = seen.get(key) if key is not None else None
+            if found is not None:
+                rebuilder.map.update(zip(op.outputs, found, strict=True))
+                continue
+            new = rebuilder.copy(op, inputs)
+            if key is not None:
+                seen[key] = new.outputs
+        return rebuilder.finish()
+
+
+def attrs_key(op: Operation) -> object:
+    """The attributes as something hashable; equal for equal attributes."""
+    key = []
+    for name, value in op.attrs.items():
+        if hasattr(value, "tobytes"):
+            if value.dtype == object or value.nbytes > 1 << 16:
+                value = id(value)
+            else:
+                value = (str(value.dtype), value.shape, value.tobytes())
+        elif isinstance(value, list):
+            value = repr(value)
+        key.append((name, value))
+    return tuple(key)

@@ -1,0 +1,420 @@
+"""From the user's graph to a pure function: what the fetches need, with the state made explicit.
+
+* Only operations that the fetches depend on (by data or by control) are copied; fed tensors cut
+  the graph off.
+* Variables become values.  Assignments to one variable form a chain in the order of declaration
+  (which respects control dependencies).  An operation that reads a variable sees the last
+  assignment that it depends on, else the value before the run.  The last link of the chain is the
+  variable's update.  ``v/read`` and the handle are aliases: the operation that consumes them is
+  the reader.  A fetch of the variable itself gives its value after the run.
+* Random ops read a hidden counter of their own and advance it.
+* Types are inferred again from the feeds' shapes; what inference must assume of the symbols is
+  recorded as guards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphc import dtypes
+from graphc.dims import Dim, DimLike, Symbol, substitute, symbols_of
+from graphc.dtypes import DType
+from graphc.errors import GraphcError, InvalidArgumentError
+from graphc.function import Function, Guard, Input, Output
+from graphc.graph import Graph, Operation, Tensor, TensorType
+from graphc.op import InferContext, ShapeEnv, get_op
+from graphc.ops.random import stateless_form
+from graphc.ops.state import assigned_variable, is_assignment
+
+
+@dataclass(frozen=True)
+class VariableState:
+    """What the session knows of a variable when the function is extracted."""
+
+    dtype: DType
+    shape: tuple[int, ...] | None
+    initialized: bool
+
+
+class CompileEnv(ShapeEnv):
+    """Inference while compiling: equalities that are needed become guards."""
+
+    def __init__(self) -> None:
+        self.binding: dict[Symbol, DimLike] = {}
+        self.guards: list[Guard] = []
+        self.bound: dict[Symbol, tuple[Tensor, int]] = {}
+        self.count = 0
+
+    def new_symbol(self, positive: bool = True) -> Dim:
+        """A symbol with the next canonical name."""
+        self.count += 1
+        return Dim.symbol(f"s{self.count - 1}", positive)
+
+    def canonical(self, size: DimLike) -> DimLike:
+        """The size with all assumptions applied."""
+        if isinstance(size, int) or not self.binding:
+            return size
+        return substitute(size, self.binding)
+
+    def assume_equal(self, a: DimLike, b: DimLike) -> DimLike:
+        """Record that two sizes are equal; eliminate a symbol where that is possible."""
+        a, b = self.canonical(a), self.canonical(b)
+        if a == b:
+            return a
+        self.guards.append(Guard(a, b))
+        for x, y in ((a, b), (b, a)):
+            symbol = x.as_symbol if isinstance(x, Dim) else None
+            if symbol is not None and symbol not in symbols_of(y):
+                single = {symbol: y}
+                self.binding = {k: substitute(v, single) for k, v in self.binding.items()}
+                self.binding[symbol] = y
+                return y
+        return b if isinstance(b, int) else a
+
+    def broadcast_unknown(self, a: DimLike, b: DimLike) -> DimLike:
+        """Sizes that broadcast together, neither 1, must be equal."""
+        return self.assume_equal(a, b)
+
+    def value_symbols(self, tensor: Tensor, count: int) -> tuple[DimLike, ...]:
+        """Symbols bound to the elements of a tensor when the program runs."""
+        known = [s for s, (t, _) in self.bound.items() if t is tensor]
+        if not known:
+            for i in range(count):
+                symbol = self.new_symbol(positive=False).as_symbol
+                assert symbol is not None
+                self.bound[symbol] = (tensor, i)
+                known.append(symbol)
+        return tuple(self.canonical(Dim((((s,), 1),))) for s in known)
+
+
+def reachable(roots: Sequence[Operation], fed: Mapping[Tensor, Any]) -> list[Operation]:
+    """The operations that the roots depend on, roots included, in the order of declaration."""
+    seen: set[Operation] = set()
+    stack = list(roots)
+    while stack:
+        op = stack.pop()
+        if op in seen:
+            continue
+        seen.add(op)
+        stack.extend(t.op for t in op.inputs if t not in fed)
+        stack.extend(op.control_inputs)
+    return sorted(seen, key=lambda op: op.serial)
+
+
+class Extractor:
+    """One extraction; see the module's text."""
+
+    def __init__(
+        self,
+        feeds: Mapping[Tensor, tuple[DimLike | None, ...]],
+        variable_state: Callable[[Operation], VariableState],
+    ) -> None:
+        self.feeds = feeds
+        self.variable_state = variable_state
+        self.env = CompileEnv()
+        self.graph = Graph()
+        self.graph.env = self.env
+        self.map: dict[Tensor, Tensor] = {}
+        self.inputs: list[Input] = []
+        self.origin: dict[str, Operation] = {}
+        self.chains: dict[Operation, list[tuple[Operation, Tensor]]] = {}
+        self.before: dict[str, Tensor] = {}
+        self.counters: list[Output] = []
+        self.ancestors: dict[Operation, frozenset[Operation]] = {}
+
+    # --- the boundary -------------------------------------------------------------------------
+
+    def add_input(
+        self, kind: Any, key: str, dtype: DType, sizes: tuple[DimLike, ...], source: Any
+    ) -> Tensor:
+        """A placeholder of the function for something that comes from outside."""
+        definition = get_op("Placeholder")
+        name = self.graph.unique_name(key.replace(":", "_").replace("^", ""))
+        op = self.graph.add_operation(
+            definition, (), {"dtype": dtype, "shape": sizes}, [TensorType(dtype, sizes)], name,
+            source.location if isinstance(source, Operation) else source.op.location,
+        )  # fmt: skip
+        self.inputs.append(Input(kind, op.outputs[0], source, key))
+        self.origin[name] = source if isinstance(source, Operation) else source.op
+        return op.outputs[0]
+
+    def feed_inputs(self) -> None:
+        """Placeholders for the feeds; unknown dims get canonical symbols."""
+        for tensor, shape in self.feeds.items():
+            sizes = tuple(self.env.new_symbol() if s is None else s for s in shape)
+            dtype = tensor.dtype.base_dtype
+            self.map[tensor] = self.add_input("feed", tensor.name, dtype, sizes, tensor)
+
+    def variable_before(self, variable: Operation, unchecked: bool = False) -> Tensor:
+        """The variable's value before the run."""
+        key = variable.name
+        if key not in self.before:
+            state = self.variable_state(variable)
+            sizes = state.shape
+            if sizes is None or not (state.initialized or unchecked):
+                raise uninitialized(variable)
+            self.before[key] = self.add_input("variable", key, state.dtype, sizes, variable)
+        return self.before[key]
+
+    # --- state --------------------------------------------------------------------------------
+
+    def note_ancestors(self, op: Operation) -> None:
+        """Which assignments the operation depends on."""
+        found: set[Operation] = set()
+        for before in {*(t.op for t in op.inputs), *op.control_inputs}:
+            found |= self.ancestors.get(before, frozenset())
+            if is_assignment(before):
+                found.add(before)
+        self.ancestors[op] = frozenset(found)
+
+    def variable_of(self, tensor: Tensor) -> Operation | None:
+        """The variable that a tensor is an alias of: its handle or its cached ``v/read``."""
+        op = tensor.op
+        if op.type == "VariableV2":
+            return op
+        if op.type == "Identity" and op.inputs[0].op.type == "VariableV2":
+            variable = op.inputs[0].op
+            if op.name == f"{variable.name}/read" and not op.control_inputs:
+                return variable
+        return None
+
+    def read(self, variable: Operation, reader: Operation | None) -> Tensor:
+        """The version of the variable that ``reader`` sees; None reads after the run."""
+        chain = self.chains.get(variable, [])
+        for assignment, value in reversed(chain):
+            if reader is None or assignment in self.ancestors[reader]:
+                return value
+        return self.variable_before(variable)
+
+    def operand(self, tensor: Tensor, reader: Operation | None) -> Tensor:
+        """The function's tensor for an operand of ``reader``."""
+        if tensor in self.map:
+            return self.map[tensor]
+        variable = self.variable_of(tensor)
+        if variable is not None:
+            return self.read(variable, reader)
+        return self.map[tensor]
+
+    def assign(self, op: Operation) -> None:
+        """Append an assignment to its variable's chain."""
+        variable = assigned_variable(op)
+        chain = self.chains.setdefault(variable, [])
+        value = self.operand(op.inputs[1], op)
+        self.infer_checked(op, value)
+        if op.type != "Assign":
+            before = chain[-1][1] if chain else self.variable_before(variable)
+            fn = "AddV2" if op.type == "AssignAdd" else "Sub"
+            value = self.emit(fn, op, [before, value])
+        chain.append((op, value))
+        self.map[op.outputs[0]] = value
+
+    def update(self, variable: Operation, value: Tensor) -> Output:
+        """The variable's value after the run: written to its buffer, where that has its shape."""
+        key = variable.name
+        shape = self.variable_state(variable).shape
+        sizes = tuple(self.env.canonical(s) for s in value.sizes or ())
+        if shape != sizes:
+            return Output("store", value, variable, key)
+        if key not in self.before:
+            dtype = value.dtype.base_dtype
+            self.before[key] = self.add_input("variable", key, dtype, shape, variable)
+        return Output("update", value, variable, key)
+
+    def infer_checked(self, op: Operation, value: Tensor) -> None:
+        """The assigned value must have the variable's shape."""
+        declared = op.inputs[0].sizes
+        if op.attrs.get("validate_shape", True) and declared is not None:
+            sizes = value.sizes
+            assert sizes is not None
+            if len(sizes) != len(declared):
+                raise shape_mismatch(op, value)
+            for a, b in zip(declared, sizes, strict=True):
+                if isinstance(a, int) and isinstance(b, int) and a != b:
+                    raise shape_mismatch(op, value)
+                if isinstance(a, int) and not isinstance(b, int):
+                    self.env.assume_equal(b, a)
+
+    # --- operations -----------------------------------------------------------------------------
+
+    def emit(
+        self, op_name: str, like: Operation, inputs: list[Tensor], attrs: Any = None
+    ) -> Tensor:
+        """A new operation on behalf of the user's operation ``like``."""
+        definition = get_op(op_name)
+        name = self.graph.unique_name(like.name)
+        full = {k: a.default for k, a in definition.attrs.items()} | (attrs or {})
+        ctx = InferContext(definition, like.name, inputs, full, self.env)
+        op = self.graph.add_operation(
+            definition, inputs, full, definition.infer(ctx), name, like.location
+        )
+        self.origin[name] = like
+        return op.outputs[0]
+
+    def visit(self, op: Operation) -> None:
+        """Copy one operation of the user's graph."""
+        self.note_ancestors(op)
+        if op.type in ("VariableV2", "NoOp") or all(t in self.map for t in op.outputs):
+            return
+        if len(op.outputs) == 1 and self.variable_of(op.outputs[0]) is not None:
+            return
+        if op.type == "Placeholder":
+            raise missing_feed(op)
+        if is_assignment(op):
+            self.assign(op)
+        elif op.type == "IsVariableInitialized":
+            state = self.variable_state(op.inputs[0].op)
+            value = dtypes.bool_.numpy.type(state.initialized)
+            self.constant(op, value)
+        elif op.type == "InitializedValue":
+            variable = op.inputs[0].op
+            if self.variable_state(variable).initialized:
+                self.map[op.outputs[0]] = self.variable_before(variable)
+            else:
+                self.map[op.outputs[0]] = self.operand(op.inputs[1], op)
+        elif not op.definition.pure:
+            self.random(op)
+        else:
+            self.copy(op)
+
+    def constant(self, op: Operation, value: Any) -> None:
+        """The operation's output is a constant known now."""
+        import numpy as np
+
+        array = np.asarray(value)
+        self.map[op.outputs[0]] = self.emit("Const", op, [], {"value": array})
+
+    def random(self, op: Operation) -> None:
+        """A random op reads its counter and advances it."""
+        key = f"{op.name}^counter"
+        counter = self.add_input("variable", key, dtypes.int64, (), op)
+        with self.graph.as_default(), self.graph.name_scope(None):
+            inputs = [self.operand(t, op) for t in op.inputs]
+            name, operands, attrs = stateless_form(op, inputs, counter)
+            self.map[op.outputs[0]] = self.emit(name, op, list(operands), attrs)
+            one = self.emit("Const", op, [], {"value": dtypes.int64.numpy.type(1) + _zero()})
+            after = self.emit("AddV2", op, [counter, one])
+        self.counters.append(Output("update", after, op, key))
+
+    def copy(self, op: Operation) -> None:
+        """The same operation over the function's operands, inferred anew."""
+        inputs = [self.operand(t, op) for t in op.inputs]
+        try:
+            types = op.definition.infer(
+                InferContext(op.definition, op.name, inputs, op.attrs, self.env)
+            )
+        except GraphcError as e:
+            raise InvalidArgumentError(op.node_def, op, str(e)) from e
+        types = [refine(t, user, self.env) for t, user in zip(types, op.outputs, strict=True)]
+        name = op.name if op.name not in self.graph._ops else self.graph.unique_name(op.name)
+        new = self.graph.add_operation(op.definition, inputs, op.attrs, types, name, op.location)
+        self.origin[name] = op
+        for a, b in zip(op.outputs, new.outputs, strict=True):
+            if a not in self.map:
+                self.map[a] = b
+
+
+def _zero() -> Any:
+    import numpy as np
+
+    return np.zeros((), np.int64)
+
+
+def refine(type_: TensorType, user: Tensor, env: CompileEnv) -> TensorType:
+    """The inferred type with what the user stated by ``set_shape``."""
+    if type_.sizes is None or user.sizes is None or len(type_.sizes) != len(user.sizes):
+        return type_
+    sizes = list(type_.sizes)
+    for i, (mine, stated) in enumerate(zip(type_.sizes, user.sizes, strict=True)):
+        if isinstance(stated, int) and not isinstance(mine, int):
+            sizes[i] = env.assume_equal(mine, stated)
+    return TensorType(type_.dtype, tuple(sizes))
+
+
+def extract(
+    fetches: Sequence[Tensor],
+    targets: Sequence[Operation],
+    feeds: Mapping[Tensor, tuple[DimLike | None, ...]],
+    variable_state: Callable[[Operation], VariableState],
+) -> Function:
+    """The pure function that computes ``fetches`` and runs ``targets``.
+
+    Args:
+      fetches: tensors whose values are wanted.
+      targets: operations to run for their effect.
+      feeds: for each fed tensor the sizes to compile for; None where any size is to be accepted.
+      variable_state: what is known of a variable.
+    Raises:
+      OpError: a missing feed, an uninitialized variable, shapes that do not go together.
+    """
+    extractor = Extractor(feeds, variable_state)
+    extractor.feed_inputs()
+    roots = [t.op for t in fetches if t not in feeds] + list(targets)
+    for op in reachable(roots, feeds):
+        extractor.visit(op)
+    outputs = [
+        Output("fetch", extractor.operand(t, None), t, t.name) for t in fetches
+    ]
+    outputs += [extractor.update(v, chain[-1][1]) for v, chain in extractor.chains.items()]
+    outputs += extractor.counters
+    return finish(extractor, outputs)
+
+
+def finish(extractor: Extractor, outputs: list[Output]) -> Function:
+    """The function, with every type rewritten by the assumptions that were made on the way."""
+    env = extractor.env
+    canonicalize(extractor.graph, env)
+    bound = {s: where for s, where in env.bound.items() if s not in env.binding}
+    return Function(
+        extractor.graph, extractor.inputs, outputs, env.guards, bound, extractor.origin, env
+    )
+
+
+def canonicalize(graph: Graph, env: CompileEnv) -> None:
+    """Rewrite every type in the graph by what was assumed of the symbols."""
+    if not env.binding:
+        return
+    for op in graph.get_operations():
+        for t in op.outputs:
+            if t.sizes is not None:
+                t._type = TensorType(t.dtype, tuple(env.canonical(s) for s in t.sizes))
+                t._value_sizes = None
+
+
+def missing_feed(op: Operation) -> InvalidArgumentError:
+    """A placeholder that was not fed."""
+    from graphc.shapes import shape_text
+
+    dtype = {"float32": "float", "float64": "double"}.get(
+        op.outputs[0].dtype.name, op.outputs[0].dtype.name
+    )
+    shape = "" if op.outputs[0].sizes is None else f" and shape {shape_text(op.outputs[0].sizes)}"
+    return InvalidArgumentError(
+        op.node_def,
+        op,
+        f"You must feed a value for placeholder tensor '{op.name}' with dtype {dtype}{shape}",
+    )
+
+
+def uninitialized(variable: Operation) -> Exception:
+    """A variable that was read before it had a value."""
+    from graphc.errors import FailedPreconditionError
+
+    return FailedPreconditionError(
+        variable.node_def, variable, f"Attempting to use uninitialized value {variable.name}"
+    )
+
+
+def shape_mismatch(op: Operation, value: Tensor) -> InvalidArgumentError:
+    """An assignment of a value of another shape."""
+    from graphc.shapes import shape_text
+
+    return InvalidArgumentError(
+        op.node_def,
+        op,
+        "Assign requires shapes of both tensors to match. lhs shape= "
+        f"{shape_text(op.inputs[0].sizes)} rhs shape= {shape_text(value.sizes)}",
+    )
+
+

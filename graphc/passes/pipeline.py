@@ -1,0 +1,77 @@
+"""The passes, in order, and the manager that runs them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from graphc.errors import CompileError, GraphcError
+from graphc.function import Function, format_function
+from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
+
+
+class Pass(Protocol):
+    """A named, frozen object that takes a valid function to a valid function."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in dumps, timings and errors."""
+
+    def run(self, fn: Function) -> Function:
+        """The rewritten function; the argument is left as it was."""
+
+
+def default_pipeline() -> list[Pass]:
+    """The graph passes, top to bottom."""
+    return [
+        DeadCode(),
+        Decompose(),
+        CommonSubexpressions(),
+        DeadCode(),
+    ]
+
+
+@dataclass
+class Trace:
+    """What the manager saw: seconds per pass, and the text after it when dumping."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    texts: list[tuple[str, str]] = field(default_factory=list)
+
+
+def dump_directory() -> Path | None:
+    """Where ``GRAPHC_DUMP`` asks for the text after every pass, or None."""
+    folder = os.environ.get("GRAPHC_DUMP")
+    return Path(folder) if folder else None
+
+
+def run_passes(fn: Function, passes: Sequence[Pass], trace: Trace | None = None) -> Function:
+    """Run the passes in order; a failure is blamed on the pass by name."""
+    trace = trace or Trace()
+    folder = dump_directory()
+    dump(folder, trace, "extract", fn)
+    for p in passes:
+        start = time.perf_counter()
+        try:
+            fn = p.run(fn)
+        except GraphcError:
+            raise
+        except Exception as e:
+            raise CompileError(f"pass {p.name!r} failed: {type(e).__name__}: {e}") from e
+        trace.seconds[p.name] = trace.seconds.get(p.name, 0.0) + time.perf_counter() - start
+        dump(folder, trace, p.name, fn)
+    return fn
+
+
+def dump(folder: Path | None, trace: Trace, name: str, fn: Function) -> None:
+    """Keep the text of the function after a pass, and write it where it was asked for."""
+    if folder is None:
+        return
+    text = format_function(fn)
+    trace.texts.append((name, text))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{len(trace.texts) - 1:02}-{name}.txt").write_text(text, encoding="utf-8")

@@ -1,0 +1,192 @@
+"""Executable: a program's native code, and its call with a session's state."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc.codegen import llvm
+from graphc.dims import Dim, DimLike, Symbol
+from graphc.errors import CompileError, InvalidArgumentError, OpError, ResourceExhaustedError
+from graphc.loop.printer import format_kernel
+from graphc.program import Program
+from graphc.runtime import cache, jit, native
+from graphc.runtime.driver import ARENA, GUARD_BROKEN, Layout, driver
+
+COMPILATIONS = {"programs": 0, "objects": 0}
+
+
+@functools.cache
+def compiler_version() -> str:
+    """Changes whenever the code that prints or compiles kernels does."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent.parent
+    for folder in ("codegen", "loop", "runtime"):
+        for path in sorted((package / folder).rglob("*")):
+            if path.suffix in (".py", ".ll"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass
+class Code:
+    """Loaded native code of one program; sessions share it."""
+
+    program: Program
+    layout: Layout
+    plan: int
+    run: int
+    loaded: Any
+
+
+def llvm_text(program: Program, target: Any) -> str:
+    """The LLVM text of the whole program."""
+    kernel, text, _layout = driver(program)
+    kernels = [llvm.print_kernel(kernel, target)]
+    kernels += [llvm.print_kernel(low.kernel, target) for low in program.kernels]
+    return llvm.module(kernels) + text
+
+
+def load(program: Program, target: Any) -> Code:
+    """Compile the program's kernels, or load them from the cache."""
+    kernel, text, layout = driver(program)
+    kernels = [kernel, *(low.kernel for low in program.kernels)]
+    key = "\n".join([*(format_kernel(k) for k in kernels), text])
+
+    def build() -> bytes:
+        COMPILATIONS["objects"] += 1
+        printed = [llvm.print_kernel(k, target) for k in kernels]
+        return jit.compile_object(llvm.module(printed) + text, target)
+
+    COMPILATIONS["programs"] += 1
+    data = cache.default_cache().fetch(key, target.description, compiler_version(), build)
+    symbols = native.symbols() if layout.launches else {}
+    loaded = jit.load_object(data, symbols, exports=("plan", "run"))
+    return Code(program, layout, loaded.address("plan"), loaded.address("run"), loaded)
+
+
+class GuardBroken(Exception):  # noqa: N818 - not an error: the caller compiles anew
+    """A run's shapes break an assumption: compile for these shapes."""
+
+
+class Mismatch(Exception):  # noqa: N818 - not an error: the caller converts the feed
+    """Argument ``index`` is not the array that the program takes."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+
+class Executable:
+    """One program bound to one session's variables.
+
+    ``call(*feeds)`` takes C-contiguous arrays of the declared dtypes in the order of ``inputs``,
+    then the array that carries the bound symbols if there are any.
+    """
+
+    def __init__(self, code: Code, variables: dict[str, np.ndarray], lock: Any) -> None:
+        self.code = code
+        program = code.program
+        feeds = [i for i in program.inputs if i.kind == "feed"]
+        self.feeds = [i.source for i in feeds]
+        numbers = {s: k for k, s in enumerate(program.symbols)}
+        slots = {id(s.source): s.number for s in program.slots if s.kind == "input"}
+        inputs = [
+            native.Input(
+                slots[id(i)], i.tensor.dtype.base_dtype.numpy,
+                tuple(_code(s, numbers) for s in i.tensor.sizes or ()),
+            )
+            for i in feeds
+        ]  # fmt: skip
+        outputs = []
+        numbers_of = [s.number for s in program.slots if s.kind == "output"]
+        for number, result, first in zip(
+            numbers_of, program.results, code.layout.results, strict=True
+        ):
+            rank = len(result.sizes)
+            outputs.append(
+                native.Output(number, result.dtype.numpy, rank, first, scalar=rank == 0)
+            )
+        bound = list(program.function.bound)
+        self.bound = [numbers[s] for s in bound]
+        signature = native.Signature(
+            inputs, outputs, len(program.symbols), len(code.layout.values),
+            len(program.slots), ARENA if program.blocks else -1,
+        )  # fmt: skip
+        self.constants: list[np.ndarray] = []
+        self.context = native.CallContext(signature, code.plan, code.run, lock=lock, keep=code)
+        self.bind(variables)
+        self.function = self.context.function()
+
+    def bind(self, variables: dict[str, np.ndarray]) -> None:
+        """Point the slots of constants and variables at their arrays."""
+        for slot in self.code.program.slots:
+            if slot.kind == "const":
+                array = np.ascontiguousarray(slot.source)
+                self.constants.append(array)
+                self.context.buffers[slot.number] = array.ctypes.data
+            elif slot.kind == "variable":
+                array = variables[slot.source.key]
+                self.constants.append(array)
+                self.context.buffers[slot.number] = array.ctypes.data
+
+    def call(self, *feeds: Any) -> tuple[Any, ...]:
+        """Run the program.
+
+        Raises:
+          Mismatch, GuardBroken: see there.
+          OpError: the run failed; no variable was changed.
+        """
+        answer = self.function(*feeds)
+        if type(answer) is tuple:
+            return answer
+        self.explain(answer)
+        raise CompileError(f"a call answered {answer!r}")
+
+    def explain(self, answer: Any) -> None:
+        """Turn the answer of a call that did not succeed into an exception."""
+        if isinstance(answer, int):
+            raise Mismatch(-answer - 1)
+        failure = native.Failure.decode(answer)
+        if failure.code == GUARD_BROKEN:
+            raise GuardBroken
+        raise self.error(failure)
+
+    def error(self, failure: native.Failure) -> OpError:
+        """The error of a failed run, naming the operation."""
+        program = self.code.program
+        if failure.code == native.FailureCode.OUT_OF_MEMORY:
+            largest = max(program.slots, key=_static_bytes, default=None)
+            name = largest.name if largest is not None else "?"
+            return ResourceExhaustedError(
+                None, None,
+                f"OOM when allocating {failure.status[0]} bytes; the largest buffer is {name}; no "
+                "variable was changed",
+            )  # fmt: skip
+        if failure.code == native.FailureCode.OVERFLOW:
+            return InvalidArgumentError(None, None, "a computed size is negative or too large")
+        if failure.code == native.FailureCode.REENTRANT:
+            return InvalidArgumentError(None, None, "a run was started inside a run")
+        site = program.sites[failure.status[0] - 1]
+        wanted = site.message.count("%d")
+        message = site.message % failure.status[1 : 1 + wanted]
+        op = program.function.origin.get(site.op.name, site.op)
+        return InvalidArgumentError(op.node_def, op, message)
+
+
+def _static_bytes(slot: Any) -> int:
+    return slot.size * slot.dtype.size if isinstance(slot.size, int) else 0
+
+
+def _code(size: DimLike, numbers: dict[Symbol, int]) -> int:
+    if isinstance(size, Dim):
+        symbol = size.as_symbol
+        if symbol is None:
+            raise CompileError(f"an input's size must be a number or a symbol, not {size}")
+        return -(numbers[symbol] + 1)
+    return size

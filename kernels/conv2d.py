@@ -1,0 +1,268 @@
+"""Two-dimensional convolutions as contractions: forward, and both gradients.
+
+Images are NHWC, filters HWIO; with groups, output channel ``g * oc + j`` sees input channels
+``g * ic`` to ``g * ic + ic - 1``. All three kernels have vectors along channels. Padding is a
+guard on the image, evaluated once for each element while rows are packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from graphc.dtypes import DType
+from graphc.kernels import emit, index
+from graphc.kernels.contraction import contraction_kernel
+from graphc.kernels.problem import Contraction, Indices, Target, accumulator
+from graphc.loop import ir
+from graphc.loop.ir import Buffer, Expr, Guard, Kernel, Load, Stmt, Store, Var
+
+Element = Callable[[Expr, Expr, Expr, Expr], Expr]
+"""``element(n, h, w, c)`` of an image, or ``element(kh, kw, ic, oc)`` of a filter."""
+Finish = Callable[[Indices, Expr], tuple[Stmt, ...]]
+"""``finish(the four indices, sum)``: what is done with an element of the result."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Extents of a convolution; ``ic`` and ``oc`` are the channels of one group.
+
+    ``pad`` is what stands before the image (top, left); what stands behind follows from the
+    output's extents.
+    """
+
+    n: Expr
+    ih: Expr
+    iw: Expr
+    ic: Expr
+    oh: Expr
+    ow: Expr
+    oc: Expr
+    kh: Expr
+    kw: Expr
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pad: tuple[Expr, Expr] = (ir.ZERO, ir.ZERO)
+    groups: int = 1
+    padded: bool = True
+
+    @property
+    def batch(self) -> Indices:
+        """Groups are a batch dimension, where there are some."""
+        return (ir.const(self.groups),) if self.groups > 1 else ()
+
+    def channel(self, group: Indices, c: Expr, per_group: Expr) -> Expr:
+        """A channel of a group, among all."""
+        return ir.add(ir.mul(group[0], per_group), c) if group else c
+
+    def source(self, axis: int, out: Expr, tap: Expr) -> Expr:
+        """Where on the image a tap of the filter falls."""
+        at = ir.add(ir.mul(out, self.strides[axis]), ir.mul(tap, self.dilations[axis]))
+        return ir.sub(at, self.pad[axis]) if self.padded else at
+
+
+def geometry(
+    image: Sequence[Expr | int],
+    kernel: Sequence[Expr | int],
+    output: Sequence[Expr | int],
+    strides: tuple[int, int] = (1, 1),
+    dilations: tuple[int, int] = (1, 1),
+    pad: tuple[Expr | int, Expr | int] = (0, 0),
+    groups: int = 1,
+    padded: bool = True,
+) -> Geometry:
+    """From the shapes: image ``(n, ih, iw, channels)``, kernel ``(kh, kw, ic, channels)``, output.
+
+    ``padded=False`` promises that every tap falls onto the image, so that nothing is checked.
+    """
+    n, ih, iw, _ = (_expr(s) for s in image)
+    kh, kw, ic, oc = (_expr(s) for s in kernel)
+    oh, ow = (_expr(s) for s in output[1:3])
+    top, left = (_expr(p) for p in pad)
+    oc = ir.index_div(oc, groups)
+    return Geometry(
+        n, ih, iw, ic, oh, ow, oc, kh, kw, strides, dilations, (top, left), groups, padded
+    )
+
+
+def _expr(size: Expr | int) -> Expr:
+    return ir.wrap(size, ir.ZERO.dtype)
+
+
+def dense(buffer: Buffer, shape: Sequence[Expr | int]) -> Element:
+    """The element function of a dense array of four dimensions."""
+    sizes = tuple(_expr(s) for s in shape)
+
+    def element(*indices: Expr) -> Expr:
+        return Load(buffer, _flat(indices, sizes))
+
+    return element
+
+
+def store_dense(buffer: Buffer, shape: Sequence[Expr | int]) -> Finish:
+    """Stores the result, converted to the buffer's type, as a dense array."""
+    sizes = tuple(_expr(s) for s in shape)
+
+    def finish(indices: Indices, value: Expr) -> tuple[Stmt, ...]:
+        return (Store(buffer, _flat(indices, sizes), ir.cast(value, buffer.dtype)),)
+
+    return finish
+
+
+def _flat(indices: Indices, sizes: Indices) -> Expr:
+    at: Expr = ir.ZERO
+    for i, size in zip(indices, sizes, strict=True):
+        at = ir.add(ir.mul(at, size), i)
+    return at
+
+
+def _inside(at: Expr, extent: Expr) -> Expr:
+    below = ir.apply("lt", at, extent)
+    return ir.logical_and(ir.apply("ge", at, ir.ZERO), below)
+
+
+def _guarded(conds: Sequence[Expr], value: Expr) -> Expr:
+    cond: Expr = ir.TRUE
+    for c in conds:
+        cond = ir.logical_and(cond, c)
+    return Guard(cond, value, ir.const(0, value.dtype))
+
+
+def _image(g: Geometry, x: Element) -> Element:
+    """The image with zeros around it."""
+    if not g.padded:
+        return x
+
+    def element(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
+        return _guarded((_inside(h, g.ih), _inside(w, g.iw)), x(n, h, w, c))
+
+    return element
+
+
+def _merges_taps(g: Geometry, x: Element, filters: Element) -> bool:
+    """Whether the taps of one filter row and their channels lie side by side in both operands."""
+    if g.dilations[1] != 1 or g.groups > 1 or not isinstance(g.ic, ir.Const):
+        return False
+    channels = int(g.ic.value)
+    probes = tuple(Var(name) for name in "abcd")
+    image, weights = x(*probes), filters(*probes)
+    if not isinstance(image, Load) or not isinstance(weights, Load):
+        return False
+    _, second, third, fourth = probes
+    width = index.stride(image.index, third), index.stride(image.index, fourth)
+    taps = index.stride(weights.index, second), index.stride(weights.index, third)
+    return width == (channels, 1) and taps[1] is not None and taps[0] == channels * taps[1]
+
+
+def forward(g: Geometry, x: Element, filters: Element, finish: Finish, acc: DType) -> Contraction:
+    """``out[n, oh, ow, oc]``: rows are pixels, columns are output channels."""
+    image = _image(g, x)
+
+    def rhs(b: Indices, k: Indices, n: Expr) -> Expr:
+        return filters(k[0], k[1], k[2], g.channel(b, n, g.oc))
+
+    def lhs(b: Indices, m: Indices, k: Indices) -> Expr:
+        h, w = g.source(0, m[1], k[0]), g.source(1, m[2], k[1])
+        return image(m[0], h, w, g.channel(b, k[2], g.ic))
+
+    def epilogue(b: Indices, m: Indices, n: Expr, value: Expr) -> tuple[Stmt, ...]:
+        return finish((*m, g.channel(b, n, g.oc)), value)
+
+    m = (g.n, g.oh, g.ow)
+    if not _merges_taps(g, x, filters):
+        return Contraction(g.batch, m, g.oc, (g.kh, g.kw, g.ic), acc, lhs, rhs, epilogue)
+    row = ir.mul(g.iw, g.ic)
+
+    def merged_lhs(b: Indices, m: Indices, k: Indices) -> Expr:
+        # Beyond the last channel of a pixel stands the first of the next.
+        h, w = g.source(0, m[1], k[0]), g.source(1, m[2], ir.ZERO)
+        value = x(m[0], h, w, k[1])
+        if not g.padded:
+            return value
+        return _guarded((_inside(h, g.ih), _inside(ir.add(ir.mul(w, g.ic), k[1]), row)), value)
+
+    def merged_rhs(b: Indices, k: Indices, n: Expr) -> Expr:
+        return filters(k[0], ir.ZERO, k[1], n)
+
+    k = (g.kh, ir.mul(g.kw, g.ic))
+    return Contraction(g.batch, m, g.oc, k, acc, merged_lhs, merged_rhs, epilogue)
+
+
+def input_gradient(
+    g: Geometry, dy: Element, filters: Element, finish: Finish, acc: DType
+) -> Contraction:
+    """``dx[n, ih, iw, ic]``: rows are pixels of the image, columns are input channels.
+
+    A tap reaches a pixel from the output position ``(pixel + pad - tap * dilation) / stride``, if
+    that is whole and on the output.
+    """
+
+    def output(axis: int, at: Expr, tap: Expr, extent: Expr) -> tuple[Expr, list[Expr]]:
+        at = ir.sub(at, ir.mul(tap, g.dilations[axis]))
+        at = ir.add(at, g.pad[axis])
+        if g.strides[axis] == 1:
+            return at, [_inside(at, extent)]
+        step = ir.const(g.strides[axis])
+        place = ir.apply("floordiv", at, step)
+        whole = ir.apply("eq", ir.mul(place, step), at)
+        return place, [whole, _inside(place, extent)]
+
+    def lhs(b: Indices, m: Indices, k: Indices) -> Expr:
+        h, rows = output(0, m[1], k[0], g.oh)
+        w, columns = output(1, m[2], k[1], g.ow)
+        return _guarded(rows + columns, dy(m[0], h, w, g.channel(b, k[2], g.oc)))
+
+    def rhs(b: Indices, k: Indices, n: Expr) -> Expr:
+        return filters(k[0], k[1], n, g.channel(b, k[2], g.oc))
+
+    def epilogue(b: Indices, m: Indices, n: Expr, value: Expr) -> tuple[Stmt, ...]:
+        return finish((*m, g.channel(b, n, g.ic)), value)
+
+    m, k = (g.n, g.ih, g.iw), (g.kh, g.kw, g.oc)
+    return Contraction(g.batch, m, g.ic, k, acc, lhs, rhs, epilogue)
+
+
+def weight_gradient(
+    g: Geometry, x: Element, dy: Element, finish: Finish, acc: DType
+) -> Contraction:
+    """``dw[kh, kw, ic, oc]``: rows are taps and input channels, sums run over the output."""
+    image = _image(g, x)
+
+    def lhs(b: Indices, m: Indices, k: Indices) -> Expr:
+        h, w = g.source(0, k[1], m[0]), g.source(1, k[2], m[1])
+        return image(k[0], h, w, g.channel(b, m[2], g.ic))
+
+    def rhs(b: Indices, k: Indices, n: Expr) -> Expr:
+        return dy(k[0], k[1], k[2], g.channel(b, n, g.oc))
+
+    def epilogue(b: Indices, m: Indices, n: Expr, value: Expr) -> tuple[Stmt, ...]:
+        return finish((*m, g.channel(b, n, g.oc)), value)
+
+    m, k = (g.kh, g.kw, g.ic), (g.n, g.oh, g.ow)
+    return Contraction(g.batch, m, g.oc, k, acc, lhs, rhs, epilogue)
+
+
+Problem = Callable[[Geometry, Element, Element, Finish, DType], Contraction]
+
+
+def conv2d_kernel(
+    name: str,
+    params: Sequence[Buffer],
+    scalars: Sequence[Var],
+    problem: Problem,
+    g: Geometry,
+    left: Element,
+    right: Element,
+    finish: Finish,
+    *,
+    dtype: DType,
+    target: Target,
+    acc: DType | None = None,
+) -> Kernel:
+    """A kernel for ``forward``, ``input_gradient`` or ``weight_gradient``.
+
+    ``left`` and ``right`` are that function's operands, of type ``dtype``; sums are in ``acc``,
+    by default ``accumulator(dtype)``.
+    """
+    contraction = problem(g, left, right, finish, acc or accumulator(dtype))
+    return contraction_kernel(name, tuple(params), tuple(scalars), contraction, target)

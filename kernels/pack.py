@@ -1,0 +1,117 @@
+"""Packing: a part of an operand, evaluated once and laid out as the register tile reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.dtypes import DType
+from graphc.kernels import emit, index
+from graphc.kernels.problem import Contraction, Indices
+from graphc.kernels.tiles import Panel, RowTile, Steps, probe
+from graphc.kernels.tiling import Schedule
+from graphc.loop import ir
+from graphc.loop.ir import Buffer, Expr, LoopKind, Stmt, Store
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Scratch: ``lhs[row][step]`` for one tile, ``rhs[panel][step][lane]`` for a block."""
+
+    lhs: Buffer
+    rhs: Buffer
+    row_stride: int
+
+    @staticmethod
+    def buffers(acc: DType, schedule: Schedule) -> Packed:
+        """Scratch as the schedule needs it."""
+        steps = max(1, schedule.depth.size)
+        # Rows at a power-of-two distance would share their cache sets.
+        row_stride = steps + 16 if steps % 64 == 0 else steps
+        return Packed(
+            ir.local("lhs_tile", acc, schedule.rows.count * row_stride),
+            ir.local("rhs_panel", acc, schedule.panels * steps * schedule.width),
+            row_stride,
+        )
+
+
+def pack_lhs(
+    problem: Contraction,
+    packed: Packed,
+    batch: Indices,
+    steps: Steps,
+    tile: RowTile,
+    schedule: Schedule,
+) -> list[Stmt]:
+    """The rows of a tile, vectors along ``k`` where that is contiguous."""
+    k = probe("k", steps.base)
+    m = probe("m", problem.m)
+    contiguous = index.strides(problem.lhs_value(batch, m, k), k[-1]) <= {1}
+    lanes = schedule.lanes if contiguous else 1
+
+    def one(row: Expr, m: Indices, place: Indices) -> list[Stmt]:
+        at = ir.add(ir.mul(row, packed.row_stride), steps.position(place))
+        return [Store(packed.lhs, at, problem.lhs_value(batch, m, steps.at(place)))]
+
+    def line(row: Expr, m: Indices, outer: Indices) -> list[Stmt]:
+        return emit.chunks(
+            steps.extents[-1],
+            lanes,
+            lambda i, _, mask: emit.where(mask, one(row, m, (*outer, i))),
+        )
+
+    return tile.loop(
+        lambda row, m, _: emit.nest(steps.extents[:-1], lambda outer: line(row, m, outer)),
+        LoopKind.SERIAL,
+    )
+
+
+def pack_rhs(
+    problem: Contraction,
+    packed: Packed,
+    batch: Indices,
+    steps: Steps,
+    panel: Panel,
+    schedule: Schedule,
+) -> list[Stmt]:
+    """A panel of columns; lanes that do not exist become zero."""
+    n = emit.fresh("n")
+    k = probe("k", steps.base)
+    contiguous = index.strides(problem.rhs_value(batch, k, n), n) <= {1}
+    zero = ir.const(0, problem.acc)
+    base = ir.mul(panel.slot, schedule.depth.size)
+
+    def one(place: Indices, lane: Expr, exists: Expr | None) -> list[Stmt]:
+        at = ir.add(ir.mul(ir.add(base, steps.position(place)), schedule.width), lane)
+        value = problem.rhs_value(batch, steps.at(place), ir.add(panel.start, lane))
+        return [Store(packed.rhs, at, value if exists is None else ir.Guard(exists, value, zero))]
+
+    if contiguous:
+
+        def vector(place: Indices) -> list[Stmt]:
+            def lanes(lane: Expr) -> list[Stmt]:
+                exists = None if panel.valid is None else ir.apply("lt", lane, panel.valid)
+                return one(place, lane, exists)
+
+            return panel.vector(lanes)
+
+        return emit.nest(steps.extents, vector)
+
+    def column(outer: Indices, lane: Expr) -> list[Stmt]:
+        return emit.loop(steps.extents[-1], lambda i: one((*outer, i), lane, None))
+
+    def rest(place: Indices, lane: Expr) -> list[Stmt]:
+        at = ir.add(ir.mul(ir.add(base, steps.position(place)), schedule.width), lane)
+        return [Store(packed.rhs, at, zero)]
+
+    count = ir.const(panel.width) if panel.valid is None else panel.valid
+    out = emit.nest(
+        steps.extents[:-1],
+        lambda outer: emit.loop(count, lambda lane: column(outer, lane)),
+    )
+    if panel.valid is None:
+        return out
+    missing = ir.sub(ir.const(panel.width), panel.valid)
+    return out + emit.nest(
+        (*steps.extents, missing),
+        lambda at: rest(at[:-1], ir.add(count, at[-1])),
+    )

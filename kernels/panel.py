@@ -1,0 +1,307 @@
+"""The contraction schedule with vectors along ``n``: register tiles over panels of columns.
+
+One iteration of the parallel loop makes a block of the result: some row tiles by some column
+panels of one batch item.  Where ``k`` is blocked, the block's accumulators wait in a scratch
+buffer between the blocks of ``k``, and the epilogue runs over them at the end; otherwise they
+stay in registers from zero to the epilogue::
+
+    for (batch, block of tiles, block of panels) in parallel:
+        for block of k:
+            pack the right operand's panels          if the schedule says so
+            for tile of rows:
+                pack the left operand's rows         likewise
+                for panel:
+                    for k: acc[row, lane] += lhs[row] * rhs[lane]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.kernels import emit
+from graphc.kernels.pack import Packed, pack_lhs, pack_rhs
+from graphc.kernels.problem import Contraction, Indices, epilogue_cost
+from graphc.kernels.tiles import Panel, RowTile, Steps, row_variants
+from graphc.kernels.tiling import Schedule, known
+from graphc.loop import ir
+from graphc.loop.ir import Alloc, Block, Buffer, Expr, Guard, Load, LoopKind, Reduce, Stmt, Store
+
+UNROLL_STEPS = 8
+"""An innermost loop of ``k`` of at most so many steps is unrolled."""
+HEAVY_EPILOGUE = 24
+"""An epilogue of more additions' cost is not repeated for every row of a tile."""
+
+
+def build(problem: Contraction, schedule: Schedule) -> tuple[Block, Expr]:
+    """The kernel's body, and the grain of its parallel loop."""
+    builder = _Builder(problem, schedule)
+    kind = LoopKind.PARALLEL if schedule.parallel else LoopKind.SERIAL
+    return Block(tuple(builder.kernel(kind))), schedule.grain
+
+
+class _Builder:
+    def __init__(self, problem: Contraction, schedule: Schedule) -> None:
+        self.p = problem
+        self.s = schedule
+        rows = schedule.rows
+        self.split_tiles = emit.ceil_div(problem.m[rows.split], rows.tile)
+        self.tile_space = (*problem.m[: rows.split], self.split_tiles)
+        self.tile_total = emit.product(self.tile_space)
+        self.panel_total = emit.ceil_div(problem.n, schedule.width)
+        self.whole_panels = ir.index_div(problem.n, ir.const(schedule.width))
+        self.tail = ir.index_mod(problem.n, ir.const(schedule.width))
+        self.tail_width = schedule.width
+        last = known(self.tail)
+        if last is not None and last <= schedule.lanes:
+            self.tail_width = 1 << max(0, last - 1).bit_length()
+        elif last is not None:
+            self.tail_width = -(-last // schedule.lanes) * schedule.lanes
+        self.sums = ir.local("sums", problem.acc, self._block_rows() * schedule.width)
+        self.packed = Packed.buffers(problem.acc, schedule)
+        self.heavy_epilogue = epilogue_cost(problem) > HEAVY_EPILOGUE
+
+    def _block_rows(self) -> int:
+        return self.s.tiles * self.s.panels * self.s.rows.count
+
+    def kernel(self, kind: LoopKind) -> list[Stmt]:
+        blocks = (
+            emit.ceil_div(self.tile_total, self.s.tiles),
+            emit.ceil_div(self.panel_total, self.s.panels),
+        )
+        space = (*self.p.batch, *blocks)
+        return emit.loop(emit.product(space), lambda i: self.iteration(i, space), kind)
+
+    def iteration(self, flat: Expr, space: Indices) -> list[Stmt]:
+        out: list[Stmt] = []
+        *batch, tile_block, panel_block = emit.unflatten(out, flat, space)
+        first_tile = emit.let(out, "tile", ir.mul(tile_block, self.s.tiles))
+        first_panel = emit.let(out, "panel", ir.mul(panel_block, self.s.panels))
+        block = _BlockOf(self, tuple(batch), first_tile, first_panel)
+        block.tiles = self._within(out, self.tile_total, first_tile, space[-2], self.s.tiles)
+        some = self.panel_total if emit.is_const(self.tail, 0) else self.whole_panels
+        block.panels = self._within(out, some, first_panel, space[-1], self.s.panels)
+        if not emit.is_const(self.tail, 0) and not emit.is_const(space[-1], 1):
+            last = ir.apply("eq", panel_block, ir.sub(space[-1], ir.ONE))
+            block.last = emit.let(out, "last", last)
+        return out + block.statements()
+
+    def _within(self, out: list[Stmt], total: Expr, first: Expr, blocks: Expr, most: int) -> Expr:
+        """How many of ``total`` fall into the block that starts at ``first``."""
+        if emit.is_const(blocks, 1):
+            return total
+        count = known(total)
+        if total in (self.tile_total, self.panel_total) and (
+            most == 1 or (count is not None and count % most == 0)
+        ):
+            return ir.const(most)
+        return emit.let(out, "count", emit.minimum(ir.sub(total, first), ir.const(most)))
+
+
+class _BlockOf:
+    """The block that one iteration makes."""
+
+    def __init__(self, builder: _Builder, batch: Indices, tile: Expr, panel: Expr) -> None:
+        self.b, self.p, self.s = builder, builder.p, builder.s
+        self.batch = batch
+        self.first_tile, self.first_panel = tile, panel
+        self.tiles: Expr = ir.ZERO
+        self.panels: Expr = ir.ZERO
+        self.last: Expr | None = None
+
+    def statements(self) -> list[Stmt]:
+        out: list[Stmt] = []
+        if self.s.pack_lhs:
+            out.append(Alloc(self.b.packed.lhs))
+        if self.s.pack_rhs:
+            out.append(Alloc(self.b.packed.rhs))
+        if not self.s.depth.blocked:
+            return out + self.products(Steps.whole(self.p.k))
+        out.append(Alloc(self.b.sums))
+        zero = ir.const(0, self.p.acc)
+        size = self.b._block_rows() * self.s.width // self.s.lanes
+        out += emit.loop(
+            ir.const(size),
+            lambda i: emit.loop(
+                ir.const(self.s.lanes),
+                lambda lane: [Store(self.b.sums, ir.add(ir.mul(i, self.s.lanes), lane), zero)],
+                LoopKind.VECTORIZED,
+            ),
+        )
+        out += Steps.blocks(self.p.k, self.s.depth, self.products)
+        return out + self.over_tiles(
+            lambda slot, tile: self.over_panels(
+                lambda panel: tile.existing(
+                    lambda row, m: self.finish_row(
+                        m,
+                        panel,
+                        lambda lane: Load(self.b.sums, self.sum_at(slot, panel, row, lane)),
+                    )
+                )
+            )
+        )
+
+    # --- the block's parts ------------------------------------------------------------------
+
+    def over_panels(self, body: Callable[[Panel], list[Stmt]]) -> list[Stmt]:
+        """``body`` for every panel of the block: whole ones in a loop, then the rest of ``n``."""
+        width = self.s.width
+
+        def whole(i: Expr) -> list[Stmt]:
+            start = ir.mul(ir.add(self.first_panel, i), width)
+            return body(Panel(start, i, width, None))
+
+        if emit.is_const(self.b.tail, 0):
+            return emit.loop(self.panels, whole)
+        slot = ir.ZERO if self.s.panels == 1 else self.panels
+        start = ir.mul(self.b.whole_panels, width)
+        valid = None if emit.is_const(self.b.tail, self.b.tail_width) else self.b.tail
+        rest = body(Panel(start, slot, self.b.tail_width, valid))
+        cond = self.last
+        if known(self.b.tail) is None:
+            some = ir.apply("gt", self.b.tail, ir.ZERO)
+            cond = some if cond is None else ir.logical_and(cond, some)
+        if self.s.panels == 1 and cond is not None:
+            return emit.where(cond, rest, whole(ir.ZERO))
+        out = emit.loop(self.panels, whole)
+        return out + (emit.where(cond, rest) if cond is not None else [emit.scope(rest)])
+
+    def over_tiles(
+        self,
+        body: Callable[[Expr, RowTile], list[Stmt]],
+        before: Callable[[RowTile], list[Stmt]] | None = None,
+    ) -> list[Stmt]:
+        """``body`` for every tile of the block, in a variant for each count of rows."""
+
+        def one(slot: Expr) -> list[Stmt]:
+            out: list[Stmt] = []
+            flat = emit.let(out, "tile", ir.add(self.first_tile, slot))
+            index = emit.unflatten(out, flat, self.b.tile_space)
+            variants = row_variants(self.p.m, self.s.rows, index, self.b.split_tiles)
+
+            def run(tile: RowTile) -> list[Stmt]:
+                return (before(tile) if before is not None else []) + body(slot, tile)
+
+            return out + variants(run)
+
+        return emit.loop(self.tiles, one)
+
+    def products(self, steps: Steps) -> list[Stmt]:
+        """The products of one block of ``k``."""
+        out: list[Stmt] = list(steps.declarations)
+        if self.s.pack_rhs:
+            out += self.over_panels(
+                lambda panel: pack_rhs(self.p, self.b.packed, self.batch, steps, panel, self.s)
+            )
+        before = None
+        if self.s.pack_lhs:
+
+            def before(tile: RowTile) -> list[Stmt]:
+                return pack_lhs(self.p, self.b.packed, self.batch, steps, tile, self.s)
+
+        return out + self.over_tiles(
+            lambda slot, tile: self.over_panels(
+                lambda panel: self.micro_kernel(steps, slot, tile, panel)
+            ),
+            before,
+        )
+
+    # --- the register tile ------------------------------------------------------------------
+
+    def micro_kernel(self, steps: Steps, slot: Expr, tile: RowTile, panel: Panel) -> list[Stmt]:
+        acc = ir.local("acc", self.p.acc, tile.count * panel.width)
+        zero = ir.const(0, self.p.acc)
+        blocked = self.s.depth.blocked
+        tile = tile.explicit() if self._row_stride_varies(tile) else tile
+
+        def at(row: Expr, lane: Expr) -> Expr:
+            return ir.add(ir.mul(row, panel.width), lane)
+
+        def rows(body: Callable[[Expr, Expr], list[Stmt]]) -> list[Stmt]:
+            return tile.loop(
+                lambda row, _, __: panel.vector(lambda lane: body(row, lane)), LoopKind.UNROLLED
+            )
+
+        def start(row: Expr, lane: Expr) -> list[Stmt]:
+            value = Load(self.b.sums, self.sum_at(slot, panel, row, lane)) if blocked else zero
+            return [Store(acc, at(row, lane), value)]
+
+        def step(k: Indices, pos: Expr) -> list[Stmt]:
+            def lanes(lane: Expr) -> list[Stmt]:
+                out: list[Stmt] = []
+                right = emit.let(out, "right", self.right(k, pos, panel, lane))
+                return out + tile.loop(
+                    lambda row, m, _: [
+                        Reduce(acc, at(row, lane), "add", ir.mul(self.left(m, k, pos, row), right))
+                    ],
+                    LoopKind.UNROLLED,
+                )
+
+            return panel.vector(lanes)
+
+        def keep(row: Expr, lane: Expr) -> list[Stmt]:
+            value = Load(acc, at(row, lane))
+            return [Store(self.b.sums, self.sum_at(slot, panel, row, lane), value)]
+
+        out: list[Stmt] = [Alloc(acc), *rows(start), *steps.loops(step, UNROLL_STEPS)]
+        if blocked:
+            return out + rows(keep)
+        if tile.clamp is not None or self.b.heavy_epilogue:
+            return out + self.finish_serially(tile, panel, acc)
+        return out + tile.loop(
+            lambda row, m, _: self.finish_row(m, panel, lambda lane: Load(acc, at(row, lane))),
+            LoopKind.UNROLLED,
+        )
+
+    def finish_serially(self, tile: RowTile, panel: Panel, acc: Buffer) -> list[Stmt]:
+        """The epilogue in a loop over rows, with the sums in memory, to keep the code small."""
+        done = ir.local("done", self.p.acc, tile.count * panel.width)
+
+        def at(row: Expr, lane: Expr) -> Expr:
+            return ir.add(ir.mul(row, panel.width), lane)
+
+        def keep(row: Expr) -> list[Stmt]:
+            return panel.vector(lambda lane: [Store(done, at(row, lane), Load(acc, at(row, lane)))])
+
+        out: list[Stmt] = [Alloc(done)]
+        out += emit.loop(ir.const(tile.count), keep, LoopKind.UNROLLED)
+        return out + tile.existing(
+            lambda row, m: self.finish_row(m, panel, lambda lane: Load(done, at(row, lane)))
+        )
+
+    def left(self, m: Indices, k: Indices, pos: Expr, row: Expr) -> Expr:
+        if self.s.pack_lhs:
+            return Load(self.b.packed.lhs, ir.add(ir.mul(row, self.b.packed.row_stride), pos))
+        return self.p.lhs_value(self.batch, m, k)
+
+    def right(self, k: Indices, pos: Expr, panel: Panel, lane: Expr) -> Expr:
+        if self.s.pack_rhs:
+            at = ir.add(ir.mul(panel.slot, self.s.depth.size), pos)
+            return Load(self.b.packed.rhs, ir.add(ir.mul(at, self.s.width), lane))
+        value = self.p.rhs_value(self.batch, k, ir.add(panel.start, lane))
+        if panel.valid is None:
+            return value
+        return Guard(ir.apply("lt", lane, panel.valid), value, ir.const(0, self.p.acc))
+
+    def sum_at(self, slot: Expr, panel: Panel, row: Expr, lane: Expr) -> Expr:
+        at = ir.add(ir.mul(slot, self.s.panels), panel.slot)
+        at = ir.add(ir.mul(at, self.s.rows.count), row)
+        return ir.add(ir.mul(at, self.s.width), lane)
+
+    def _row_stride_varies(self, tile: RowTile) -> bool:
+        return not self.s.pack_lhs and tile.varies(
+            lambda m: self.p.lhs_value(self.batch, m, tuple(emit.fresh("k") for _ in self.p.k))
+        )
+
+    # --- the result -------------------------------------------------------------------------
+
+    def finish_row(self, m: Indices, panel: Panel, value: Callable[[Expr], Expr]) -> list[Stmt]:
+        """The epilogue of one row; ``value`` is the sum of a lane."""
+
+        def lanes(lane: Expr) -> list[Stmt]:
+            n = ir.add(panel.start, lane)
+            stmts = list(self.p.epilogue(self.batch, m, n, value(lane)))
+            if panel.valid is None:
+                return stmts
+            return emit.where(ir.apply("lt", lane, panel.valid), stmts)
+
+        return panel.vector(lanes)

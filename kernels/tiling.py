@@ -1,0 +1,247 @@
+"""Tile sizes of a contraction: what is kept in registers, what is packed, what runs in parallel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from graphc.kernels.problem import Access, Contraction, Target
+from graphc.loop import ir
+from graphc.loop.ir import Const, Expr
+
+K_BLOCK = 256
+"""Steps of ``k`` between two passes over the accumulators of a block, where ``k`` is blocked."""
+PANEL_BYTES = 512 * 1024
+"""A panel of the right operand that is larger is packed, block by block."""
+SCRATCH_BYTES = 128 * 1024
+"""The most that the accumulators of a block may take."""
+SERIAL_FLOPS = 4_000_000
+"""A problem below this runs on one thread."""
+CHUNK_FLOPS = 3_000_000
+"""Work of one chunk, about 30 µs."""
+ITERATION_FLOPS = 1_000_000
+"""Work of one iteration of the parallel loop, if nothing else decides."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The tile of rows: ``tile`` steps of dimension ``split`` by all of the dimensions after it."""
+
+    split: int
+    tile: int
+    inner: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Rows in a tile."""
+        return self.tile * math.prod(self.inner)
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How ``k`` is walked: blocks of ``chunk`` steps of dimension ``dim`` by all after it.
+
+    The dimensions before ``dim`` are loops around the blocks. Without a chunk there is one block,
+    which is all of ``k``.
+    """
+
+    dim: int
+    chunk: int | None
+    size: int  # steps in a block; 0 where that is not known
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the accumulators live through several blocks."""
+        return self.chunk is not None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Every choice of one kernel.
+
+    Attributes:
+      lanes: elements in a vector; vectors: of them in a panel.
+      tiles: row tiles, and panels: column panels, of one iteration of the parallel loop.
+    """
+
+    lanes: int
+    vectors: int
+    rows: Rows
+    depth: Depth
+    pack_lhs: bool
+    pack_rhs: bool
+    tiles: int
+    panels: int
+    parallel: bool
+    grain: Expr
+
+    @property
+    def width(self) -> int:
+        """Columns in a full panel."""
+        return self.lanes * self.vectors
+
+
+def known(expr: Expr) -> int | None:
+    """The value of an extent that is a constant."""
+    return int(expr.value) if isinstance(expr, Const) else None
+
+
+def volume(extents: tuple[Expr, ...]) -> int | None:
+    """The product of extents, if all are constants."""
+    sizes = [known(e) for e in extents]
+    return None if None in sizes else math.prod(s for s in sizes if s is not None)
+
+
+def max_rows(target: Target, vectors: int) -> int:
+    """Rows of a tile whose accumulators, one panel row and a broadcast fit the registers."""
+    registers = 32 if target.has_avx512 else 16
+    spare = vectors + (1 if target.has_fma else 2)
+    return max(1, min(28 if target.has_avx512 else 12, (registers - spare) // vectors))
+
+
+def balanced(extent: int, most: int) -> int:
+    """The tile size of the fewest tiles, all of nearly one size."""
+    return max(1, math.ceil(extent / math.ceil(extent / most))) if extent else 1
+
+
+def row_tile(m: tuple[Expr, ...], most: int) -> Rows:
+    """As many rows as fit, innermost dimensions first."""
+    inner: list[int] = []
+    room = most
+    for dim in reversed(range(len(m))):
+        extent = known(m[dim])
+        if extent is None or extent > room or dim == 0:
+            return Rows(dim, room if extent is None else balanced(extent, room), tuple(inner))
+        inner.insert(0, max(1, extent))
+        room //= max(1, extent)
+    raise AssertionError("a contraction has a dimension of rows")
+
+
+def _tile_cycles(rows: int, vectors: int, fma_cost: float) -> float:
+    """Cycles of one step of ``k``: arithmetic, loads, and the latency of an accumulation."""
+    return max(rows * vectors * fma_cost, (rows + vectors) / 2, 4.0) + 0.5
+
+
+def _cycles(m: tuple[Expr, ...], n: int, lanes: int, vectors: int, target: Target) -> float:
+    """Estimated cycles of one step of ``k`` over all tiles, for known extents."""
+    rows = row_tile(m, max_rows(target, vectors))
+    extent = known(m[rows.split])
+    extent = 8 * rows.tile if extent is None else extent
+    fma_cost = 0.5 if target.has_fma else 1.0
+    inner = math.prod(rows.inner)
+    full, rest = divmod(n, lanes * vectors)
+    panels = [(full, vectors)] + ([(1, math.ceil(rest / lanes))] if rest else [])
+    whole, left = divmod(extent, rows.tile)
+    tiles = [(whole, rows.tile)] + ([(1, left)] if left else [])
+    return sum(
+        p * t * _tile_cycles(r * inner, v, fma_cost) for p, v in panels for t, r in tiles
+    ) / max(1, extent * inner)
+
+
+def _vectors(problem: Contraction, lanes: int, target: Target) -> int:
+    """Vectors in a panel: the cheapest count for known extents, else two."""
+    n = known(problem.n)
+    if n is None:
+        return 2
+    most = min(8, max(1, math.ceil(n / lanes)))
+    # An estimate within 2 % of another is no better: fewer vectors make less code.
+    costs = {v: _cycles(problem.m, n, lanes, v, target) for v in range(1, most + 1)}
+    best = min(costs.values())
+    return min(v for v, cost in costs.items() if cost <= best * 1.02)
+
+
+def _blocks(k: tuple[Expr, ...]) -> Depth:
+    """Blocks of about K_BLOCK steps."""
+    size = 1
+    for dim in reversed(range(len(k))):
+        extent = known(k[dim])
+        if extent is None or extent * size > K_BLOCK or dim == 0:
+            chunk = max(1, K_BLOCK // size)
+            chunk = chunk if extent is None else balanced(extent, chunk)
+            return Depth(dim, chunk, chunk * size)
+        size *= max(1, extent)
+    raise AssertionError("a contraction has a dimension of k")
+
+
+def _depth(problem: Contraction, pack: bool, panel_bytes: int, tiles: int | None) -> Depth:
+    steps = volume(problem.k)
+    whole = Depth(0, None, steps or 0)
+    if steps is not None and steps <= K_BLOCK:
+        return whole
+    large = steps is None or steps * panel_bytes > PANEL_BYTES
+    if pack or (large and tiles != 1):
+        return _blocks(problem.k)
+    return whole
+
+
+def _count(m: tuple[Expr, ...], rows: Rows) -> int | None:
+    """Row tiles in all, if known."""
+    extents = volume(m[: rows.split + 1])
+    if extents is None:
+        return None
+    split = known(m[rows.split]) or 0
+    return (extents // max(1, split)) * math.ceil(split / rows.tile)
+
+
+def grain(problem: Contraction, rows: int, columns: int) -> Expr:
+    """Iterations that make one chunk."""
+    steps = volume(problem.k)
+    if steps is not None:
+        return ir.const(max(1, CHUNK_FLOPS // max(1, 2 * rows * columns * steps)))
+    flops: Expr = ir.const(2 * rows * columns)
+    for extent in problem.k:
+        flops = ir.mul(flops, ir.apply("max", extent, ir.ONE))
+    return ir.add(ir.index_div(ir.const(CHUNK_FLOPS), flops), ir.ONE)
+
+
+def choose(problem: Contraction, found: Access, target: Target) -> Schedule:
+    """The schedule of a problem on a target."""
+    lanes = max(1, target.vector_bytes // problem.acc.size)
+    n, steps = known(problem.n), volume(problem.k)
+    if n is not None and n < lanes:
+        lanes = 1 << max(0, n - 1).bit_length()
+    vectors = _vectors(problem, lanes, target)
+    rows = row_tile(problem.m, max_rows(target, vectors))
+    width = lanes * vectors
+    tiles, total = _count(problem.m, rows), volume(problem.m)
+    few = tiles is not None and tiles <= 1
+    single = n is not None and n <= width
+    pack_lhs = not found.lhs_plain and not (single and not found.lhs_k <= {1})
+    plain = found.rhs_plain and found.rhs_n <= {1}
+    panel_bytes = width * problem.acc.size
+    big = steps is None or steps * (n or 1 << 16) * problem.acc.size > PANEL_BYTES
+    many = total is None or total > 64
+    pack_rhs = (not plain and not few) or (plain and big and many and len(problem.k) == 1)
+    depth = _depth(problem, pack_lhs or pack_rhs, panel_bytes, tiles)
+    panels = _panels(n, width, pack_lhs)
+    block = _tiles(problem, rows, panels * width, depth, pack_rhs)
+    if tiles is not None:
+        block = balanced(tiles, block)
+    flops = None
+    if total is not None and n is not None and steps is not None:
+        flops = 2 * total * n * steps * (volume(problem.batch) or 1 << 20)
+    serial = flops is not None and flops <= SERIAL_FLOPS
+    chunk = grain(problem, block * rows.count, panels * width)
+    return Schedule(
+        lanes, vectors, rows, depth, pack_lhs, pack_rhs, block, panels, not serial, chunk
+    )
+
+
+def _panels(n: int | None, width: int, pack: bool) -> int:
+    """Panels of an iteration: several where the left operand is packed, to pack it once."""
+    if not pack:
+        return 1
+    most = max(1, 256 // width)
+    return most if n is None else min(most, max(1, math.ceil(n / width)))
+
+
+def _tiles(problem: Contraction, rows: Rows, columns: int, depth: Depth, pack_rhs: bool) -> int:
+    """Row tiles of an iteration."""
+    steps = volume(problem.k)
+    flops = 2 * rows.count * columns * max(1, steps or 256)
+    count = max(1, round(ITERATION_FLOPS / flops))
+    if pack_rhs or depth.blocked:
+        count = max(count, math.ceil(256 / rows.count))
+    if depth.blocked:
+        count = min(count, max(1, SCRATCH_BYTES // (rows.count * columns * problem.acc.size)))
+    return count

@@ -1,0 +1,264 @@
+"""Matrix products against NumPy: interpreted on small shapes, native on many."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphc import dtypes
+from graphc.dtypes import DType, float16, float32, float64
+from graphc.kernels import matmul
+from graphc.kernels.problem import accumulator
+from graphc.loop import ir
+from graphc.loop.ir import Buffer, Expr, Kernel, LoopKind, Store, Var
+from graphc.runtime.jit import named_target
+
+SHAPES = [
+    *((0, 5, 3), (3, 0, 5), (4, 3, 0), (1, 1, 1), (1, 7, 5), (7, 5, 1), (1, 40, 1), (1, 3, 33)),
+    *((2, 300, 70), (5, 17, 31), (13, 11, 97), (14, 20, 32), (15, 9, 33), (29, 64, 100)),
+    *((64, 100, 10), (37, 300, 2), (31, 130, 48), (100, 7, 17), (3, 1, 200), (65, 530, 3)),
+]
+
+
+@dataclass
+class Case:
+    """A product of one shape: its kernel, operands and result."""
+
+    m: int
+    k: int
+    n: int
+    ta: bool = False
+    tb: bool = False
+    dtype: DType = float32
+    symbolic: str = ""
+    batch: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+
+    @property
+    def name(self) -> str:
+        flags = f"{'t' * self.ta}_{'t' * self.tb}_{self.symbolic}"
+        dims = "_".join(str(d) for d in (*self.batch[0], 9, *self.batch[1]))
+        return f"mm_{self.m}_{self.k}_{self.n}_{flags}_{self.dtype.name}_{dims}"
+
+    def kernel(self, target: str) -> Kernel:
+        size: dict[str, Any] = dict(m=self.m, k=self.k, n=self.n)
+        size.update({s: Var(s) for s in self.symbolic})
+        m, k, n = size["m"], size["k"], size["n"]
+        batch = np.broadcast_shapes(*self.batch)
+        acc = accumulator(self.dtype)
+        out_type = acc if self.dtype.is_integer else self.dtype
+        shapes = ((k, m) if self.ta else (m, k)), ((n, k) if self.tb else (k, n)), (m, n)
+        buffers = [
+            Buffer(name, dtype, total((*b, *shape)))
+            for name, dtype, b, shape in zip(
+                "abc", (self.dtype, self.dtype, out_type), (*self.batch, batch), shapes, strict=True
+            )
+        ]
+        a, b, c = buffers
+        return matmul.matmul_kernel(
+            self.name,
+            buffers,
+            [v for v in (m, k, n) if isinstance(v, Var)],
+            batch=batch,
+            m=m,
+            n=n,
+            k=k,
+            lhs=matmul.dense(a, (*self.batch[0], *shapes[0]), len(batch), self.ta),
+            rhs=matmul.dense(b, (*self.batch[1], *shapes[1]), len(batch), self.tb),
+            finish=matmul.store_dense(c, batch, m, n),
+            dtype=self.dtype,
+            target=named_target(target),
+        )
+
+    @property
+    def scalars(self) -> list[int]:
+        return [getattr(self, name) for name in "mkn" if name in self.symbolic]
+
+    def arrays(self, rng: np.random.Generator) -> list[Any]:
+        acc = accumulator(self.dtype)
+        out_type = acc if self.dtype.is_integer else self.dtype
+        shapes = (
+            (*self.batch[0], *((self.k, self.m) if self.ta else (self.m, self.k))),
+            (*self.batch[1], *((self.n, self.k) if self.tb else (self.k, self.n))),
+        )
+        if self.dtype.is_integer:
+            low, high = self.dtype.limits
+            a, b = (
+                rng.integers(low, high, s, self.dtype.numpy, endpoint=True) for s in shapes
+            )
+        else:
+            a, b = (rng.standard_normal(s).astype(self.dtype.numpy) for s in shapes)
+        out = np.full((*np.broadcast_shapes(*self.batch), self.m, self.n), 77, out_type.numpy)
+        return [a, b, out]
+
+    def check(self, arrays: list[Any]) -> None:
+        a, b, out = arrays
+        a = a.swapaxes(-1, -2) if self.ta else a
+        b = b.swapaxes(-1, -2) if self.tb else b
+        if self.dtype.is_integer:
+            with np.errstate(over="ignore"):
+                np.testing.assert_array_equal(out, a.astype(out.dtype) @ b.astype(out.dtype))
+            return
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        exact = a @ b
+        # Each of k products and sums is rounded; the error is bounded by what was added up.
+        acc = accumulator(self.dtype)
+        bound = np.finfo(acc.numpy).eps * (self.k + 1) * (np.abs(a) @ np.abs(b))
+        bound += np.abs(exact) * np.finfo(self.dtype.numpy).eps + np.finfo(self.dtype.numpy).tiny
+        assert (np.abs(out.astype(np.float64) - exact) <= bound).all(), self.name
+
+
+def total(shape: tuple[Any, ...]) -> Expr:
+    size: Expr = ir.ONE
+    for extent in shape:
+        size = ir.mul(size, extent)
+    return size
+
+
+def check_native(batch: Any, cases: list[Case]) -> None:
+    rng = np.random.default_rng(0)
+    kernels = [batch.add(case.kernel(batch.target)) for case in cases]
+    for case, kernel in zip(cases, kernels, strict=True):
+        arrays = case.arrays(rng)
+        batch.run(kernel, arrays, case.scalars)
+        case.check(arrays)
+
+
+@pytest.mark.parametrize("ta", [False, True])
+@pytest.mark.parametrize("tb", [False, True])
+def test_shapes(batch: Any, ta: bool, tb: bool) -> None:
+    check_native(batch, [Case(m, k, n, ta, tb) for m, k, n in SHAPES])
+
+
+@pytest.mark.parametrize("symbolic", ["m", "mkn"])
+@pytest.mark.parametrize("tb", [False, True])
+def test_symbolic_extents(batch: Any, symbolic: str, tb: bool) -> None:
+    rng = np.random.default_rng(1)
+    for ta in (False, True):
+        kernels = [
+            batch.add(Case(0, 40, 37, ta, tb, symbolic=symbolic).kernel(batch.target)),
+            batch.add(Case(0, 140, 11, ta, tb, symbolic=symbolic).kernel(batch.target)),
+        ]
+        for m in (0, 1, 2, 4, 5, 8, 9, 13, 14, 15, 43):
+            for kernel, (k, n) in zip(kernels, ((40, 37), (140, 11)), strict=True):
+                sizes = [(k, n)] if symbolic == "m" else [(k, n), (0, n), (k, 0), (3, 1), (700, 65)]
+                for some_k, some_n in sizes:
+                    case = Case(m, some_k, some_n, ta, tb, symbolic=symbolic)
+                    arrays = case.arrays(rng)
+                    batch.run(kernel, arrays, case.scalars)
+                    case.check(arrays)
+        batch.kernels.clear()
+        batch.loaded = None
+
+
+@pytest.mark.parametrize(
+    "dtype", [t for t in dtypes.NUMERIC if t != float32], ids=lambda t: str(t.name)
+)
+def test_dtypes(batch: Any, dtype: DType) -> None:
+    shapes = [(9, 33, 21), (1, 20, 3), (17, 5, 70), (3, 300, 1)]
+    flags = [(False, False), (True, False), (False, True)]
+    check_native(batch, [Case(*s, *f, dtype=dtype) for s in shapes for f in flags])
+
+
+def test_large_enough_to_block_and_pack(batch: Any) -> None:
+    cases = [Case(m, k, n) for m, k, n in ((130, 600, 520), (16, 300, 1000))]
+    cases += [Case(130, 530, 150, tb=True), Case(200, 270, 40, True, True), Case(70, 530, 90, True)]
+    cases += [Case(90, 300, 300, dtype=t) for t in (float16, float64)]
+    check_native(batch, cases)
+
+
+def test_batches_broadcast(batch: Any) -> None:
+    shapes = (((3,), (3,)), ((2, 3), (1, 3)), ((2, 1), (4,)), ((), (5,)), ((6,), ()), ((0,), (1,)))
+    flags = ((False, False), (True, False), (False, True))
+    check_native(batch, [Case(5, 9, 19, *f, batch=b) for b in shapes for f in flags])
+
+
+@pytest.mark.parametrize("target", ["generic", "avx512"])
+def test_interpreted(interpret: Any, target: str) -> None:
+    rng = np.random.default_rng(2)
+    cases = [
+        *(Case(*shape) for shape in ((0, 2, 3), (2, 0, 3), (15, 5, 35), (3, 40, 2), (1, 9, 70))),
+        *(Case(16, 6, 33, symbolic=s) for s in ("m", "mkn")),
+        *(Case(6, 300, 9, symbolic=s, tb=True) for s in ("", "m", "mkn")),
+        Case(100, 4, 10, True),
+        Case(7, 33, 5, dtype=float16),
+        Case(7, 33, 5, dtype=dtypes.int8),
+        Case(3, 5, 7, batch=((2, 1), (3,))),
+        Case(120, 270, 33, tb=True),
+    ]
+    for case in cases:
+        arrays = case.arrays(rng)
+        interpret(case.kernel(target), arrays, case.scalars)
+        case.check(arrays)
+
+
+def _relu(value: Expr) -> Expr:
+    return ir.apply("max", value, 0.0)
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_fused_prologue_and_epilogue(batch: Any, heavy: bool) -> None:
+    rng = np.random.default_rng(3)
+    for number, (m, k, n) in enumerate([(21, 30, 41), (1, 64, 40), (33, 50, 1), (70, 300, 130)]):
+        shapes = dict(a=(m, k), shift=(k,), b=(k, n), bias=(n,), rest=(m, n), c=(m, n))
+        buffers = {name: Buffer(name, float32, total(s)) for name, s in shapes.items()}
+        rows = Var("rows")
+        plain = matmul.dense(buffers["a"], (rows, k), 0)
+
+        def lhs(
+            b: tuple[Expr, ...], i: Expr, j: Expr, load: Any = plain, at: Any = buffers
+        ) -> Expr:
+            return _relu(load(b, i, j) + ir.Load(at["shift"], j))
+
+        def finish(
+            b: Any, i: Expr, j: Expr, value: Expr, n: int = n, at: Any = buffers
+        ) -> tuple[ir.Stmt, ...]:
+            place = ir.add(ir.mul(i, n), j)
+            value = _relu(value + ir.Load(at["bias"], j))
+            for _ in range(20 if heavy else 0):
+                value = value * 1.5 - value * 0.5
+            return (Store(at["c"], place, value + ir.Load(at["rest"], place)),)
+
+        kernel = matmul.matmul_kernel(
+            f"fused{number}",
+            list(buffers.values()),
+            [rows],
+            m=rows,
+            n=n,
+            k=k,
+            lhs=lhs,
+            rhs=matmul.dense(buffers["b"], (k, n), 0),
+            finish=finish,
+            dtype=float32,
+            target=named_target(batch.target),
+        )
+        batch.kernels.clear()
+        batch.loaded = None
+        arrays = {s: rng.standard_normal(shapes[s]).astype(np.float32) for s in shapes}
+        batch.run(batch.add(kernel), list(arrays.values()), [m])
+        a = np.maximum(arrays["a"] + arrays["shift"], 0)
+        expected = np.maximum(a @ arrays["b"] + arrays["bias"], 0) + arrays["rest"]
+        np.testing.assert_allclose(arrays["c"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_small_products_run_on_one_thread() -> None:
+    small, large = Case(64, 100, 10).kernel("avx512"), Case(512, 512, 512).kernel("avx512")
+    assert small.parallel is None
+    assert large.parallel is not None
+    assert large.parallel.kind is LoopKind.PARALLEL
+
+
+def test_nan_and_infinity_go_through(batch: Any) -> None:
+    kernel = batch.add(Case(3, 20, 19).kernel(batch.target))
+    a, b = np.ones((3, 20), np.float32), np.ones((20, 19), np.float32)
+    a[0, 3], a[1, 4], b[7, 18] = np.nan, np.inf, -np.inf
+    out = np.empty((3, 19), np.float32)
+    batch.run(kernel, [a, b, out])
+    assert np.isnan(out[0]).all()
+    assert np.isposinf(out[1, :18]).all()
+    assert math.isnan(out[1, 18])
+    assert np.isneginf(out[2, 18])
+    assert (out[2, :18] == 20).all()

@@ -1,0 +1,63 @@
+"""What ``graphc/loop/scalar_math*.py`` approximates, on which interval, to which error.
+
+Each entry is one coefficient table there, under the same name.
+"""
+
+from __future__ import annotations
+
+import mpmath as mp
+from minimax import Fit, Fn
+
+FITS: dict[str, Fit] = {}
+LN2 = mp.log(2)
+
+
+def _both(name: str, f: Fn, lo: object, hi: object, counts: tuple[int, int], weight: Fn) -> None:
+    """One fit per format; ``counts`` are the numbers of coefficients."""
+    for suffix, bits, n in zip(("f32", "f64"), (24, 53), counts, strict=True):
+        if n:
+            FITS[f"{name}_{suffix}"] = Fit(f, lo, hi, tuple(range(n)), weight, bits)
+
+
+# exp(r) = 1 + r + r**2 * EXP(r), |r| <= ln(2) / 2
+_both("exp", lambda r: (mp.expm1(r) - r) / r**2, -LN2 / 2 - 0.001, LN2 / 2 + 0.001,
+      (5, 10), lambda r: r**2 / mp.exp(r))
+# expm1(r) = r + r**2 * EXPM1(r): the same with the error relative to expm1
+_both("expm1", lambda r: (mp.expm1(r) - r) / r**2, -LN2 / 2 - 0.001, LN2 / 2 + 0.001,
+      (5, 11), lambda r: r**2 / mp.expm1(r))
+# 2**r = 1 + r * EXP2(r), |r| <= 1/2
+_both("exp2", lambda r: mp.expm1(r * LN2) / r, mp.mpf(-0.5), mp.mpf(0.5),
+      (6, 12), lambda r: r / mp.exp(r * LN2))
+# tanh(x) = x + x**3 * TANH(x**2), |x| <= 0.625
+_both("tanh", lambda z: (mp.tanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, mp.mpf(0), mp.mpf("0.625") ** 2,
+      (5, 12), lambda z: z / (mp.tanh(mp.sqrt(z)) / mp.sqrt(z)))
+# log1p(f) = f - f**2 / 2 + f**3 * LOG(f), sqrt(1/2) - 1 <= f <= sqrt(2) - 1
+_both("log", lambda f: (mp.log1p(f) - f + f * f / 2) / f**3, mp.sqrt(0.5) - 1, mp.sqrt(2) - 1,
+      (8, 20), lambda f: f**3 / mp.log1p(f))
+# log2(1 + f) = f / log(2) + f**2 * LOG2(f), the same interval
+_both("log2", lambda f: (mp.log1p(f) - f) / f**2 / LN2, mp.sqrt(0.5) - 1, mp.sqrt(2) - 1,
+      (9, 21), lambda f: f**2 * LN2 / mp.log1p(f))
+# log1p(f) = f + f**2 * LOG1P(f), -1/4 <= f <= 1/2  (softplus)
+_both("log1p_e", lambda f: (mp.log1p(f) - f) / f**2, mp.mpf(-0.25), mp.mpf(0.5),
+      (10, 22), lambda f: f**2 / mp.log1p(f))
+# erf(x) = x + x * ERF(x**2), |x| <= 1
+_both("erf", lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1, mp.mpf(0), mp.mpf(1),
+      (7, 13), lambda z: mp.sqrt(z) / mp.erf(mp.sqrt(z)))
+# erfc(x) = 2**ERF_TAIL(x - 1), 1 <= x <= 4 (f32) or 6 (f64); the error is that of erf(x)
+for _code, _top, _n, _bits in (("f32", 3, 8, 24), ("f64", 5, 19, 53)):
+    FITS[f"erf_tail_{_code}"] = Fit(lambda u: mp.log(mp.erfc(u + 1), 2), mp.mpf(-0.01), mp.mpf(_top),
+                                    tuple(range(_n)), lambda u: mp.erfc(u + 1), _bits)
+
+
+def _erfcx_scaled(t: mp.mpf) -> mp.mpf:
+    """erfc(x) exp(x**2) (x + 1/2) at x = 2 (1 + t) / (1 - t): from 0.56 to 0.65."""
+    x = 2 * (1 + t) / (1 - t)
+    return mp.erfc(x) * mp.exp(x * x) * (x + 0.5)
+
+
+# erfc(x) = exp(-x**2) (39 / 64 + ERFC(t)) / (x + 1/2), t = (x - 2) / (x + 2), x >= 0.7
+# float32 is computed in float64, so its row is for float64 arithmetic too
+for _code, _top, _n in (("f32", 10.2, 9), ("f64", 27.3, 25)):
+    FITS[f"erfc_{_code}"] = Fit(lambda t: _erfcx_scaled(t) - mp.mpf(39) / 64, mp.mpf(-1.3) / 2.7,
+                                mp.mpf(_top - 2) / (_top + 2), tuple(range(_n)),
+                                lambda t: 1 / _erfcx_scaled(t), 53)
