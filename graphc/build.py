@@ -141,6 +141,12 @@ def _check_dtypes(definition: Op, tensors: Sequence[Tensor]) -> None:
             dtype = t.dtype.base_dtype
             if arg.type_var is not None:
                 name, expected = first.setdefault(arg.type_var, (arg.name, dtype))
+                if dtype is not expected and arg.variadic and name == arg.name:
+                    listed = ", ".join(v.dtype.base_dtype.name for v in values)
+                    raise DTypeError(
+                        f"Tensors in list passed to '{arg.name}' of '{definition.name}' Op have "
+                        f"types [{listed}] that don't all match."
+                    )
                 if dtype is not expected:
                     raise DTypeError(
                         f"Input '{arg.name}' of '{definition.name}' Op has type {dtype.name} that "
@@ -202,7 +208,7 @@ def _checked(tensor: Tensor, wanted: DType | None) -> Tensor:
     if wanted is not None and tensor.dtype.base_dtype is not wanted:
         raise GraphError(
             f"Tensor conversion requested dtype {wanted.name} for Tensor with dtype "
-            f"{tensor.dtype.base_dtype.name}: {str(tensor)!r}"
+            f"{tensor.dtype.base_dtype.name}: {tensor!r}"
         )
     return tensor
 

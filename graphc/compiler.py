@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graphc.dims import DimLike
+from graphc.dims import Dim, DimLike, Symbol
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
 from graphc.passes.extract import VariableState, extract
@@ -15,15 +15,29 @@ from graphc.runtime import executable, jit
 from graphc.runtime.executable import Code
 
 
-def compile_function(fn: Function, target: Any = None) -> Code:
+Shapes = Mapping[Tensor, Sequence[int]]
+
+
+def compile_function(fn: Function, target: Any = None, seen: Shapes | None = None) -> Code:
     """Passes, fusion, lowering, scheduling, code generation, loading."""
     target = target or jit.host_target()
-    return executable.load(plan_function(fn, target), target)
+    return executable.load(plan_function(fn, target, seen), target)
 
 
-def plan_function(fn: Function, target: Any) -> Program:
+def plan_function(fn: Function, target: Any, seen: Shapes | None = None) -> Program:
     """The program of a function, before code generation."""
-    return build_program(run_passes(fn, default_pipeline()), target)
+    return build_program(run_passes(fn, default_pipeline()), target, size_hints(fn, seen or {}))
+
+
+def size_hints(fn: Function, seen: Shapes) -> dict[Symbol, int]:
+    """The values that the symbols have for the shapes of the feeds seen first."""
+    hints: dict[Symbol, int] = {}
+    for i in fn.inputs:
+        for size, value in zip(i.raw, seen.get(i.source, ()), strict=False):
+            symbol = size.as_symbol if isinstance(size, Dim) else None
+            if symbol is not None:
+                hints[symbol] = value
+    return hints
 
 
 def compile_graph(
@@ -32,6 +46,8 @@ def compile_graph(
     feeds: Mapping[Tensor, tuple[DimLike | None, ...]],
     variable_state: Callable[[Operation], VariableState],
     target: Any = None,
+    known: Shapes | None = None,
+    seen: Shapes | None = None,
 ) -> Code:
     """Native code that computes ``fetches`` and runs ``targets``.
 
@@ -41,5 +57,8 @@ def compile_graph(
       feeds: fed tensors, with the sizes to compile for; None accepts any size.
       variable_state: what is known of a variable.
       target: the CPU to compile for; this machine's by default.
+      known: values of integer tensors to compile for, where sizes depend on them.
+      seen: the feeds' shapes in the first run: hints for fast versions of kernels, no more.
     """
-    return compile_function(extract(fetches, targets, feeds, variable_state), target)
+    fn = extract(fetches, targets, feeds, variable_state, known)
+    return compile_function(fn, target, seen)

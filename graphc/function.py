@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from graphc.dims import DimLike, Symbol
+from graphc.dims import DimLike
 from graphc.graph import Graph, Operation, Tensor, TensorType
 
 
@@ -24,12 +24,14 @@ class Input:
       tensor: the placeholder in the function's graph.
       source: the user's tensor (feed) or the variable's operation.
       key: what the session stores the variable under.
+      raw: the sizes before any assumption: what a run binds and the guards compare.
     """
 
     kind: Literal["feed", "variable"]
     tensor: Tensor
     source: Any
     key: str
+    raw: tuple[DimLike, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,11 @@ class Function:
       graph: the operations.
       inputs, outputs: the boundary.
       guards: what was assumed of the symbols.
-      bound: symbols that are elements of computed integer tensors: symbol -> (tensor, element).
+      bound: elements of computed integer tensors that sizes depend on, as (tensor of the user's
+        graph, element).  They come in as the shape of the last feed, an empty array: element k as
+        ``shape[2k] - shape[2k + 1]``.
+      env: the inference environment that holds the assumptions.
+      consulted: variables whose being initialized or not shaped the function.
       origin: operations of the user's graph by the name of their copy, for error messages.
     """
 
@@ -74,9 +80,10 @@ class Function:
     inputs: list[Input]
     outputs: list[Output]
     guards: list[Guard] = field(default_factory=list)
-    bound: dict[Symbol, tuple[Tensor, int]] = field(default_factory=dict)
+    bound: list[tuple[Tensor, int]] = field(default_factory=list)
     origin: dict[str, Operation] = field(default_factory=dict)
     env: Any = None
+    consulted: frozenset[str] = frozenset()
 
     @property
     def operations(self) -> list[Operation]:
@@ -84,8 +91,8 @@ class Function:
         return self.graph.get_operations()
 
     def results(self) -> list[Tensor]:
-        """The tensors that must be computed: outputs and those that bind symbols."""
-        return [o.tensor for o in self.outputs] + [t for t, _ in self.bound.values()]
+        """The tensors that must be computed."""
+        return [o.tensor for o in self.outputs]
 
 
 class Rebuilder:
@@ -120,10 +127,12 @@ class Rebuilder:
     def finish(self) -> Function:
         """The new function, its boundary mapped."""
         old = self.old
-        inputs = [Input(i.kind, self.map[i.tensor], i.source, i.key) for i in old.inputs]
+        inputs = [Input(i.kind, self.map[i.tensor], i.source, i.key, i.raw) for i in old.inputs]
         outputs = [Output(o.kind, self.map[o.tensor], o.source, o.key) for o in old.outputs]
-        bound = {s: (self.map[t], i) for s, (t, i) in old.bound.items()}
-        return Function(self.graph, inputs, outputs, old.guards, bound, self.origin, old.env)
+        return Function(
+            self.graph, inputs, outputs, old.guards, old.bound, self.origin, old.env,
+            old.consulted,
+        )  # fmt: skip
 
     def expand(self, op: Operation, build: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> None:
         """Put what ``build`` declares over the mapped inputs in the place of ``op``.
@@ -155,8 +164,8 @@ def format_function(fn: Function) -> str:
             lines.append(format_operation(op))
     for guard in fn.guards:
         lines.append(f"assume {guard}")
-    for symbol, (tensor, element) in fn.bound.items():
-        lines.append(f"bind {symbol} = {format_tensor(tensor)}[{element}]")
+    for k, (tensor, element) in enumerate(fn.bound):
+        lines.append(f"bind {k}: {format_tensor(tensor)}[{element}]")
     for o in fn.outputs:
         lines.append(f"{o.kind} {format_tensor(o.tensor)}  # {o.key}")
     return "\n".join(lines) + "\n"

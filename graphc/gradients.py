@@ -57,6 +57,8 @@ def gradients(
       ValueError: ``grad_ys`` that do not fit ``ys``; an unknown ``unconnected_gradients``.
       TypeError: a ``grad_y`` that is not numeric.
     """
+    # What TensorFlow's placement and scheduling need and ours do not.
+    del colocate_gradients_with_ops, gate_gradients, aggregation_method
     try:
         unconnected = UnconnectedGradients(unconnected_gradients)
     except ValueError:

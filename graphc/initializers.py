@@ -14,11 +14,14 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.build import constant as constant_tensor
-from graphc.build import create, single
 from graphc.dtypes import DType, as_dtype
 from graphc.errors import DTypeError, GraphError
 from graphc.graph import Tensor, name_scope
 from graphc.ops import random as random_ops
+from graphc.ops.math import multiply
+from graphc.ops.shaping_make import eye, fill
+from graphc.ops.shaping_make import ones as ones_tensor
+from graphc.ops.shaping_make import zeros as zeros_tensor
 from graphc.shapes import TensorShape
 
 # The least number of elements for which a value is computed rather than kept in the graph.
@@ -53,8 +56,7 @@ class Zeros(Initializer):
     def __call__(self, shape: Any, dtype: Any = None, partition_info: Any = None) -> Tensor:
         """A tensor of zeros."""
         dtype = _chosen(dtype, self.dtype)
-        zero: Any = "" if dtype is dtypes.string else dtype.as_numpy_dtype(0)
-        return _filled(zero, shape, dtype, "zeros")
+        return zeros_tensor(shape, dtype)
 
     def get_config(self) -> dict[str, Any]:
         """The dtype."""
@@ -70,7 +72,7 @@ class Ones(Initializer):
     def __call__(self, shape: Any, dtype: Any = None, partition_info: Any = None) -> Tensor:
         """A tensor of ones."""
         dtype = _chosen(dtype, self.dtype)
-        return _filled(dtype.as_numpy_dtype(1), shape, dtype, "ones")
+        return ones_tensor(shape, dtype)
 
     def get_config(self) -> dict[str, Any]:
         """The dtype."""
@@ -109,7 +111,7 @@ class Constant(Initializer):
         dtype = _chosen(dtype, self.dtype)
         verify = self._verify_shape if verify_shape is None else verify_shape
         if np.isscalar(self.value) and not verify:
-            return _filled(self.value, shape, dtype, "Const")
+            return _constant(self.value, shape, dtype)
         return constant_tensor(self.value, dtype, shape, verify_shape=verify)
 
     def get_config(self) -> dict[str, Any]:
@@ -291,7 +293,8 @@ class Identity(Initializer):
         if len(sizes) != 2:
             raise GraphError("Identity matrix initializer can only be used for 2D matrices.")
         dtype = _chosen(dtype, self.dtype)
-        return constant_tensor(self.gain * np.eye(*sizes, dtype=dtype.numpy), dtype, name="eye")
+        matrix = eye(sizes[0], sizes[1], dtype=dtype)
+        return multiply(self.gain, matrix, name="mul")
 
     def get_config(self) -> dict[str, Any]:
         """The gain and the dtype."""
@@ -344,18 +347,14 @@ def _fans(shape: Sequence[int]) -> tuple[int, int]:
     return shape[-2] * receptive_field, shape[-1] * receptive_field
 
 
-def _filled(value: Any, shape: Any, dtype: DType, name: str) -> Tensor:
-    """A constant where it is small or of strings, else a Fill."""
-    if isinstance(shape, Tensor):
-        with name_scope(name) as scope:
-            return single(create("Fill", [shape, constant_tensor(value, dtype)], name=scope))
-    sizes = TensorShape(shape)
-    count = sizes.num_elements()
-    if count is None or count < _LARGE or dtype is dtypes.string:
-        return constant_tensor(value, dtype, sizes, name)
-    with name_scope(name) as scope:
-        vector = constant_tensor(sizes, dtypes.int32, name="shape_as_tensor")
-        return single(create("Fill", [vector, constant_tensor(value, dtype)], name=scope))
+def _constant(value: Any, shape: Any, dtype: DType) -> Tensor:
+    """One value in every element: a constant, a Fill where it would be large."""
+    sizes = None if isinstance(shape, Tensor) else TensorShape(shape)
+    count = None if sizes is None else sizes.num_elements()
+    if sizes is not None and ((count or 0) < _LARGE or dtype is dtypes.string):
+        return constant_tensor(value, dtype, sizes)
+    with name_scope("Const") as scope:
+        return fill(shape, constant_tensor(value, dtype, name="value"), name=scope)
 
 
 zeros = zeros_initializer = Zeros

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphc.dims import DimLike, Symbol, product
+from graphc.dims import DimLike, Symbol, product, substitute
 from graphc.errors import CompileError
 from graphc.graph import Operation, Tensor
 from graphc.kernels.contraction import contraction_kernel
@@ -47,6 +47,8 @@ class Lowered:
       writes: those that the kernel writes.
       symbols: the sizes of the kernel's scalar parameters, in order.
       fallible: whether a run of it can fail.
+      fast: the same kernel for the sizes that were seen first, as constants; it takes the same
+        buffers and no scalars.
     """
 
     kernel: Kernel
@@ -55,19 +57,22 @@ class Lowered:
     symbols: list[Symbol]
     fallible: bool = False
     work: DimLike = 0
+    fast: Kernel | None = None
 
 
 @dataclass
 class Lowering:
     """State that the kernels of one program share.
 
-    ``inplace`` maps a tensor to the storage root that it is written into instead of its own.
+    ``inplace`` maps a tensor to the storage root that it is written into instead of its own;
+    ``hints`` are the sizes seen first.
     """
 
     plan: Plan
     target: Any
     sites: list[Site] = field(default_factory=list)
     inplace: dict[Tensor, Tensor] = field(default_factory=dict)
+    hints: dict[Symbol, int] = field(default_factory=dict)
     scheduled: bool = True
 
     def storage(self, tensor: Tensor) -> Tensor:
@@ -79,10 +84,13 @@ class Lowering:
 class GroupLowering:
     """Lowers one group."""
 
-    def __init__(self, lowering: Lowering, group: Group, name: str) -> None:
+    def __init__(
+        self, lowering: Lowering, group: Group, name: str, hints: dict[Symbol, int] | None = None
+    ) -> None:
         self.lowering = lowering
         self.group = group
         self.name = name
+        self.hints = hints
         self.symbols: dict[Symbol, Var] = {}
         self.buffers: dict[Tensor, Buffer] = {}
         self.writes: dict[Tensor, None] = {}
@@ -94,6 +102,8 @@ class GroupLowering:
 
     def size(self, value: DimLike) -> Expr:
         """A size over the kernel's scalar parameters."""
+        if self.hints:
+            value = substitute(value, self.hints)
         return ir.dim_expr(value, self.symbols)
 
     def buffer(self, tensor: Tensor) -> Buffer:
@@ -408,5 +418,11 @@ class Reader(ElementContext):
 
 
 def lower_group(lowering: Lowering, group: Group, name: str) -> Lowered:
-    """The kernel of one group."""
-    return GroupLowering(lowering, group, name).finish()
+    """The kernel of one group; a template gets a fast version for the sizes seen first, too."""
+    lowered = GroupLowering(lowering, group, name).finish()
+    hints = lowering.hints
+    if group.template is not None and lowered.symbols and all(s in hints for s in lowered.symbols):
+        fast = GroupLowering(lowering, group, f"{name}_fast", hints).finish()
+        if fast.buffers == lowered.buffers and not fast.symbols:
+            lowered.fast = fast.kernel
+    return lowered

@@ -21,8 +21,7 @@ from graphc.dims import DimLike, Symbol
 from graphc.dtypes import DType
 from graphc.function import Function, Guard, Input, format_type
 from graphc.graph import Tensor
-from graphc.loop import ir
-from graphc.loop.ir import ZERO
+from graphc.loop.ir import ZERO, Kernel
 from graphc.lower import Lowered, Lowering, Site, lower_group
 from graphc.passes.fuse import Fuser, Group, Plan, fuse, group_reads, is_literal, topological
 
@@ -89,19 +88,26 @@ class Program:
     function: Function
     work: DimLike = 0
     kernels: list[Lowered] = field(default_factory=list)
+    hints: dict[Symbol, int] = field(default_factory=dict)
+
+    @property
+    def loops(self) -> list[Kernel]:
+        """Every kernel, the fast versions among them."""
+        return [k for low in self.kernels for k in (low.kernel, low.fast) if k is not None]
 
 
 class Planner:
     """Builds the program of one function."""
 
-    def __init__(self, fn: Function, target: Any) -> None:
+    def __init__(self, fn: Function, target: Any, hints: dict[Symbol, int]) -> None:
         self.fn = fn
         self.target = target
+        self.hints = hints
         self.plan = fuse(fn)
         self.fuser = Fuser(fn)
         self.fuser.inlined = self.plan.inlined
         self.fuser.aliases = self.plan.aliases
-        self.lowering = Lowering(self.plan, target)
+        self.lowering = Lowering(self.plan, target, hints=hints)
         self.slots: list[Slot] = []
         self.where: dict[Tensor, int] = {}
         self.variables: dict[str, int] = {}
@@ -150,7 +156,6 @@ class Planner:
         """Updates whose value is computed by a group and may replace the old value's storage."""
         before = {i.key: i.tensor for i in self.fn.inputs if i.kind == "variable"}
         roots = [self.plan.root(o.tensor) for o in self.fn.outputs]
-        roots += [self.plan.root(t) for t, _ in self.fn.bound.values()]
         found = []
         claimed: set[Tensor] = set()
         for o in self.fn.outputs:
@@ -267,7 +272,7 @@ class Planner:
         return Program(
             self.slots, self.steps, results, self.fn.inputs, self.symbols(), self.fn.guards,
             blocks, self.lowering.sites, [o.key for o in self.fn.outputs if o.kind == "update"],
-            self.plan, self.fn, work, lowered,
+            self.plan, self.fn, work, lowered, self.hints,
         )  # fmt: skip
 
     def source_slot(self, tensor: Tensor) -> int:
@@ -296,12 +301,11 @@ class Planner:
         self.steps += staged
 
     def symbols(self) -> list[Symbol]:
-        """The symbols that the inputs bind, in a fixed order, then those of computed tensors."""
+        """The symbols that the inputs bind, in a fixed order."""
         found: dict[Symbol, None] = {}
         for i in self.fn.inputs:
-            for s in i.tensor.sizes or ():
+            for s in i.raw:
                 found.update(dict.fromkeys(sorted(dims.symbols_of(s), key=lambda x: x.name)))
-        found.update(dict.fromkeys(self.fn.bound))
         return list(found)
 
     # --- the arena --------------------------------------------------------------------------------
@@ -370,9 +374,11 @@ def acyclic(deps: Sequence[set[int]]) -> bool:
     return True
 
 
-def build_program(fn: Function, target: Any) -> Program:
-    """Fuse, lower and plan a function."""
-    return Planner(fn, target).build()
+def build_program(
+    fn: Function, target: Any, hints: dict[Symbol, int] | None = None
+) -> Program:
+    """Fuse, lower and plan a function; ``hints`` are the sizes that its inputs have at first."""
+    return Planner(fn, target, hints or {}).build()
 
 
 def format_program(program: Program) -> str:
@@ -399,6 +405,3 @@ def format_program(program: Program) -> str:
     for i in program.inputs:
         lines.append(f"input {i.key}: {format_type(i.tensor.type)}")
     return "\n".join(lines) + "\n"
-
-
-_ = ir

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc import dtypes, feeding
+from graphc import dtypes, feeding, modes
 from graphc.compiler import compile_graph
 from graphc.errors import (
     FailedPreconditionError,
@@ -26,9 +26,10 @@ from graphc.graph import (
     push_session,
     session_context,
 )
-from graphc.passes.extract import VariableState
+from graphc.function import Function
+from graphc.passes.extract import VariableState, extract
 from graphc.runtime import native
-from graphc.runtime.executable import Executable, GuardBroken, Mismatch
+from graphc.runtime.executable import BadSize, Executable, GuardBroken, Mismatch
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Session:
         self._lock = threading.RLock()
         self._native_lock = native.SessionLock()
         self._contexts: list[Any] = []
-        self._consulted: set[str] | None = None
+        self._eager: dict[Any, Any] = {}
         self.compilations = 0
 
     # --- life ---------------------------------------------------------------------------------
@@ -236,38 +237,63 @@ class Session:
         data = [a for _, a in numeric]
         if self._mode != "static":
             return self._run_other(plan, feeds, data)
+        shapes = tuple(a.shape for a in data)
+        executable = self._executable(plan, feeds, shapes)
+        try:
+            return self._call(plan, executable, feeds, data)
+        except GuardBroken:
+            executable = self._specialised(plan, feeds, shapes, {})
+            return self._call(plan, executable, feeds, data)
+        except BadSize:
+            if not executable.bound:
+                raise
+            known = self._bound_values(executable, feeds, data)
+            executable = self._specialised(plan, feeds, shapes, known)
+            return self._call(plan, executable, feeds, data)
+
+    def _executable(
+        self, plan: RunPlan, feeds: list[Tensor], shapes: tuple[tuple[int, ...], ...]
+    ) -> Executable:
+        """The program for these shapes: a specialised one, else the general one of the ranks."""
         with self._lock:
             if plan.initialized and any(self._is_set(k) != v for k, v in plan.initialized):
                 plan.executables.clear()
                 plan.single = None
-            special = plan.executables.get(tuple(a.shape for a in data))
-            general = tuple(a.ndim for a in data)
-            executable = special or plan.executables.get(general)
-            if executable is None:
-                executable = self._compile(plan, feeds, [(None,) * a.ndim for a in data])
-                plan.executables[general] = executable
-        try:
-            return self._call(plan, executable, data)
-        except GuardBroken:
-            with self._lock:
-                shapes = [a.shape for a in data]
-                executable = self._compile(plan, feeds, shapes)
-                plan.executables[tuple(shapes)] = executable
-            return self._call(plan, executable, data)
+            ranks = tuple(len(s) for s in shapes)
+            found = plan.executables.get(shapes) or plan.executables.get(ranks)
+            if found is None:
+                found = self._compile(plan, feeds, [(None,) * r for r in ranks], seen=shapes)
+                plan.executables[ranks] = found
+            return found
+
+    def _specialised(
+        self, plan: RunPlan, feeds: list[Tensor], shapes: tuple[tuple[int, ...], ...],
+        known: dict[Tensor, list[int]],
+    ) -> Executable:  # fmt: skip
+        """A program for exactly these shapes (and values that sizes depend on)."""
+        with self._lock:
+            executable = self._compile(plan, feeds, shapes, known)
+            if not known:
+                plan.executables[shapes] = executable
+                plan.single = None
+            return executable
 
     def _compile(
-        self, plan: RunPlan, feeds: list[Tensor], shapes: Sequence[tuple[int | None, ...]]
-    ) -> Executable:
+        self, plan: RunPlan, feeds: list[Tensor], shapes: Sequence[tuple[int | None, ...]],
+        known: dict[Tensor, list[int]] | None = None, seen: Sequence[tuple[int, ...]] = (),
+    ) -> Executable:  # fmt: skip
         declared = {}
         for t, shape in zip(feeds, shapes, strict=True):
-            known = t.sizes or (None,) * len(shape)
+            sizes = t.sizes or (None,) * len(shape)
             declared[t] = tuple(
-                k if isinstance(k, int) else s for k, s in zip(known, shape, strict=True)
+                k if isinstance(k, int) else s for k, s in zip(sizes, shape, strict=True)
             )
-        self._consulted = set()
-        code = compile_graph(plan.computed, plan.targets, declared, self._variable_state)
-        plan.initialized = tuple((k, self._is_set(k)) for k in sorted(self._consulted))
-        self._consulted = None
+        code = compile_graph(
+            plan.computed, plan.targets, declared, self._variable_state, known=known,
+            seen=dict(zip(feeds, seen, strict=False)),
+        )  # fmt: skip
+        consulted = code.program.function.consulted
+        plan.initialized = tuple((k, self._is_set(k)) for k in sorted(consulted))
         self.compilations += 1
         arrays = {i.key: self._cell(i).array for i in code.program.inputs if i.kind == "variable"}
         executable = Executable(code, arrays, self._native_lock)
@@ -275,8 +301,30 @@ class Session:
         plan.stores = [o.source for o in outputs if o.kind == "store"]
         return executable
 
-    def _call(self, plan: RunPlan, executable: Executable, data: list[np.ndarray]) -> Sequence[Any]:
-        answer: Sequence[Any] = executable.call(*data)
+    def _bound_values(
+        self, executable: Executable, feeds: list[Tensor], data: list[np.ndarray]
+    ) -> dict[Tensor, list[int]]:
+        """The values of the integer tensors that sizes depend on."""
+        tensors = list(dict.fromkeys(t for t, _ in executable.bound))
+        fed = dict(zip(feeds, data, strict=True))
+        plan = self._plan([t for t in tensors if t not in fed], tuple(feeds))
+        computed = {t: fed[t] for t in tensors if t in fed}
+        if plan.computed:
+            computed.update(zip(plan.computed, self._run_arrays(plan, data), strict=True))
+        return {t: [int(v) for v in np.asarray(computed[t]).reshape(-1)] for t in tensors}
+
+    def _call(
+        self, plan: RunPlan, executable: Executable, feeds: list[Tensor], data: list[np.ndarray]
+    ) -> Sequence[Any]:
+        extra: list[np.ndarray] = []
+        if executable.bound:
+            values = self._bound_values(executable, feeds, data)
+            shape: list[int] = []
+            for tensor, element in executable.bound:
+                value = values[tensor][element]
+                shape += [max(value, 0), max(-value, 0)]
+            extra = [np.empty((*shape, 0), np.int8)]
+        answer: Sequence[Any] = executable.call(*data, *extra)
         for key in executable.code.program.updated:
             self._cells[key].initialized = True
         if plan.stores:
@@ -285,18 +333,46 @@ class Session:
                 self._cells[op.name] = Cell(np.array(value), True)
             answer = answer[:count]
             self._plans.clear()
-        elif len(plan.executables) == 1 and not plan.initialized and executable.bound == []:
+        elif len(plan.executables) == 1 and not plan.initialized and not executable.bound:
             plan.single = executable
         return answer
 
     def _run_other(
         self, plan: RunPlan, feeds: list[Tensor], data: list[np.ndarray]
     ) -> Sequence[Any]:
-        from graphc.modes import run_function
-
+        """Run op by op: eager or reference mode."""
         shapes = {t: a.shape for t, a in zip(feeds, data, strict=True)}
         with self._lock:
-            return run_function(self, self._mode, plan, feeds, data, shapes)
+            fn = extract(plan.computed, plan.targets, shapes, self._variable_state)
+            known = self._known_values(fn, feeds, data)
+            if known:
+                fn = extract(plan.computed, plan.targets, shapes, self._variable_state, known)
+            arrays = {t.name: a for t, a in zip(feeds, data, strict=True)}
+            for i in fn.inputs:
+                if i.kind == "variable":
+                    arrays[i.key] = self._cell(i).array
+            if self._mode == "reference":
+                values = modes.run_reference(fn, arrays)
+            else:
+                values = modes.run_eager(fn, arrays, self._eager, self._native_lock)
+            for output, value in zip(fn.outputs, values, strict=True):
+                if output.kind != "fetch":
+                    self._cells[output.key] = Cell(np.array(value), True)
+        fetched = zip(fn.outputs, values, strict=True)
+        return [v[()] if v.ndim == 0 else np.array(v) for o, v in fetched if o.kind == "fetch"]
+
+    def _known_values(
+        self, fn: Function, feeds: list[Tensor], data: list[np.ndarray]
+    ) -> dict[Tensor, list[int]]:
+        fed = dict(zip(feeds, data, strict=True))
+        known: dict[Tensor, list[int]] = {}
+        for tensor in dict.fromkeys(t for t, _ in fn.bound):
+            if tensor in fed:
+                value = fed[tensor]
+            else:
+                value = self._run_other(self._plan(tensor, tuple(feeds)), feeds, data)[0]
+            known[tensor] = [int(v) for v in np.asarray(value).reshape(-1)]
+        return known
 
     # --- variables ----------------------------------------------------------------------------
 
@@ -304,8 +380,6 @@ class Session:
         cell = self._cells.get(op.name)
         sizes = op.outputs[0].sizes
         dtype = op.outputs[0].dtype.base_dtype
-        if self._consulted is not None:
-            self._consulted.add(op.name)
         if cell is not None:
             return VariableState(dtype, cell.array.shape, cell.initialized)
         known = None

@@ -15,7 +15,7 @@ from graphc.kernels import emit, index
 from graphc.kernels.contraction import contraction_kernel
 from graphc.kernels.problem import Contraction, Indices, Target, accumulator
 from graphc.loop import ir
-from graphc.loop.ir import Buffer, Expr, Guard, Kernel, Load, Stmt, Store, Var
+from graphc.loop.ir import Buffer, Expr, Guard, If, Kernel, Load, Stmt, Store, Var
 
 Element = Callable[[Expr, Expr, Expr, Expr], Expr]
 """``element(n, h, w, c)`` of an image, or ``element(kh, kw, ic, oc)`` of a filter."""
@@ -51,9 +51,9 @@ class Geometry:
         """Groups are a batch dimension, where there are some."""
         return (ir.const(self.groups),) if self.groups > 1 else ()
 
-    def channel(self, group: Indices, c: Expr, per_group: Expr) -> Expr:
+    def channel(self, batch: Indices, c: Expr, per_group: Expr) -> Expr:
         """A channel of a group, among all."""
-        return ir.add(ir.mul(group[0], per_group), c) if group else c
+        return ir.add(ir.mul(batch[0], per_group), c) if self.groups > 1 else c
 
     def source(self, axis: int, out: Expr, tap: Expr) -> Expr:
         """Where on the image a tap of the filter falls."""
@@ -116,9 +116,8 @@ def _flat(indices: Indices, sizes: Indices) -> Expr:
     return at
 
 
-def _inside(at: Expr, extent: Expr) -> Expr:
-    below = ir.apply("lt", at, extent)
-    return ir.logical_and(ir.apply("ge", at, ir.ZERO), below)
+def _between(at: Expr, extent: Expr) -> list[Expr]:
+    return [ir.apply("ge", at, ir.ZERO), ir.apply("lt", at, extent)]
 
 
 def _guarded(conds: Sequence[Expr], value: Expr) -> Expr:
@@ -134,7 +133,7 @@ def _image(g: Geometry, x: Element) -> Element:
         return x
 
     def element(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
-        return _guarded((_inside(h, g.ih), _inside(w, g.iw)), x(n, h, w, c))
+        return _guarded((*_between(h, g.ih), *_between(w, g.iw)), x(n, h, w, c))
 
     return element
 
@@ -168,24 +167,28 @@ def forward(g: Geometry, x: Element, filters: Element, finish: Finish, acc: DTyp
     def epilogue(b: Indices, m: Indices, n: Expr, value: Expr) -> tuple[Stmt, ...]:
         return finish((*m, g.channel(b, n, g.oc)), value)
 
-    m = (g.n, g.oh, g.ow)
+    def nonzero(_: Indices, m: Indices, k: Indices) -> tuple[Expr, ...]:
+        return tuple(_between(g.source(0, m[1], k[0]), g.ih)) if g.padded else ()
+
+    m, taps = (g.n, g.oh, g.ow), (g.kh, g.kw, g.ic)
     if not _merges_taps(g, x, filters):
-        return Contraction(g.batch, m, g.oc, (g.kh, g.kw, g.ic), acc, lhs, rhs, epilogue)
+        return Contraction(g.batch, m, g.oc, taps, acc, lhs, rhs, epilogue, nonzero)
     row = ir.mul(g.iw, g.ic)
 
-    def merged_lhs(b: Indices, m: Indices, k: Indices) -> Expr:
+    def merged_lhs(_: Indices, m: Indices, k: Indices) -> Expr:
         # Beyond the last channel of a pixel stands the first of the next.
         h, w = g.source(0, m[1], k[0]), g.source(1, m[2], ir.ZERO)
         value = x(m[0], h, w, k[1])
         if not g.padded:
             return value
-        return _guarded((_inside(h, g.ih), _inside(ir.add(ir.mul(w, g.ic), k[1]), row)), value)
+        column = ir.add(ir.mul(w, g.ic), k[1])
+        return _guarded((*_between(h, g.ih), *_between(column, row)), value)
 
-    def merged_rhs(b: Indices, k: Indices, n: Expr) -> Expr:
+    def merged_rhs(_: Indices, k: Indices, n: Expr) -> Expr:
         return filters(k[0], ir.ZERO, k[1], n)
 
     k = (g.kh, ir.mul(g.kw, g.ic))
-    return Contraction(g.batch, m, g.oc, k, acc, merged_lhs, merged_rhs, epilogue)
+    return Contraction(g.batch, m, g.oc, k, acc, merged_lhs, merged_rhs, epilogue, nonzero)
 
 
 def input_gradient(
@@ -194,32 +197,96 @@ def input_gradient(
     """``dx[n, ih, iw, ic]``: rows are pixels of the image, columns are input channels.
 
     A tap reaches a pixel from the output position ``(pixel + pad - tap * dilation) / stride``, if
-    that is whole and on the output.
+    that is whole and on the output. With a stride ``s``, only every ``s``-th tap reaches a given
+    pixel, so that pixels are sorted by the remainder of their coordinates: each pair of
+    remainders is one item of the batch, with its own taps.
     """
+    axes = (_Phases(g, 0), _Phases(g, 1))
 
-    def output(axis: int, at: Expr, tap: Expr, extent: Expr) -> tuple[Expr, list[Expr]]:
-        at = ir.sub(at, ir.mul(tap, g.dilations[axis]))
-        at = ir.add(at, g.pad[axis])
-        if g.strides[axis] == 1:
-            return at, [_inside(at, extent)]
-        step = ir.const(g.strides[axis])
-        place = ir.apply("floordiv", at, step)
-        whole = ir.apply("eq", ir.mul(place, step), at)
-        return place, [whole, _inside(place, extent)]
+    def places(
+        b: Indices, m: Indices, k: Indices
+    ) -> tuple[list[tuple[Expr, Expr]], tuple[Expr, ...]]:
+        found = [axis.reached(_phase(b, axis), m[1 + i], k[i]) for i, axis in enumerate(axes)]
+        return [(at, tap) for at, tap, _ in found], tuple(c for _, _, cs in found for c in cs)
+
+    def nonzero(b: Indices, m: Indices, k: Indices) -> tuple[Expr, ...]:
+        return places(b, m, k)[1]
 
     def lhs(b: Indices, m: Indices, k: Indices) -> Expr:
-        h, rows = output(0, m[1], k[0], g.oh)
-        w, columns = output(1, m[2], k[1], g.ow)
-        return _guarded(rows + columns, dy(m[0], h, w, g.channel(b, k[2], g.oc)))
+        ((h, _), (w, _)), conds = places(b, m, k)
+        return _guarded(conds, dy(m[0], h, w, g.channel(b, k[2], g.oc)))
 
     def rhs(b: Indices, k: Indices, n: Expr) -> Expr:
-        return filters(k[0], k[1], n, g.channel(b, k[2], g.oc))
+        taps = [axis.tap(_phase(b, axis), k[i]) for i, axis in enumerate(axes)]
+        value = filters(taps[0], taps[1], n, g.channel(b, k[2], g.oc))
+        conds = [c for axis, tap in zip(axes, taps, strict=True) for c in axis.exists(tap)]
+        return _guarded(conds, value) if conds else value
 
     def epilogue(b: Indices, m: Indices, n: Expr, value: Expr) -> tuple[Stmt, ...]:
-        return finish((*m, g.channel(b, n, g.ic)), value)
+        pixel = [axis.pixel(_phase(b, axis), m[1 + i]) for i, axis in enumerate(axes)]
+        stmts = finish((m[0], *pixel, g.channel(b, n, g.ic)), value)
+        conds = [ir.apply("lt", at, a.size) for at, a in zip(pixel, axes, strict=True) if a.ragged]
+        for cond in conds:
+            stmts = (If(cond, ir.block(*stmts)),)
+        return stmts
 
-    m, k = (g.n, g.ih, g.iw), (g.kh, g.kw, g.oc)
-    return Contraction(g.batch, m, g.ic, k, acc, lhs, rhs, epilogue)
+    batch = (*g.batch, *(ir.const(axis.count) for axis in axes if axis.count > 1))
+    m = (g.n, axes[0].rows, axes[1].rows)
+    k = (axes[0].taps, axes[1].taps, g.oc)
+    return Contraction(batch, m, g.ic, k, acc, lhs, rhs, epilogue, nonzero)
+
+
+class _Phases:
+    """One axis of an input gradient: pixels ``row * count + phase``."""
+
+    def __init__(self, g: Geometry, axis: int) -> None:
+        self.stride, self.dilation = g.strides[axis], g.dilations[axis]
+        self.size, self.output = (g.ih, g.iw)[axis], (g.oh, g.ow)[axis]
+        self.kernel, self.pad = (g.kh, g.kw)[axis], g.pad[axis]
+        # Where taps are dilated, too, which of them reach a pixel is checked one by one.
+        self.count = self.stride if self.dilation == 1 else 1
+        self.rows = emit.ceil_div(self.size, self.count)
+        self.taps = emit.ceil_div(self.kernel, self.count)
+        self.ragged = not emit.is_const(ir.index_mod(self.size, self.count), 0)
+        first = (1 if g.groups > 1 else 0) + (axis if _phase_count(g, 0) > 1 else 0)
+        self.place = first if self.count > 1 else None
+
+    def pixel(self, phase: Expr, row: Expr) -> Expr:
+        """The coordinate on the image."""
+        return ir.add(ir.mul(row, self.count), phase)
+
+    def tap(self, phase: Expr, k: Expr) -> Expr:
+        """The tap of the filter."""
+        first = ir.index_mod(ir.add(phase, self.pad), self.count)
+        return ir.add(ir.mul(k, self.count), first)
+
+    def exists(self, tap: Expr) -> list[Expr]:
+        """The condition that the filter has the tap, if some phase lacks one."""
+        if emit.is_const(ir.index_mod(self.kernel, self.count), 0):
+            return []
+        return [ir.apply("lt", tap, self.kernel)]
+
+    def reached(self, phase: Expr, row: Expr, k: Expr) -> tuple[Expr, Expr, list[Expr]]:
+        """The position on the output, the tap, and the conditions that both exist."""
+        tap = self.tap(phase, k)
+        if self.count > 1:
+            first = ir.index_div(ir.add(phase, self.pad), self.count)
+            at = ir.sub(ir.add(row, first), k)
+            return at, tap, [*self.exists(tap), *_between(at, self.output)]
+        at = ir.add(ir.sub(row, ir.mul(k, self.dilation)), self.pad)
+        if self.stride == 1:
+            return at, tap, _between(at, self.output)
+        place = ir.apply("floordiv", at, self.stride)
+        whole = ir.apply("eq", ir.mul(place, self.stride), at)
+        return place, tap, [whole, *_between(place, self.output)]
+
+
+def _phase_count(g: Geometry, axis: int) -> int:
+    return g.strides[axis] if g.dilations[axis] == 1 else 1
+
+
+def _phase(b: Indices, axis: _Phases) -> Expr:
+    return ir.ZERO if axis.place is None else b[axis.place]
 
 
 def weight_gradient(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.dtypes import DType
 from graphc.kernels import emit, index
-from graphc.kernels.problem import Contraction, Indices
+from graphc.kernels.problem import Contraction, Indices, access
 from graphc.kernels.tiles import Panel, RowTile, Steps, probe
 from graphc.kernels.tiling import Schedule
 from graphc.loop import ir
@@ -15,23 +14,41 @@ from graphc.loop.ir import Buffer, Expr, LoopKind, Stmt, Store
 
 @dataclass(frozen=True)
 class Packed:
-    """Scratch: ``lhs[row][step]`` for one tile, ``rhs[panel][step][lane]`` for a block."""
+    """Scratch: rows and steps of one tile of ``lhs``, ``rhs[panel][step][lane]`` of a block.
+
+    ``row_pitch`` and ``step_pitch`` are the distances of rows and of steps in ``lhs``; rows lie
+    side by side (``by_rows``) where they do so in the operand.
+    """
 
     lhs: Buffer
     rhs: Buffer
-    row_stride: int
+    row_pitch: int
+    step_pitch: int
+    by_rows: bool
 
     @staticmethod
-    def buffers(acc: DType, schedule: Schedule) -> Packed:
+    def buffers(problem: Contraction, schedule: Schedule) -> Packed:
         """Scratch as the schedule needs it."""
+        found, rows = access(problem), schedule.rows
         steps = max(1, schedule.depth.size)
-        # Rows at a power-of-two distance would share their cache sets.
-        row_stride = steps + 16 if steps % 64 == 0 else steps
+        by_rows = found.lhs_m <= {1} and not found.lhs_k <= {1} and not rows.inner
+        if by_rows:
+            pitches = (1, 1 << (rows.count - 1).bit_length())
+            size = steps * pitches[1]
+        else:
+            # Rows at a power-of-two distance would share their cache sets.
+            pitches = (steps + 16 if steps % 64 == 0 else steps, 1)
+            size = rows.count * pitches[0]
         return Packed(
-            ir.local("lhs_tile", acc, schedule.rows.count * row_stride),
-            ir.local("rhs_panel", acc, schedule.panels * steps * schedule.width),
-            row_stride,
+            ir.local("lhs_tile", problem.acc, size),
+            ir.local("rhs_panel", problem.acc, schedule.panels * steps * schedule.width),
+            *pitches,
+            by_rows,
         )
+
+    def lhs_at(self, row: Expr, step: Expr) -> Expr:
+        """Where an element of the left operand is."""
+        return ir.add(ir.mul(row, self.row_pitch), ir.mul(step, self.step_pitch))
 
 
 def pack_lhs(
@@ -42,15 +59,34 @@ def pack_lhs(
     tile: RowTile,
     schedule: Schedule,
 ) -> list[Stmt]:
-    """The rows of a tile, vectors along ``k`` where that is contiguous."""
-    k = probe("k", steps.base)
-    m = probe("m", problem.m)
-    contiguous = index.strides(problem.lhs_value(batch, m, k), k[-1]) <= {1}
-    lanes = schedule.lanes if contiguous else 1
+    """The rows of a tile, in vectors along whichever of ``m`` and ``k`` is contiguous."""
 
     def one(row: Expr, m: Indices, place: Indices) -> list[Stmt]:
-        at = ir.add(ir.mul(row, packed.row_stride), steps.position(place))
+        at = packed.lhs_at(row, steps.position(place))
         return [Store(packed.lhs, at, problem.lhs_value(batch, m, steps.at(place)))]
+
+    if packed.by_rows:
+        zero = ir.const(0, problem.acc)
+        count: Expr = ir.const(tile.tile)
+        if tile.clamp is not None:
+            count = emit.minimum(count, ir.sub(tile.clamp, tile.start))
+
+        def column(place: Indices) -> list[Stmt]:
+            def lanes(lane: Expr) -> list[Stmt]:
+                m = (*tile.outer, ir.add(tile.start, lane))
+                value = problem.lhs_value(batch, m, steps.at(place))
+                at = packed.lhs_at(lane, steps.position(place))
+                if not emit.is_const(count, packed.step_pitch):
+                    value = ir.Guard(ir.apply("lt", lane, count), value, zero)
+                return [Store(packed.lhs, at, value)]
+
+            return emit.loop(ir.const(packed.step_pitch), lanes, LoopKind.VECTORIZED)
+
+        return emit.nest(steps.extents, column)
+
+    k, m = probe("k", steps.base), probe("m", problem.m)
+    contiguous = index.strides(problem.lhs_value(batch, m, k), k[-1]) <= {1}
+    lanes = schedule.lanes if contiguous else 1
 
     def line(row: Expr, m: Indices, outer: Indices) -> list[Stmt]:
         return emit.chunks(

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.kernels import emit
+from graphc.kernels import emit, index
 from graphc.kernels.pack import Packed, pack_lhs, pack_rhs
 from graphc.kernels.problem import Contraction, Indices, epilogue_cost
-from graphc.kernels.tiles import Panel, RowTile, Steps, row_variants
+from graphc.kernels.tiles import Panel, RowTile, Steps, probe, row_variants
 from graphc.kernels.tiling import Schedule, known
 from graphc.loop import ir
 from graphc.loop.ir import Alloc, Block, Buffer, Expr, Guard, Load, LoopKind, Reduce, Stmt, Store
@@ -57,7 +57,7 @@ class _Builder:
         elif last is not None:
             self.tail_width = -(-last // schedule.lanes) * schedule.lanes
         self.sums = ir.local("sums", problem.acc, self._block_rows() * schedule.width)
-        self.packed = Packed.buffers(problem.acc, schedule)
+        self.packed = Packed.buffers(problem, schedule)
         self.heavy_epilogue = epilogue_cost(problem) > HEAVY_EPILOGUE
 
     def _block_rows(self) -> int:
@@ -142,16 +142,30 @@ class _BlockOf:
 
     # --- the block's parts ------------------------------------------------------------------
 
-    def over_panels(self, body: Callable[[Panel], list[Stmt]]) -> list[Stmt]:
-        """``body`` for every panel of the block: whole ones in a loop, then the rest of ``n``."""
+    def over_panels(self, body: Callable[[Panel], list[Stmt]], wide: bool = False) -> list[Stmt]:
+        """``body`` for every panel of the block: whole ones in a loop, then the rest of ``n``.
+
+        ``wide``: all whole panels of the block are one panel, where the block is full.
+        """
         width = self.s.width
 
         def whole(i: Expr) -> list[Stmt]:
             start = ir.mul(ir.add(self.first_panel, i), width)
             return body(Panel(start, i, width, None))
 
+        def every() -> list[Stmt]:
+            if not wide:
+                return emit.loop(self.panels, whole)
+            count = known(self.panels)
+            most = self.s.panels if count is None else count
+            all_panels = Panel(ir.mul(self.first_panel, width), ir.ZERO, width * most, None)
+            if count is not None:
+                return body(all_panels) if count else []
+            full = ir.apply("eq", self.panels, ir.const(most))
+            return emit.where(full, body(all_panels), emit.loop(self.panels, whole))
+
         if emit.is_const(self.b.tail, 0):
-            return emit.loop(self.panels, whole)
+            return every()
         slot = ir.ZERO if self.s.panels == 1 else self.panels
         start = ir.mul(self.b.whole_panels, width)
         valid = None if emit.is_const(self.b.tail, self.b.tail_width) else self.b.tail
@@ -162,26 +176,17 @@ class _BlockOf:
             cond = some if cond is None else ir.logical_and(cond, some)
         if self.s.panels == 1 and cond is not None:
             return emit.where(cond, rest, whole(ir.ZERO))
-        out = emit.loop(self.panels, whole)
-        return out + (emit.where(cond, rest) if cond is not None else [emit.scope(rest)])
+        return every() + (emit.where(cond, rest) if cond is not None else [emit.scope(rest)])
 
-    def over_tiles(
-        self,
-        body: Callable[[Expr, RowTile], list[Stmt]],
-        before: Callable[[RowTile], list[Stmt]] | None = None,
-    ) -> list[Stmt]:
+    def over_tiles(self, body: Callable[[Expr, RowTile], list[Stmt]]) -> list[Stmt]:
         """``body`` for every tile of the block, in a variant for each count of rows."""
 
         def one(slot: Expr) -> list[Stmt]:
             out: list[Stmt] = []
             flat = emit.let(out, "tile", ir.add(self.first_tile, slot))
-            index = emit.unflatten(out, flat, self.b.tile_space)
-            variants = row_variants(self.p.m, self.s.rows, index, self.b.split_tiles)
-
-            def run(tile: RowTile) -> list[Stmt]:
-                return (before(tile) if before is not None else []) + body(slot, tile)
-
-            return out + variants(run)
+            place = emit.unflatten(out, flat, self.b.tile_space)
+            variants = row_variants(self.p.m, self.s.rows, place, self.b.split_tiles)
+            return out + variants(lambda tile: body(slot, tile))
 
         return emit.loop(self.tiles, one)
 
@@ -192,18 +197,35 @@ class _BlockOf:
             out += self.over_panels(
                 lambda panel: pack_rhs(self.p, self.b.packed, self.batch, steps, panel, self.s)
             )
-        before = None
-        if self.s.pack_lhs:
 
-            def before(tile: RowTile) -> list[Stmt]:
-                return pack_lhs(self.p, self.b.packed, self.batch, steps, tile, self.s)
+        def tile_products(slot: Expr, tile: RowTile) -> list[Stmt]:
+            inner: list[Stmt] = []
+            if self.s.pack_lhs:
+                inner += pack_lhs(self.p, self.b.packed, self.batch, steps, tile, self.s)
+            # One row has few sums: more columns hide the latency, and read the rows of the right
+            # operand in longer runs.
+            wide = tile.count == 1 and not self.s.pack_rhs and not self.s.depth.blocked
+            inner += self.over_panels(
+                lambda panel: self.micro_kernel(steps, slot, tile, panel), wide
+            )
+            return emit.where(self.tile_nonzero(steps, tile), inner)
 
-        return out + self.over_tiles(
-            lambda slot, tile: self.over_panels(
-                lambda panel: self.micro_kernel(steps, slot, tile, panel)
-            ),
-            before,
-        )
+        return out + self.over_tiles(tile_products)
+
+    def tile_nonzero(self, steps: Steps, tile: RowTile) -> Expr | None:
+        """Whether the tile's products of a block may be other than zero; None: they may."""
+        if self.p.nonzero is None or not self.s.depth.blocked:
+            return None  # else the epilogue would be skipped, too
+        rows = probe("m", (tile.start, *(ir.ZERO for _ in tile.inner)))
+        m = (*tile.outer, tile.start if tile.tile == 1 else rows[0], *rows[1:])
+        fixed = [emit.is_const(extent, 1) for extent in steps.extents]
+        varying = probe("k", steps.base)
+        k = tuple(b if f else v for b, f, v in zip(steps.base, fixed, varying, strict=True))
+        cond: Expr | None = None
+        for each in self.p.nonzero(self.batch, m, k):
+            if not any(index.depends(each, v) for v in (*rows, *varying)):
+                cond = each if cond is None else ir.logical_and(cond, each)
+        return cond
 
     # --- the register tile ------------------------------------------------------------------
 
@@ -270,7 +292,7 @@ class _BlockOf:
 
     def left(self, m: Indices, k: Indices, pos: Expr, row: Expr) -> Expr:
         if self.s.pack_lhs:
-            return Load(self.b.packed.lhs, ir.add(ir.mul(row, self.b.packed.row_stride), pos))
+            return Load(self.b.packed.lhs, self.b.packed.lhs_at(row, pos))
         return self.p.lhs_value(self.batch, m, k)
 
     def right(self, k: Indices, pos: Expr, panel: Panel, lane: Expr) -> Expr:

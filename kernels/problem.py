@@ -44,6 +44,9 @@ class Contraction:
     innermost dimension of ``m`` and of ``k`` stands last. ``lhs`` and ``rhs`` may be any
     expressions; their products are added up in ``acc``, which is also the type of the value that
     ``epilogue`` is given. ``m`` and ``k`` have one dimension at least.
+
+    ``nonzero(b, m, k)``, if given, are conditions without which the left operand is zero (the
+    operand itself checks them too): where one fails for a whole tile, the tile is skipped.
     """
 
     batch: Indices
@@ -54,6 +57,7 @@ class Contraction:
     lhs: Callable[[Indices, Indices, Indices], Expr]
     rhs: Callable[[Indices, Indices, Expr], Expr]
     epilogue: Callable[[Indices, Indices, Expr, Expr], tuple[Stmt, ...]]
+    nonzero: Callable[[Indices, Indices, Indices], tuple[Expr, ...]] | None = None
 
     def lhs_value(self, batch: Indices, m: Indices, k: Indices) -> Expr:
         """An element of the left operand, in the type of the accumulator."""

@@ -29,8 +29,21 @@ class Panel:
     valid: Expr | None
 
     def vector(self, body: Callable[[Expr], list[Stmt]]) -> list[Stmt]:
-        """``body`` for every lane at once."""
-        return emit.loop(ir.const(self.width), body, LoopKind.VECTORIZED)
+        """``body`` for every lane at once.
+
+        LLVM makes poor code of vectors whose length is no power of two; they are done in pieces.
+        """
+        out: list[Stmt] = []
+        start = 0
+        while start < self.width:
+            size = 1 << ((self.width - start).bit_length() - 1)
+            out += emit.loop(
+                ir.const(size),
+                lambda lane, start=start: body(ir.add(lane, start)),  # type: ignore[misc]
+                LoopKind.VECTORIZED,
+            )
+            start += size
+        return out
 
 
 @dataclass(frozen=True)

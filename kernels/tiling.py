@@ -13,6 +13,10 @@ K_BLOCK = 256
 """Steps of ``k`` between two passes over the accumulators of a block, where ``k`` is blocked."""
 PANEL_BYTES = 512 * 1024
 """A panel of the right operand that is larger is packed, block by block."""
+FAR_BYTES = 8 * 1024 * 1024
+"""A right operand that is larger is packed, however few the rows are."""
+MANY_ROWS = 256
+"""From so many rows, one that is larger than PANEL_BYTES is packed."""
 SCRATCH_BYTES = 128 * 1024
 """The most that the accumulators of a block may take."""
 SERIAL_FLOPS = 4_000_000
@@ -143,7 +147,9 @@ def _vectors(problem: Contraction, lanes: int, target: Target) -> int:
     n = known(problem.n)
     if n is None:
         return 2
-    most = min(8, max(1, math.ceil(n / lanes)))
+    # A single row leaves all registers to its columns.
+    most = max_rows(target, 1) - 4 if volume(problem.m) == 1 else 8
+    most = min(most, max(1, math.ceil(n / lanes)))
     # An estimate within 2 % of another is no better: fewer vectors make less code.
     costs = {v: _cycles(problem.m, n, lanes, v, target) for v in range(1, most + 1)}
     best = min(costs.values())
@@ -194,6 +200,20 @@ def grain(problem: Contraction, rows: int, columns: int) -> Expr:
     return ir.add(ir.index_div(ir.const(CHUNK_FLOPS), flops), ir.ONE)
 
 
+def _strains_cache(problem: Contraction, tiles: int | None) -> bool:
+    """Whether a contiguous right operand is too large to be read where it lies.
+
+    Its panels are narrow and its rows are far apart: few of them fit, and none is prefetched.
+    """
+    n, steps, rows = known(problem.n), volume(problem.k), volume(problem.m)
+    if len(problem.k) != 1 or (tiles is not None and tiles <= 1):
+        return False
+    if n is None or steps is None:
+        return True
+    size = n * steps * problem.acc.size
+    return size > FAR_BYTES or (size > PANEL_BYTES and rows is not None and rows > MANY_ROWS)
+
+
 def choose(problem: Contraction, found: Access, target: Target) -> Schedule:
     """The schedule of a problem on a target."""
     lanes = max(1, target.vector_bytes // problem.acc.size)
@@ -209,11 +229,9 @@ def choose(problem: Contraction, found: Access, target: Target) -> Schedule:
     pack_lhs = not found.lhs_plain and not (single and not found.lhs_k <= {1})
     plain = found.rhs_plain and found.rhs_n <= {1}
     panel_bytes = width * problem.acc.size
-    big = steps is None or steps * (n or 1 << 16) * problem.acc.size > PANEL_BYTES
-    many = total is None or total > 64
-    pack_rhs = (not plain and not few) or (plain and big and many and len(problem.k) == 1)
+    pack_rhs = (not plain and not few) or (plain and _strains_cache(problem, tiles))
     depth = _depth(problem, pack_lhs or pack_rhs, panel_bytes, tiles)
-    panels = _panels(n, width, pack_lhs)
+    panels = _panels(problem, width, lanes, pack_lhs, target)
     block = _tiles(problem, rows, panels * width, depth, pack_rhs)
     if tiles is not None:
         block = balanced(tiles, block)
@@ -227,11 +245,17 @@ def choose(problem: Contraction, found: Access, target: Target) -> Schedule:
     )
 
 
-def _panels(n: int | None, width: int, pack: bool) -> int:
-    """Panels of an iteration: several where the left operand is packed, to pack it once."""
-    if not pack:
-        return 1
-    most = max(1, 256 // width)
+def _panels(problem: Contraction, width: int, lanes: int, pack: bool, target: Target) -> int:
+    """Panels of an iteration.
+
+    Several where the left operand is packed, to pack it once; and where there may be a single
+    row, to make them one wide panel.
+    """
+    n, most = known(problem.n), 1
+    if pack:
+        most = max(1, 256 // width)
+    elif volume(problem.m) is None and len(problem.m) == 1:
+        most = max(1, (max_rows(target, 1) - 4) * lanes // width)
     return most if n is None else min(most, max(1, math.ceil(n / width)))
 
 

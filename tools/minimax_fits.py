@@ -61,3 +61,19 @@ for _code, _top, _n in (("f32", 10.2, 9), ("f64", 27.3, 25)):
     FITS[f"erfc_{_code}"] = Fit(lambda t: _erfcx_scaled(t) - mp.mpf(39) / 64, mp.mpf(-1.3) / 2.7,
                                 mp.mpf(_top - 2) / (_top + 2), tuple(range(_n)),
                                 lambda t: 1 / _erfcx_scaled(t), 53)
+# sin(r) = r + r**3 * SIN(r**2), cos(r) = 1 - r**2 / 2 + r**4 * COS(r**2), |r| <= pi / 4
+_Q = (mp.pi / 4 + mp.mpf("0.0005")) ** 2
+_both("sin", lambda z: (mp.sin(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, mp.mpf(0), _Q,
+      (4, 7), lambda z: z / (mp.sin(mp.sqrt(z)) / mp.sqrt(z)))
+_both("cos", lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2, mp.mpf(0), _Q,
+      (3, 6), lambda z: z**2 / mp.cos(mp.sqrt(z)))
+# tan(r) = r + r**3 * TAN(r**2), |r| <= pi / 4
+_both("tan", lambda z: (mp.tan(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, mp.mpf(0), _Q,
+      (7, 15), lambda z: z / (mp.tan(mp.sqrt(z)) / mp.sqrt(z)))
+# log2(1 + f) = f * LOG2_WIDE(f), sqrt(1/2) - 1 <= f <= sqrt(2) - 1 (pow of float32)
+FITS["log2_wide_f32"] = Fit(lambda f: mp.log1p(f) / f / LN2, mp.sqrt(0.5) - 1, mp.sqrt(2) - 1,
+                            tuple(range(13)), lambda f: f * LN2 / mp.log1p(f), 53)
+# atanh(s) = s + s**3 * (1/3 + s**2 * ATANH(s**2)), |s| <= (sqrt(2) - 1) / (sqrt(2) + 1)
+FITS["atanh_f64"] = Fit(
+    lambda z: ((mp.atanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z - mp.mpf(1) / 3) / z, mp.mpf(0),
+    mp.mpf("0.0296"), tuple(range(8)), lambda z: z**2, 53)

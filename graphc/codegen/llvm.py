@@ -38,7 +38,7 @@ from graphc.loop.ir import (
 
 __all__ = ["Target", "module", "print_kernel"]
 
-_METADATA = "!0 = !{}\n!1 = !{!\"branch_weights\", i32 1, i32 1048575}\n"
+_METADATA = '!0 = !{}\n!1 = !{!"branch_weights", i32 1, i32 1048575}\n'
 
 
 def print_kernel(kernel: Kernel, target: Target) -> str:
@@ -172,6 +172,11 @@ class _Printer:
         if size is None:
             raise CompileError(f"the size of the local buffer {buffer.name!r} is not constant")
         private = self.indices.width
+        known = self.storage.get(buffer)
+        if known is not None and known.private == private:  # in an unrolled loop
+            self.e.clock += 1
+            known.stamp = self.e.clock
+            return
         name = f"%a{len(self.e.allocas)}"
         st = Storage(name, buffer.dtype, local=True, size=size, private=private)
         count = max(size, 1) * max(private, 1)
@@ -245,10 +250,10 @@ class _Printer:
             self._vector(stmt, extent)
         elif kind is LoopKind.UNROLLED and extent.number is not None:
             for i in range(extent.number):
-                self._iteration(stmt, Index({}, i))
+                self._fixed(stmt, Index({}, i))
         elif kind in (LoopKind.SERIAL, LoopKind.UNROLLED):
             if extent.number == 1:
-                self._iteration(stmt, Index({}))
+                self._fixed(stmt, Index({}))
             elif extent.number is None or extent.number > 0:
                 self._loop(stmt, self.e.number(0, "i64"), extent)
         elif kind is LoopKind.PARALLEL:
@@ -256,11 +261,10 @@ class _Printer:
         else:
             raise CompileError(f"a {kind.value} loop is for GPUs only")
 
-    def _iteration(self, stmt: For, value: Index) -> None:
-        self.exprs.enter()
-        self.exprs.bind(stmt.var, value)
+    def _fixed(self, stmt: For, value: Index) -> None:
+        self.exprs.fix(stmt.var, value)
         self._block(stmt.body)
-        self.exprs.leave()
+        self.exprs.release()
 
     def _vector(self, stmt: For, extent: Index) -> None:
         width = extent.number
@@ -269,10 +273,10 @@ class _Printer:
         if self.indices.width:
             raise CompileError(f"the vectorized loop {stmt.var.name!r} is inside another one")
         if width == 1:
-            return self._iteration(stmt, Index({}))
+            return self._fixed(stmt, Index({}))
         self.indices.width = max(width, 0)
         if width > 0:
-            self._iteration(stmt, Index({(LANE,): 1}))
+            self._fixed(stmt, Index({(LANE,): 1}))
         self.indices.width = 0
         return None
 
@@ -289,7 +293,10 @@ class _Printer:
         body = e.open(e.label(), len(self.exprs.scopes), loop=True)
         var = f"%i{body.first[1:]}"
         low, high = self._limits(stmt, extent)
-        self._iteration(stmt, self.indices.atom(var, body.depth, low, high))
+        self.exprs.enter()
+        self.exprs.bind(stmt.var, self.indices.atom(var, body.depth, low, high))
+        self._block(stmt.body)
+        self.exprs.leave()
         e.line(f"{var}.next = add nuw nsw i64 {var}, 1")
         e.line(f"{var}.more = icmp slt i64 {var}.next, {end.text}")
         e.close()

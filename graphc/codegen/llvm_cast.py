@@ -54,11 +54,33 @@ def resize_float(e: Emitter, v: Val, ty: str) -> Val:
 
 
 def _saturate(e: Emitter, v: Val, dst: DType) -> Val:
+    if v.n:
+        return _saturate_lanes(e, v, dst)
     name = "llvm.fptoui.sat" if dst.is_unsigned else "llvm.fptosi.sat"
     ty = TYPES[dst.code]
     source = {"float": "f32", "double": "f64"}[v.ty]
-    full = f"{name}.{f'v{v.n}{ty}' if v.n else ty}.{f'v{v.n}{source}' if v.n else source}"
-    return e.intrinsic(full, ty, v.n, v, plain=True)
+    return e.intrinsic(f"{name}.{ty}.{source}", ty, 0, v, plain=True)
+
+
+def _saturate_lanes(e: Emitter, v: Val, dst: DType) -> Val:
+    """By a clamp: LLVM would convert lane by lane."""
+    least, most = int(dst.min), int(dst.max)
+    digits = 53 if v.ty == "double" else 24
+    exact = most.bit_length() <= digits
+    # Else the greatest float below, and a selection of the limit where v is beyond it.
+    spare = 0 if exact else most.bit_length() - digits
+    top = float(most >> spare << spare)
+    low, high = e.real(float(least), v.ty), e.real(top, v.ty)
+    clamped = e.choose(e.compare("fcmp olt", v, low), low, v)
+    clamped = e.choose(e.compare("fcmp ogt", clamped, high), high, clamped)
+    clamped = e.choose(e.compare("fcmp uno", v, v), e.real(0.0, v.ty), clamped)
+    wide = "i32" if dst.size < 4 else TYPES[dst.code]
+    op = "fptoui" if dst.is_unsigned and dst.size >= 4 else "fptosi"
+    result = e.convert(op, clamped, wide)
+    if not exact:
+        limit = e.number(most, wide)
+        result = e.choose(e.compare("fcmp ogt", v, high), limit, result)
+    return resize(e, result, TYPES[dst.code], signed=True)
 
 
 def _to_float(e: Emitter, v: Val, src: DType, dst: DType) -> Val:

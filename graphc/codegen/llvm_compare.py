@@ -53,7 +53,7 @@ class Comparisons:
     def _lanes(self, fn: str, difference: Index) -> Val:
         """Where ``rest + lane`` (or ``- lane``) is less than zero, ...: a range of lanes."""
         uniform, lane = difference.split()
-        rest = Index(uniform, difference.const)
+        rest = Index(uniform, difference.const, None, difference.level)
         if lane[()] < 0:  # rest - lane < 0 is lane - rest > 0
             fn = _SWAPPED[fn]
         else:

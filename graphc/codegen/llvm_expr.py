@@ -7,14 +7,17 @@ it has loaded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from graphc.codegen.llvm_branch import Branches
 from graphc.codegen.llvm_cast import cast, resize
 from graphc.codegen.llvm_compare import Comparisons
+from graphc.codegen.llvm_facts import Facts, Knowledge
 from graphc.codegen.llvm_index import Index, Indices
 from graphc.codegen.llvm_memory import Memory, Storage
-from graphc.codegen.llvm_ops import COMPARISONS, bitcast, invert, primitive
+from graphc.codegen.llvm_ops import COMPARISONS, OPCODES, bitcast, invert, primitive
 from graphc.codegen.llvm_text import TYPES, Emitter, Region, Val
 from graphc.dtypes import DType, int64
 from graphc.errors import CompileError
@@ -33,30 +36,26 @@ from graphc.loop.ir import (
 from graphc.loop.scalar import FUNCTIONS
 
 Value = Val | Index
-_DEEP = 12
+_DEEP = 40
+Key = int | tuple[int, ...]
 
 
 @dataclass(eq=False, slots=True)
 class Scope:
-    """Where remembered values hold. ``bound`` has the bits of the variables bound in it."""
+    """Where remembered values hold.
+
+    ``bound`` has the bits of the variables bound in it; ``base`` is the depth of the outermost
+    scope in which the same instructions run for the same lanes.
+    """
 
     region: Region
     mask: Val | None
+    base: int
     bound: int = 0
     alive: bool = True
 
 
-@dataclass(eq=False, slots=True)
-class Facts:
-    """What is known of a node: its variables, what it loads, its height.
-
-    ``effect``: it must not be evaluated where a condition forbids it.
-    """
-
-    variables: int
-    loads: frozenset[Buffer]
-    effect: bool
-    height: int
+Entry = tuple[Value, Scope, int, frozenset[Buffer]]
 
 
 class Expressions:
@@ -69,11 +68,22 @@ class Expressions:
         self.compare = Comparisons(e, self.indices, self.memory)
         self.branches = Branches(e)
         self.storage: dict[Buffer, Storage] = {}
-        self.scopes = [Scope(e.region, None)]
+        self.scopes = [Scope(e.region, None, 0)]
         self._env: dict[Var, Value] = {}
-        self._bits: dict[Var, int] = {}
-        self._facts: dict[int, Facts] = {}
-        self._memo: dict[int, tuple[Value, Scope, int, frozenset[Buffer]]] = {}
+        self._fixed: list[tuple[int, int]] = []
+        self._fixed_bits = 0
+        self._tokens: dict[tuple[int, int, int], int] = {}
+        self._knowledge = Knowledge(self.storage)
+        self._facts = self._knowledge.facts
+        self._memo: dict[Key, Entry] = {}
+        self._printers: dict[type, Callable[[Any], Value]] = {
+            Apply: self._apply,
+            Const: self._const,
+            Load: self._load,
+            Cast: self._cast,
+            Guard: self._guard,
+            Require: self._require,
+        }
         self._expanded: dict[int, Expr] = {}
         self._zeros: dict[DType, Const] = {}
 
@@ -86,7 +96,12 @@ class Expressions:
 
     def enter(self, mask: Val | None = None) -> Scope:
         """A scope in the current region; ``mask`` narrows the active lanes."""
-        scope = Scope(self.e.region, mask if mask is not None else self.mask)
+        top = self.scopes[-1]
+        region = self.e.region
+        if mask is None and top.region is region:
+            scope = Scope(region, top.mask, top.base)
+        else:
+            scope = Scope(region, mask if mask is not None else top.mask, len(self.scopes))
         self.scopes.append(scope)
         return scope
 
@@ -97,47 +112,20 @@ class Expressions:
     def bind(self, var: Var, value: Value) -> None:
         """Give a variable its value in the innermost scope."""
         self._env[var] = value
-        self.scopes[-1].bound |= self._bit(var)
+        self.scopes[-1].bound |= self._knowledge.bit(var)
 
-    def _bit(self, var: Var) -> int:
-        bit = self._bits.get(var)
-        if bit is None:
-            bit = self._bits[var] = 1 << len(self._bits)
-        return bit
+    def fix(self, var: Var, value: Index) -> None:
+        """Give a variable a value that is part of what values are remembered by."""
+        self._env[var] = value
+        bit = self._knowledge.bit(var)
+        lanes = self.indices.width if value.terms else 0
+        token = self._tokens.setdefault((bit, value.const, lanes), len(self._tokens))
+        self._fixed.append((bit, token))
+        self._fixed_bits |= bit
 
-    # --- facts --------------------------------------------------------------------------------
-
-    def facts(self, root: Expr) -> Facts:
-        """The facts of a node."""
-        known = self._facts
-        found = known.get(id(root))
-        if found is not None:
-            return found
-        stack = [root]
-        while stack:
-            node = stack[-1]
-            missing = [c for c in children(node) if id(c) not in known]
-            if missing:
-                stack.extend(missing)
-            else:
-                known[id(stack.pop())] = self._derive(node)
-        return known[id(root)]
-
-    def _derive(self, node: Expr) -> Facts:
-        if isinstance(node, Var):
-            return Facts(self._bit(node), frozenset(), False, 0)
-        parts = [self._facts[id(c)] for c in children(node)]
-        variables, loads, height = 0, frozenset[Buffer](), 0
-        effect = isinstance(node, (Load, Require))
-        for part in parts:
-            variables |= part.variables
-            effect = effect or part.effect
-            height = max(height, part.height + 1)
-            if part.loads:
-                loads = loads | part.loads if loads else part.loads
-        if isinstance(node, Load) and not self._stored(node.buffer).constant:
-            loads |= {node.buffer}
-        return Facts(variables, loads, effect, height)
+    def release(self) -> None:
+        """End what the last ``fix`` began."""
+        self._fixed_bits &= ~self._fixed.pop()[0]
 
     def _stored(self, buffer: Buffer) -> Storage:
         found = self.storage.get(buffer)
@@ -149,15 +137,48 @@ class Expressions:
 
     def value(self, node: Expr) -> Value:
         """The node as an operand: an Index for int64."""
-        found = self._known(node)
-        if found is not None:
-            return found
-        facts = self.facts(node)
+        if node.__class__ is Var:
+            return self._variable(node)
+        facts = self._facts.get(id(node)) or self._knowledge.of(node)
+        key = self._key(node, facts)
+        entry = self._memo.get(key)
+        if entry is not None and entry[1].alive and (not entry[3] or self._fresh(entry)):
+            return entry[0]
         if facts.height > _DEEP:
             self._prepare(node)
-        result = self._compute(node)
-        self._remember(node, result, facts)
+        return self._print(node, key, facts)
+
+    def _print(self, node: Expr, key: Key, facts: Facts) -> Value:
+        result = self._printers[node.__class__](node)
+        self._memo[key] = (result, self._home(result, facts), self.e.clock, facts.loads)
         return result
+
+    def _variable(self, var: Expr) -> Value:
+        found = self._env.get(var)  # type: ignore[call-overload]
+        if found is None:
+            raise CompileError(f"the variable {getattr(var, 'name', var)!r} is not in scope")
+        return found  # type: ignore[no-any-return]
+
+    def _key(self, node: Expr, facts: Facts) -> Key:
+        """What a value is remembered by: the node, and the fixed variables in it."""
+        variables = facts.variables
+        if not variables & self._fixed_bits:
+            return id(node)
+        return (id(node), *[token for bit, token in self._fixed if bit & variables])
+
+    def _fresh(self, entry: Entry) -> bool:
+        """Whether nothing has been stored to what a value was loaded from."""
+        return all(self.storage[buffer].stamp <= entry[2] for buffer in entry[3])
+
+    def _home(self, value: Value, facts: Facts) -> Scope:
+        """The outermost scope in which a value that was printed just now holds."""
+        scopes = self.scopes
+        at = len(scopes) - 1
+        low = scopes[at].base if facts.effect else self.e.regions[value.level].scope
+        variables = facts.variables & ~self._fixed_bits
+        while at > low and not scopes[at].bound & variables:
+            at -= 1
+        return scopes[at]
 
     def operand(self, node: Expr) -> Val:
         """The node as an operand, a scalar where all lanes agree."""
@@ -177,62 +198,29 @@ class Expressions:
         """An operand as the value of a node of a dtype."""
         return self.indices.of(value) if dtype is int64 else value
 
-    def _known(self, node: Expr) -> Value | None:
-        if node.__class__ is Var:
-            found = self._env.get(node)
-            if found is None:
-                raise CompileError(f"the variable {node.name!r} is not in scope")
-            return found
-        entry = self._memo.get(id(node))
-        if entry is None or not entry[1].alive:
-            return None
-        for buffer in entry[3]:
-            if self.storage[buffer].stamp > entry[2]:
-                return None
-        return entry[0]
-
-    def _remember(self, node: Expr, value: Value, facts: Facts) -> None:
-        scopes = self.scopes
-        scope = scopes[-1]
-        if not facts.effect:
-            level = value.level if isinstance(value, Val) else self.indices.level(value)
-            low = self.e.regions[level].scope
-            at = len(scopes) - 1
-            while at > low and not scopes[at].bound & facts.variables:
-                at -= 1
-            scope = scopes[at]
-        self._memo[id(node)] = (value, scope, self.e.clock, facts.loads)
-
     def _prepare(self, root: Expr) -> None:
-        """Evaluate what is below a tall node first, without recursion."""
-        stack = [(root, False)]
-        seen: set[int] = set()
-        while stack:
-            node, ready = stack.pop()
-            if ready:
-                if node is not root:
-                    self.value(node)
-            elif id(node) not in seen:
-                seen.add(id(node))
-                if self._known(node) is None:
-                    stack.append((node, True))
-                    stack.extend((c, False) for c in reversed(_eager(node)))
+        """Print what is below a tall node first, without recursion."""
+        todo: list[tuple[Expr, Key, Facts] | Expr] = list(_eager(root))
+        todo.reverse()
+        while todo:
+            item = todo.pop()
+            if isinstance(item, tuple):
+                self._print(*item)
+            elif item.__class__ is not Var:
+                facts = self._facts.get(id(item)) or self._knowledge.of(item)
+                key = self._key(item, facts)
+                entry = self._memo.get(key)
+                if entry is None or not entry[1].alive or not self._fresh(entry):
+                    todo.append((item, key, facts))
+                    todo.extend(reversed(_eager(item)))
 
-    def _compute(self, node: Expr) -> Value:
-        if isinstance(node, Apply):
-            return self._apply(node)
-        if isinstance(node, Const):
-            if node.dtype is int64:
-                return Index({}, node.value)
-            return self.e.const(node.value, node.dtype)
-        if isinstance(node, Load):
-            return self.typed(self.load(node, None), node.dtype)
-        if isinstance(node, Cast):
-            return self._cast(node)
-        if isinstance(node, Guard):
-            return self._guard(node)
-        assert isinstance(node, Require), node
-        return self._require(node)
+    def _const(self, node: Const) -> Value:
+        if node.dtype is int64:
+            return Index({}, node.value)
+        return self.e.const(node.value, node.dtype)
+
+    def _load(self, node: Load) -> Value:
+        return self.typed(self.load(node, None), node.dtype)
 
     def load(self, node: Load, other: Val | None) -> Val:
         """The element; ``other`` for lanes that are not active."""
@@ -255,9 +243,7 @@ class Expressions:
         uniform, _ = value.split()
         base = resize(self.e, self.indices.total(uniform, value.const), ty, signed=True)
         half = 1 << (dst.size * 8 - 1)
-        steps = [
-            (i * value.stride + half) % (2 * half) - half for i in range(self.indices.width)
-        ]
+        steps = [(i * value.stride + half) % (2 * half) - half for i in range(self.indices.width)]
         return self.e.binary("add", self.e.vector(steps, ty), base)
 
     # --- functions ----------------------------------------------------------------------------
@@ -273,6 +259,9 @@ class Expressions:
             return self.value(expanded)
         values = [self.value(a) for a in node.args]
         dtype = node.args[-1].dtype
+        opcode = OPCODES.get((node.fn, dtype.code))
+        if opcode is not None:
+            return self.e.binary(opcode, values[0], values[1])  # type: ignore[arg-type]
         if dtype is int64 and node.fn != "bitcast":
             return self._on_int64(node, values)
         vals = tuple([self.plain(v) for v in values])
@@ -311,7 +300,7 @@ class Expressions:
         cond = self.operand(node.cond)
         if isinstance(cond.const, bool):
             return self.value(node.value if cond.const else node.otherwise)
-        effects = [self.facts(x).effect for x in (node.value, node.otherwise)]
+        effects = [self._knowledge.of(x).effect for x in (node.value, node.otherwise)]
         if not any(effects):
             a, b = self.operand(node.value), self.operand(node.otherwise)
             return self.typed(self.e.choose(cond, a, b), node.dtype)
@@ -352,7 +341,7 @@ class Expressions:
         if not cond.n:
             active = self.mask and self.memory.any(self.mask)
             self._report(invert(self.e, cond), active, node)
-            if not self.facts(node.value).effect:
+            if not self._knowledge.of(node.value).effect:
                 result = self.e.choose(cond, self.operand(node.value), zero)
                 return self.typed(result, node.dtype)
             return self._branch(cond, node.value, self._zero(node.dtype))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from graphc.codegen.llvm_text import Emitter, Val, signed
+from graphc.codegen.llvm_text import Emitter, Region, Val, signed
 
 LANE = "%lane"
 """The lane number, as an atom of polynomials. It is never printed."""
@@ -17,6 +17,7 @@ LANE = "%lane"
 _HUGE = 1 << 62
 _MOST_TERMS = 12
 Mono = tuple[str, ...]
+Sum = tuple[str, frozenset[tuple[Mono, int]]]
 
 
 class Index:
@@ -26,12 +27,16 @@ class Index:
     other way.
     """
 
-    __slots__ = ("const", "terms", "vec")
+    __slots__ = ("_parts", "const", "level", "terms", "vec")
 
-    def __init__(self, terms: dict[Mono, int], const: int = 0, vec: Val | None = None) -> None:
+    def __init__(
+        self, terms: dict[Mono, int], const: int = 0, vec: Val | None = None, level: int = 0
+    ) -> None:
         self.terms = terms
         self.const = const
         self.vec = vec
+        self.level = level  # of the region in which all of it is defined
+        self._parts: tuple[dict[Mono, int], dict[Mono, int]] | None = None
 
     @property
     def number(self) -> int | None:
@@ -41,10 +46,15 @@ class Index:
     @property
     def varies(self) -> bool:
         """Whether it depends on the lane."""
-        return self.vec is not None or any(LANE in mono for mono in self.terms)
+        return self.vec is not None or bool(self.split()[1])
 
     def split(self) -> tuple[dict[Mono, int], dict[Mono, int]]:
         """The terms without the lane, and the terms of the lane's coefficient."""
+        if self._parts is None:
+            self._parts = self._split()
+        return self._parts
+
+    def _split(self) -> tuple[dict[Mono, int], dict[Mono, int]]:
         uniform: dict[Mono, int] = {}
         lane: dict[Mono, int] = {}
         for mono, coef in self.terms.items():
@@ -57,15 +67,10 @@ class Index:
     @property
     def stride(self) -> int | None:
         """What one lane adds, when that is a constant and all there is."""
-        if self.vec is not None:
+        lane = self.split()[1]
+        if self.vec is not None or len(lane) > 1:
             return None
-        stride = 0
-        for mono, coef in self.terms.items():
-            if LANE in mono:
-                if len(mono) > 1:
-                    return None
-                stride = coef
-        return stride
+        return lane.get(()) if lane else 0
 
 
 class Indices:
@@ -76,36 +81,29 @@ class Indices:
         self.width = 0
         self.levels: dict[str, int] = {LANE: 0}
         self.ranges: dict[str, tuple[int, int]] = {}
+        self._sums: dict[Sum, tuple[Val, Region]] = {}
 
     def of(self, v: Val) -> Index:
         """An i64 operand as an Index."""
         if v.n:
-            return Index({}, 0, v)
+            return Index({}, 0, v, v.level)
         if v.const is not None:
             return Index({}, v.const)
         self.levels[v.text] = v.level
-        return Index({(v.text,): 1})
+        return Index({(v.text,): 1}, 0, None, v.level)
 
     def atom(self, name: str, level: int, low: int = -_HUGE, high: int = _HUGE) -> Index:
         """A named register as an Index, with the range it is known to be in."""
         self.levels[name] = level
         self.ranges[name] = (low, high)
-        return Index({(name,): 1})
-
-    def level(self, ix: Index) -> int:
-        """The region depth of the innermost atom."""
-        levels = self.levels
-        deepest = ix.vec.level if ix.vec is not None else 0
-        for mono in ix.terms:
-            for name in mono:
-                if levels[name] > deepest:
-                    deepest = levels[name]
-        return deepest
+        return Index({(name,): 1}, 0, None, level)
 
     # --- arithmetic ---------------------------------------------------------------------------
 
     def add(self, a: Index, b: Index, sign: int = 1) -> Index:
         """``a + sign * b``."""
+        if not b.terms and b.vec is None:
+            return Index(a.terms, a.const + sign * b.const, a.vec, a.level)
         terms = dict(a.terms)
         for mono, coef in b.terms.items():
             total = terms.get(mono, 0) + sign * coef
@@ -117,7 +115,7 @@ class Indices:
         if b.vec is not None:
             op, left = ("add", vec) if sign > 0 else ("sub", vec or self.e.number(0, "i64"))
             vec = b.vec if left is None else self.e.binary(op, left, b.vec)
-        return self._bounded(Index(terms, a.const + sign * b.const, vec))
+        return self._bounded(Index(terms, a.const + sign * b.const, vec, max(a.level, b.level)))
 
     def mul(self, a: Index, b: Index) -> Index:
         """``a * b``."""
@@ -131,8 +129,8 @@ class Indices:
             a, b = b, a
         if a.vec is not None:
             product = self.e.binary("mul", a.vec, self.value(b))
-            rest = self.mul(Index(a.terms, a.const), b)
-            return Index(rest.terms, rest.const, product)
+            rest = self.mul(Index(a.terms, a.const, None, a.level), b)
+            return Index(rest.terms, rest.const, product, max(rest.level, product.level))
         if (len(a.terms) + 1) * (len(b.terms) + 1) > _MOST_TERMS and not a.varies:
             return self.of(self.e.binary("mul", self.value(a), self.value(b)))
         return self._bounded(self._product(a, b))
@@ -144,7 +142,7 @@ class Indices:
                 mono = tuple(sorted(x + y))
                 terms[mono] = terms.get(mono, 0) + p * q
         const = terms.pop((), 0)
-        return Index({m: c for m, c in terms.items() if c}, const)
+        return Index({m: c for m, c in terms.items() if c}, const, None, max(a.level, b.level))
 
     def _scale(self, a: Index, by: int) -> Index:
         if by == 0:
@@ -152,7 +150,7 @@ class Indices:
         vec = a.vec
         if vec is not None and by != 1:
             vec = self.e.binary("mul", vec, self.e.number(by, "i64"))
-        return Index({m: c * by for m, c in a.terms.items()}, a.const * by, vec)
+        return Index({m: c * by for m, c in a.terms.items()}, a.const * by, vec, a.level)
 
     def _bounded(self, ix: Index) -> Index:
         if len(ix.terms) <= _MOST_TERMS:
@@ -161,7 +159,7 @@ class Indices:
         short = self.of(self.total(uniform, 0))
         for mono, coef in lane.items():
             short.terms[tuple(sorted((*mono, LANE)))] = coef
-        return Index(short.terms, short.const + ix.const, ix.vec)
+        return Index(short.terms, short.const + ix.const, ix.vec, max(short.level, ix.level))
 
     # --- ranges -------------------------------------------------------------------------------
 
@@ -195,15 +193,18 @@ class Indices:
         if ix.vec is not None or self.bounds(ix)[0] < 0:
             return None
         order = sorted(ix.terms.items(), key=lambda t: (abs(t[1]), t[0]))
+        found: tuple[Index, Index, int] | None = None
         for count in range(len(order) + 1):
             small = dict(order[:count])
             rest = dict(order[count:])
             g = math.gcd(by, *rest.values())
             low, high = self._bounds(small, ix.const % g)
             if low >= 0 and high < g:
-                wide = Index({m: c // g for m, c in rest.items()}, ix.const // g)
-                return self._divided(wide, by // g, Index(small, ix.const % g), g)
-        return None
+                wide = Index({m: c // g for m, c in rest.items()}, ix.const // g, None, ix.level)
+                found = wide, Index(small, ix.const % g, None, ix.level), g
+                if not wide.varies:
+                    break
+        return self._divided(found[0], by // found[2], *found[1:]) if found else None
 
     def _divided(self, x: Index, by: int, small: Index, g: int) -> tuple[Index, Index]:
         if by == 1:
@@ -298,15 +299,17 @@ class Indices:
             terms = {m: c for m, c in terms.items() if m}
         if not terms:
             return self.e.number(const, "i64")
-        total: Val | None = None
-        for _, items in self.groups(terms):
-            for mono, coef in items:
-                part = self._monomial(mono, coef)
-                total = part if total is None else self.e.binary("add", total, part)
-        assert total is not None
-        if const:
-            total = self.e.binary("add", total, self.e.number(const, "i64"))
-        return total
+        key = ("", frozenset(terms.items()))
+        found = self._sums.get(key)
+        if found is None or not found[1].alive:
+            total: Val | None = None
+            for _, items in self.groups(terms):
+                for mono, coef in items:
+                    part = self._monomial(mono, coef)
+                    total = part if total is None else self.e.binary("add", total, part)
+            assert total is not None
+            found = self._sums[key] = (total, self.e.regions[total.level])
+        return self.e.binary("add", found[0], self.e.number(const, "i64")) if const else found[0]
 
     def _monomial(self, mono: Mono, coef: int) -> Val:
         names = sorted(mono, key=lambda name: (self.levels[name], name))
@@ -319,13 +322,16 @@ class Indices:
 
     def address(self, pointer: str, ty: str, terms: dict[Mono, int], const: int) -> Val:
         """The address of element ``terms + const``: what is outermost is added first."""
-        here = Val(pointer, "ptr")
-        for _, items in self.groups(terms):
-            offset = self.total(dict(items), 0)
-            here = self._element(ty, here, offset)
+        key = (pointer, frozenset(terms.items()))
+        found = self._sums.get(key)
+        if found is None or not found[1].alive:
+            here = Val(pointer, "ptr")
+            for _, items in self.groups(terms):
+                here = self._element(ty, here, self.total(dict(items), 0))
+            found = self._sums[key] = (here, self.e.regions[here.level])
         if const:
-            here = self._element(ty, here, self.e.number(const, "i64"))
-        return here
+            return self._element(ty, found[0], self.e.number(const, "i64"))
+        return found[0]
 
     def _element(self, ty: str, base: Val, offset: Val) -> Val:
         text = f"getelementptr {ty}, ptr {base.text}, i64 {offset.text}"

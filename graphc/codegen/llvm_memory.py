@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphc.codegen.llvm_index import LANE, Index, Indices
@@ -92,7 +91,7 @@ class Memory:
         """Whether all lanes of a contiguous access are memory of ours, whatever the mask."""
         if st.private:
             return True
-        base = Index(ix.split()[0], ix.const).number
+        base = None if ix.split()[0] else ix.const
         return st.local and base is not None and 0 <= base <= st.size - self.indices.width
 
     # --- loads --------------------------------------------------------------------------------
@@ -166,9 +165,7 @@ class Memory:
         if name not in self.e.declares:
             pointers = type_name("ptr", pointer.n)
             others = [type_name(v.ty, v.n) for v in rest]
-            order = (
-                [others[0], pointers, *others[1:]] if result == "void" else [pointers, *others]
-            )
+            order = [others[0], pointers, *others[1:]] if result == "void" else [pointers, *others]
             self.e.declares[name] = f"declare {result} @{name}({', '.join(order)})"
         return f"{result} @{name}"
 
@@ -229,10 +226,13 @@ class Memory:
         head = self._masked_head("scatter", st.ty, v.n, pointers, [v, mask])
         self.e.line(f"call {head}({v.full}, {self._aligned(pointers, st)}, {mask.full})")
 
-    def update(self, st: Storage, address: Val, change: Callable[[Val], Val]) -> None:
-        """Load, change and store one element."""
-        old = self.e.here(f"load {st.ty}, ptr {address.text}, align {st.dtype.size}", st.ty, 0)
-        new = self._to_memory(change(self._register(st, old)))
-        self.e.line(f"store {new.full}, ptr {address.text}, align {st.dtype.size}")
+    def at(self, st: Storage, address: Val) -> Val:
+        """The element at an address."""
+        text = f"load {st.ty}, ptr {address.text}, align {st.dtype.size}"
+        return self._register(st, self.e.here(text, st.ty, 0))
+
+    def put(self, st: Storage, address: Val, v: Val) -> None:
+        """Store one element at an address."""
+        self.e.line(f"store {self._to_memory(v).full}, ptr {address.text}, align {st.dtype.size}")
         self.e.clock += 1
         st.stamp = self.e.clock

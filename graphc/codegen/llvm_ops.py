@@ -14,6 +14,8 @@ _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 _FCMP = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
 COMPARISONS = frozenset(_FCMP)
+OPCODES = {(fn, code): op for fn, op in _FLOAT.items() for code in ("f32", "f64")}
+"""The functions that are one instruction."""
 
 
 def primitive(e: Emitter, fn: str, dtype: DType, args: tuple[Val, ...]) -> Val:
@@ -201,9 +203,7 @@ _floor = _rounding("llvm.floor", "ogt", -1.0)
 def _floor_mod(e: Emitter, a: Val, b: Val) -> Val:
     zero = e.real(0.0, a.ty)
     rest = e.pure(f"frem {a.full}, {b.text}", a.ty, a.n, max(a.level, b.level))
-    wrong = e.binary(
-        "xor", e.compare("fcmp olt", rest, zero), e.compare("fcmp olt", b, zero)
-    )
+    wrong = e.binary("xor", e.compare("fcmp olt", rest, zero), e.compare("fcmp olt", b, zero))
     moved = e.choose(wrong, e.binary("fadd", rest, b), rest)
     return e.choose(e.compare("fcmp oeq", rest, zero), _copysign(e, e.splat(zero, a.n), b), moved)
 

@@ -68,6 +68,6 @@ class Reduction:
             address = e.lane(pointers, i)
             if mask is not None:
                 address = e.choose(e.lane(mask, i), address, self.memory.dummy())
-            self.memory.update(st, address, lambda old, i=i: primitive(  # type: ignore[misc]
-                e, op, st.dtype, (old, e.lane(v, i))
-            ))
+            old = self.memory.at(st, address)
+            new = primitive(e, op, st.dtype, (old, e.lane(v, i)))
+            self.memory.put(st, address, new)

@@ -223,7 +223,7 @@ class Emitter:
             return v
         ty = v.ty
         if v.text[0] != "%":
-            return Val(f"splat ({ty} {v.text})", ty, n, 0, v.const)
+            return self._literal(v, n)
         first = self.pure(
             f"insertelement <{n} x {ty}> poison, {ty} {v.text}, i64 0", ty, n, v.level
         )
@@ -235,17 +235,25 @@ class Emitter:
             v.level,
         )
 
+    def _literal(self, v: Val, n: int) -> Val:
+        key = (v.full, n)
+        found = self._consts.get(key)
+        if found is None:
+            text = f"splat ({v.ty} {v.text})"
+            found = self._consts[key] = Val(text, v.ty, n, 0, v.const)
+        return found
+
     def match(self, *vals: Val) -> tuple[Val, ...]:
         """The operands with as many lanes as the widest of them."""
-        n = max(v.n for v in vals)
-        return vals if all(v.n == n for v in vals) else tuple(self.splat(v, n) for v in vals)
+        n = max([v.n for v in vals])
+        return tuple([v if v.n == n else self.splat(v, n) for v in vals])
 
     def binary(self, op: str, a: Val, b: Val) -> Val:
         """``op`` of two operands of one type."""
         n = a.n
         if n != b.n:
-            a, b = self.match(a, b)
-            n = a.n
+            n = max(n, b.n)
+            a, b = self.splat(a, n), self.splat(b, n)
         level = a.level if a.level > b.level else b.level
         ty = a.ty
         full = f"<{n} x {ty}>" if n else ty
@@ -253,9 +261,10 @@ class Emitter:
 
     def compare(self, op: str, a: Val, b: Val) -> Val:
         """``op`` (an icmp or fcmp with its predicate) as i1."""
-        a, b = self.match(a, b)
-        text = f"{op} {type_name(a.ty, a.n)} {a.text}, {b.text}"
-        return self.pure(text, "i1", a.n, max(a.level, b.level))
+        if a.n != b.n:
+            a, b = self.match(a, b)
+        level = a.level if a.level > b.level else b.level
+        return self.pure(f"{op} {a.full}, {b.text}", "i1", a.n, level)
 
     def choose(self, cond: Val, a: Val, b: Val) -> Val:
         """``a`` where ``cond``, else ``b``."""
@@ -263,7 +272,7 @@ class Emitter:
             return a if cond.const else b
         if cond.n:
             cond, a, b = self.match(cond, a, b)
-        else:
+        elif a.n != b.n:
             a, b = self.match(a, b)
         level = max(cond.level, a.level, b.level)
         return self.pure(f"select {cond.full}, {a.full}, {b.full}", a.ty, a.n, level)

@@ -23,18 +23,17 @@ from dataclasses import dataclass, replace
 from graphc.dtypes import int64
 from graphc.loop.affine import equal, known, mentions, multiple_of
 from graphc.loop.cpu_cost import (
+    SYMBOLIC,
     Target,
     body_cost,
     step,
     trips,
-    value_nodes,
     vector_cost,
     vector_width,
-    volume,
     work,
 )
 from graphc.loop.cpu_cost import accesses as accesses_of
-from graphc.loop.cpu_rows import row_cost, schedule_rows
+from graphc.loop.cpu_rows import row_cost, schedule_rows, tidy_nest
 from graphc.loop.ir import (
     ONE,
     Apply,
@@ -54,14 +53,15 @@ from graphc.loop.ir import (
     const,
     index_div,
     mul,
+    stmt_exprs,
     sub,
+    walk_expr,
     walk_stmt,
 )
 from graphc.loop.transform import (
     Loop,
+    Rewriter,
     close_nest,
-    collapse,
-    drop_unit_loops,
     fuse_counters,
     open_nest,
 )
@@ -88,9 +88,11 @@ def schedule_cpu(kernel: Kernel, target: Target) -> Kernel:
     loops, body = open_nest(rest) if len(rest.stmts) == 1 else ([], rest)
     if not _independent(body, loops):
         return kernel
-    loops, body = drop_unit_loops(loops, body)
-    loops, body = collapse(loops, body)
-    plan = _Plan(loops, body, target, _chosen(loops, body, target))
+    loops, body = tidy_nest(loops, body)
+    if any(known(extent) == 0 for _, extent in loops):
+        return replace(kernel, body=Block(tuple(lets)))
+    sizes = _Sizes(kernel, lets)
+    plan = _Plan(loops, body, target, _chosen(loops, body, target), sizes)
     parallel, grain = plan.build()
     return replace(kernel, body=Block((*lets, *parallel.stmts)), grain=grain)
 
@@ -112,7 +114,7 @@ def _independent(body: Block, loops: Sequence[Loop]) -> bool:
     return all(
         equal(node.index, index)
         for stmt in walk_stmt(body)
-        for node in value_nodes(stmt)
+        for node in walk_expr(*stmt_exprs(stmt))
         if isinstance(node, Load) and node.buffer.scope is Scope.GLOBAL
         for index in written.get(node.buffer.name, ())
     )
@@ -145,7 +147,33 @@ def _uniform_inside(body: Block, var: Var) -> bool:
 
 
 def _loads(expr: Expr) -> bool:
-    return any(isinstance(n, Load) for n in value_nodes(Let(Var("_"), expr)))
+    return any(isinstance(n, Load) for n in walk_expr(expr))
+
+
+class _Sizes:
+    """Extents in terms of the kernel's scalars, for its grain."""
+
+    def __init__(self, kernel: Kernel, lets: Sequence[Stmt]) -> None:
+        self.scalars = set(kernel.scalars)
+        self.rewriter = Rewriter({})
+        for stmt in lets:
+            assert isinstance(stmt, Let)
+            self.rewriter.vars[stmt.var] = self.rewriter.expr(stmt.value)
+
+    def of(self, extent: Expr) -> Expr:
+        """The extent, or a guess where it depends on more than the scalars."""
+        size = self.rewriter.expr(extent)
+        for node in walk_expr(size):
+            if isinstance(node, Load) or (isinstance(node, Var) and node not in self.scalars):
+                return const(SYMBOLIC)
+        return size
+
+    def volume(self, loops: Sequence[Loop]) -> Expr:
+        """The number of iterations of a nest."""
+        total: Expr = ONE
+        for _, extent in loops:
+            total = mul(total, self.of(extent))
+        return total
 
 
 def _maximum(a: Expr, b: Expr, fn: str = "max") -> Expr:
@@ -163,11 +191,12 @@ class _Plan:
     body: Block
     target: Target
     chosen: int | None
+    sizes: _Sizes
 
     def build(self) -> tuple[Block, Expr]:
         """The scheduled statements and the grain."""
-        per_iteration = work(self.body, self.target)
-        total = known(mul(volume(self.loops), per_iteration))
+        per_iteration = work(self.body, self.target, self.sizes.of)
+        total = known(mul(self.sizes.volume(self.loops), per_iteration))
         parallel = bool(self.loops) and (total is None or total >= _WORTH_PS)
         if self.chosen is None:
             inner = schedule_rows(self.body, self.target)
@@ -182,10 +211,9 @@ class _Plan:
     # --- rows ---
 
     def _rows(self, inner: Block, per_iteration: Expr) -> tuple[Block, Expr]:
-        outside, inside = self._split(self.loops, max(body_cost(self.body), _SMALL))
-        return self._parallel(
-            outside, close_nest(inside, inner), mul(volume(inside), per_iteration)
-        )
+        outside, inside = self._split(self.loops, int(row_cost(self.body, self.target)))
+        each = mul(self.sizes.volume(inside), per_iteration)
+        return self._parallel(outside, close_nest(inside, inner), each)
 
     # --- kept dimensions in lanes ---
 
@@ -222,7 +250,7 @@ class _Plan:
         if others and not between and size is not None and size <= _LONG:
             inner = vectorize((var, extent), self.body, width)
             outside, inside = self._split(others, size * body_cost(self.body))
-            each = mul(mul(volume(inside), extent), per_iteration)
+            each = mul(mul(self.sizes.volume(inside), size), per_iteration)
             return self._parallel(outside, close_nest(inside, inner), each)
         return self._blocks(others, (var, extent), width, between, per_iteration)
 
@@ -237,13 +265,19 @@ class _Plan:
         """A long vector loop in pieces that are parallel iterations."""
         var, extent = loop
         length = width if between else max(_BLOCK, width)
-        piece, start = Var(f"{var.name}b"), Var(f"{var.name}s")
+        piece, start = Var(f"{var.name}b"), Var(f"{var.name}0")
         whole = multiple_of(extent, length)
         count = const(length) if whole else _maximum(const(length), sub(extent, start), "min")
-        inner = vectorize((var, count), self.body, width, start=start, between=between)
-        stmts = block(Let(start, mul(piece, length)), *inner.stmts)
-        each = mul(mul(per_iteration, length), volume(between))
-        return self._parallel([*others, (piece, vector_count(extent, length))], stmts, each)
+        stmts: list[Stmt] = [Let(start, mul(piece, length))]
+        if not whole:
+            left = Var(f"{var.name}c")
+            stmts.append(Let(left, count))
+            count = left
+        stmts += vectorize((var, count), self.body, width, start=start, between=between).stmts
+        each = mul(mul(per_iteration, length), self.sizes.volume(between))
+        return self._parallel(
+            [*others, (piece, vector_count(extent, length))], Block(tuple(stmts)), each
+        )
 
     def _transposed(self, others: Sequence[Loop], var: Var) -> list[Loop]:
         """A loop that walks through memory where ``var`` jumps: best just around the vectors.

@@ -6,9 +6,10 @@ element. Both only have to rank choices and to size chunks of work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
+import graphc.loop.scalar_math  # noqa: F401  registers the derived functions
 from graphc.dtypes import bool_, int64
 from graphc.loop.affine import coefficients, known, mentions
 from graphc.loop.ir import (
@@ -34,7 +35,6 @@ from graphc.loop.ir import (
     walk_stmt,
 )
 from graphc.loop.scalar import FUNCTIONS
-from graphc.loop.transform import Loop
 
 SYMBOLIC = 256  # what an extent is taken for that is known at run time only
 _UNKNOWN_FUNCTION = 20
@@ -173,7 +173,7 @@ def lane_bytes(body: Block, var: Var) -> int:
     """
     widest = 1
     for stmt in walk_stmt(body):
-        if isinstance(stmt, Alloc) or isinstance(stmt, (Store, Reduce)):
+        if isinstance(stmt, (Alloc, Store, Reduce)):
             widest = max(widest, stmt.buffer.dtype.size)
         for node in value_nodes(stmt):
             if node.dtype is bool_ or (isinstance(node, Const) and node.dtype is int64):
@@ -213,23 +213,15 @@ def _element_time(stmt: Stmt, target: Target) -> int:
     return total + sum(size * _BYTE_PS for _, size, _ in accesses(stmt))
 
 
-def work(body: Block, target: Target) -> Expr:
-    """Picoseconds of a block, an expression of the scalars where extents are symbolic."""
+def work(body: Block, target: Target, size: Callable[[Expr], Expr]) -> Expr:
+    """Picoseconds of a block; ``size`` says an extent in terms that the result may have."""
     total: Expr = ZERO
     for stmt in body.stmts:
         total = add(total, const(_element_time(stmt, target)))
         if isinstance(stmt, For):
-            total = add(total, mul(work(stmt.body, target), stmt.extent))
+            total = add(total, mul(work(stmt.body, target, size), size(stmt.extent)))
         elif isinstance(stmt, If):
-            total = add(total, work(stmt.then, target))
+            total = add(total, work(stmt.then, target, size))
         elif isinstance(stmt, Block):
-            total = add(total, work(stmt, target))
-    return total
-
-
-def volume(loops: Sequence[Loop]) -> Expr:
-    """The number of iterations of a nest."""
-    total: Expr = const(1)
-    for _, extent in loops:
-        total = mul(total, extent)
+            total = add(total, work(stmt, target, size))
     return total

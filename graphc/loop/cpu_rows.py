@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.loop.affine import mentions
+from graphc.loop.affine import known, mentions
 from graphc.loop.cpu_cost import Target, scalar_cost, trips, vector_cost, vector_width
 from graphc.loop.ir import (
     Alloc,
@@ -35,7 +35,7 @@ def row_cost(body: Block, target: Target) -> float:
         if not isinstance(stmt, For):
             total += scalar_cost(stmt)
             continue
-        loops, inner = _prepared(stmt)
+        loops, inner = open_nest(stmt)
         times = 1.0
         for _, extent in loops:
             times *= trips(extent)
@@ -44,15 +44,32 @@ def row_cost(body: Block, target: Target) -> float:
         elif not loops or not _by_lanes(loops, inner):
             total += times * scalar_cost(inner)
         else:
-            at, cost = _best(loops, inner, target)
+            _, cost = _best(loops, inner, target)
             total += cost + _COMBINE * len(accumulators(inner))
     return total
 
 
-def _prepared(stmt: Stmt) -> tuple[list[Loop], Block]:
-    loops, inner = open_nest(stmt)
-    loops, inner = drop_unit_loops(loops, inner)
-    return collapse(loops, inner)
+def tidy(body: Block) -> Block:
+    """Every nest inside without loops of one iteration or none, and collapsed where it can be."""
+    stmts: list[Stmt] = []
+    for stmt in body.stmts:
+        if isinstance(stmt, For) and stmt.kind is LoopKind.SERIAL:
+            loops, inner = tidy_nest(*open_nest(stmt))
+            if any(known(extent) == 0 for _, extent in loops):
+                continue
+            made = close_nest(loops, inner)
+            stmts.extend(made.stmts if len(made.stmts) == 1 else (made,))
+        elif isinstance(stmt, If):
+            stmts.append(If(stmt.cond, tidy(stmt.then), stmt.otherwise and tidy(stmt.otherwise)))
+        else:
+            stmts.append(tidy(stmt) if isinstance(stmt, Block) else stmt)
+    return Block(tuple(stmts))
+
+
+def tidy_nest(loops: Sequence[Loop], body: Block) -> tuple[list[Loop], Block]:
+    """The same of a nest and everything in its body."""
+    loops, body = drop_unit_loops(loops, tidy(body))
+    return collapse(loops, body)
 
 
 def _best(loops: Sequence[Loop], body: Block, target: Target) -> tuple[int, float]:
@@ -78,8 +95,8 @@ def schedule_rows(body: Block, target: Target) -> Block:
             # Totals of one nest are not in scope in the next.
             stmts.extend(made.stmts if len(made.stmts) == 1 else (made,))
         elif isinstance(stmt, If):
-            otherwise = None if stmt.otherwise is None else schedule_rows(stmt.otherwise, target)
-            stmts.append(If(stmt.cond, schedule_rows(stmt.then, target), otherwise))
+            other = stmt.otherwise and schedule_rows(stmt.otherwise, target)
+            stmts.append(If(stmt.cond, schedule_rows(stmt.then, target), other))
         elif isinstance(stmt, Block):
             stmts.append(schedule_rows(stmt, target))
         else:
@@ -88,7 +105,7 @@ def schedule_rows(body: Block, target: Target) -> Block:
 
 
 def _nest(stmt: For, target: Target) -> Block:
-    loops, body = _prepared(stmt)
+    loops, body = open_nest(stmt)
     if any(isinstance(s, For) for s in walk_stmt(body)):
         return close_nest(loops, schedule_rows(body, target))
     if not loops or not _by_lanes(loops, body):

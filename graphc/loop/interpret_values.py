@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import graphc.loop.scalar_math  # noqa: F401  registers the derived functions
 from graphc.dtypes import DType, bool_, int64
 from graphc.errors import GraphcError
 from graphc.loop.ir import (

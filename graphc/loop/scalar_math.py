@@ -4,6 +4,16 @@ from graphc.loop import (
     scalar_math_erf,
     scalar_math_exp,
     scalar_math_log,
+    scalar_math_pow,
+    scalar_math_simple,
+    scalar_math_trig,
 )
 
-__all__ = ["scalar_math_erf", "scalar_math_exp", "scalar_math_log"]
+__all__ = [
+    "scalar_math_erf",
+    "scalar_math_exp",
+    "scalar_math_log",
+    "scalar_math_pow",
+    "scalar_math_simple",
+    "scalar_math_trig",
+]

@@ -57,8 +57,8 @@ def vectorize(
     size = known(extent)
 
     def vector(base: Expr, count: Expr | None) -> Stmt:
-        one = close_nest(between, block(_lanes(body, var, base, width, count)))
-        return instance(one, {}).stmts[0]
+        one = _lanes(body, var, base, width, count)
+        return instance(close_nest(between, block(one)), {}).stmts[0] if between else one
 
     if size is not None and size <= width:
         return block(vector(start, None if size == width else extent)) if size else Block(())
@@ -105,8 +105,9 @@ def accumulators(body: Block) -> dict[Buffer, Reduce]:
     Empty when a buffer is reduced into in a way that lanes cannot take over.
     """
     found: dict[Buffer, Reduce] = {}
+    own = {s.buffer for s in walk_stmt(body) if isinstance(s, Alloc)}
     for stmt in walk_stmt(body):
-        if isinstance(stmt, Reduce):
+        if isinstance(stmt, Reduce) and stmt.buffer not in own:
             fixed = stmt.buffer.scope is Scope.LOCAL and isinstance(stmt.index, Const)
             if not fixed or stmt.buffer in found:
                 return {}
@@ -152,7 +153,8 @@ def _to_lanes(body: Block, lanes: dict[Buffer, Buffer], lane: Var | None) -> Blo
             inside = stmt.var if stmt.kind is LoopKind.VECTORIZED else lane
             return replace(stmt, body=_to_lanes(stmt.body, lanes, inside))
         if isinstance(stmt, If):
-            return replace(stmt, then=_to_lanes(stmt.then, lanes, lane))
+            other = stmt.otherwise and _to_lanes(stmt.otherwise, lanes, lane)
+            return If(stmt.cond, _to_lanes(stmt.then, lanes, lane), other)
         return _to_lanes(stmt, lanes, lane) if isinstance(stmt, Block) else stmt
 
     return Block(tuple([spread(s) for s in body.stmts]))

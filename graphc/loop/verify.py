@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import graphc.loop.scalar_math  # noqa: F401  registers the derived functions
 from graphc.dtypes import DType, bool_, int64
 from graphc.errors import VerifyError
 from graphc.loop.ir import (
@@ -291,9 +292,7 @@ class _Verifier:
         threads = self.inside((LoopKind.THREAD,))
         if buffer.scope is Scope.SHARED:
             if threads or not self.inside((LoopKind.BLOCK,)):
-                raise _Fault(
-                    "a shared buffer is allocated in block loops, outside thread loops"
-                )
+                raise _Fault("a shared buffer is allocated in block loops, outside thread loops")
         elif self.grid and not threads:
             raise _Fault("a local buffer of a grid kernel is allocated inside its thread loops")
         self.declare(buffer)

@@ -13,7 +13,10 @@ from graphc.dims import DimLike
 from graphc.dtypes import DType
 from graphc.errors import CompileError
 from graphc.graph import Operation, Tensor, TensorType
-from graphc.loop import ir
+from graphc.loop import (
+    ir,
+    scalar_math,  # noqa: F401 - registers the derived scalar functions
+)
 from graphc.loop.scalar import FUNCTIONS
 from graphc.op import (
     Element,

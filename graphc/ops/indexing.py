@@ -33,6 +33,7 @@ from graphc.ops.movement_value import (
     flat_value,
     guarded,
     known_ints,
+    operand_error,
     operand_ints,
     operand_values,
     result,
@@ -64,7 +65,7 @@ class _Strided(ElementOp):
         try:
             found = entries(ctx.attrs, strides, len(sizes))
         except ValueError as e:
-            raise ctx.error(str(e)) from None
+            raise operand_error(ctx, str(e), at + 2) from None
         begin, end = operand_values(ctx, at, count), operand_values(ctx, at + 1, count)
         return found, begin, end
 
@@ -158,6 +159,7 @@ class StridedSlice(_Strided):
 
     name = "StridedSlice"
     inputs = "input: T, begin: Index, end: Index, strides: Index"
+    value_operands: ClassVar[tuple[int, ...]] = (3,)
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The sizes of the part."""
@@ -178,7 +180,7 @@ class StridedSlice(_Strided):
         if isinstance(index, int) and isinstance(size, int) and not -size <= index < size:
             at = index + size if index < 0 else index
             text = f"slice index {at} of dimension {axis} out of bounds."
-            raise run_error(ctx, ctx.error(text), text)
+            raise run_error(ctx, operand_error(ctx, text, 1, 2, 3), text)
 
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
         """The operand's element at ``begin + index * stride``."""
@@ -268,6 +270,7 @@ class StridedSliceGrad(_Strided):
 
     name = "StridedSliceGrad"
     inputs = "shape: Index, begin: Index, end: Index, strides: Index, dy: T"
+    value_operands: ClassVar[tuple[int, ...]] = (0, 3)
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The shape asked for."""

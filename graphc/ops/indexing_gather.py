@@ -42,6 +42,7 @@ from graphc.ops.movement_value import (
     shape_tensor,
     static_axis,
 )
+from graphc.shapes import shape_text
 
 
 def flat_position(
@@ -64,6 +65,7 @@ class GatherV2(ElementOp):
 
     name = "GatherV2"
     inputs = "params: Tparams, indices: Tindices, axis: Taxis"
+    value_operands: ClassVar[tuple[int, ...]] = (2,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {
         "Tparams": dtypes.ALL, "Tindices": INDEX, "Taxis": INDEX,
     }  # fmt: skip
@@ -83,7 +85,7 @@ class GatherV2(ElementOp):
         batch = batch + len(indices) if batch < 0 else batch
         if found is None:
             return result(ctx, fresh_sizes(len(params) - 1 + len(indices) - batch))
-        axis = axis_of(ctx, found[0], len(params))
+        axis = axis_of(ctx, found[0], len(params), 2)
         if not 0 <= batch <= min(axis, len(indices)):
             raise ctx.error(f"batch_dims {batch} must be in [0, {min(axis, len(indices))}]")
         pairs = zip(params[:batch], indices[:batch], strict=True)
@@ -224,12 +226,16 @@ class GatherNd(ElementOp):
         params, indices = ctx.sizes(0), ctx.sizes(1)
         if indices is not None and not indices:
             raise ctx.error("Shape must be at least rank 1 but is rank 0")
-        if params is None or indices is None or not isinstance(indices[-1], int):
+        if params is None or indices is None:
+            return result(ctx, None)
+        if not isinstance(indices[-1], int):
+            if ctx.env is not DECLARING:
+                raise ctx.error("The last size of the indices must be known")
             return result(ctx, None)
         if indices[-1] > len(params):
             raise ctx.error(
-                f"indices.shape[-1] must be <= params.rank, but saw indices.shape[-1] "
-                f"{indices[-1]} and params.rank {len(params)}"
+                f"indices.shape[-1] must be <= params.rank, but saw indices shape: "
+                f"{shape_text(indices)} and params shape: {shape_text(params)}"
             )
         return result(ctx, (*indices[:-1], *params[indices[-1] :]))
 
@@ -310,6 +316,7 @@ class ScatterAddRows(TemplateOp):
     name = "ScatterAddRows"
     family = "scatter"
     inputs = "shape: Tshape, indices: Tindices, updates: T"
+    value_operands: ClassVar[tuple[int, ...]] = (0,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {
         "T": dtypes.NUMERIC, "Tindices": INDEX, "Tshape": INDEX,
     }  # fmt: skip

@@ -46,6 +46,7 @@ class OneHot(ElementOp):
 
     name = "OneHot"
     inputs = "indices: TI, depth: int32, on_value: T, off_value: T"
+    value_operands: ClassVar[tuple[int, ...]] = (1,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {
         "TI": (dtypes.uint8, dtypes.int32, dtypes.int64), "T": dtypes.ALL,
     }  # fmt: skip
@@ -60,7 +61,11 @@ class OneHot(ElementOp):
             raise ctx.error(f"axis must be >= -1, but is {ctx.attrs['axis']}")
         depth = operand_values(ctx, 1, 1)[0]
         if isinstance(depth, int) and depth < 0:
-            raise operand_error(ctx, f"depth must be non-negative but is {depth}")
+            raise operand_error(
+                ctx,
+                f"Dimension size, given by scalar input 1, must be non-negative but is {depth}",
+                1,
+            )
         if sizes is None:
             return [TensorType(ctx.dtype(2), None)]
         axis = axis_of(ctx, ctx.attrs["axis"], len(sizes) + 1)

@@ -59,7 +59,7 @@ class Slice(ElementOp):
         for i in (1, 2):
             count = ctx.rank(i, 1)[0]
             if isinstance(count, int) and count != len(sizes):
-                raise ctx.error(f"Dimension must be {len(sizes)} but is {count}")
+                raise ctx.error(f"Shape must be rank {count} but is rank {len(sizes)}")
         begin = operand_values(ctx, 1, len(sizes))
         wanted = operand_values(ctx, 2, len(sizes))
         out: list[DimLike] = []
@@ -153,7 +153,7 @@ class Padding(ElementOp):
         values = operand_values(ctx, 1, 2 * len(sizes))
         if any(isinstance(v, int) and v < 0 for v in values):
             text = f"Paddings must be non-negative: {' '.join(str(v) for v in values)}"
-            raise run_error(ctx, operand_error(ctx, text), text)
+            raise run_error(ctx, operand_error(ctx, "Paddings must be non-negative", 1), text)
         return list(zip(values[::2], values[1::2], strict=True))
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:

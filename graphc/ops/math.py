@@ -129,8 +129,8 @@ def div(x: Any, y: Any, name: str | None = None) -> Tensor:
 
 def round(x: Any, name: str | None = None) -> Tensor:
     """The nearest whole number; of two, the even one. Integers are returned as they are."""
-    x = convert_to_tensor(x, name="x")
-    return x if x.dtype.is_integer else single(create("Round", [x], None, name))
+    value = convert_to_tensor(x, name="x")
+    return value if value.dtype.is_integer else single(create("Round", [value], None, name))
 
 
 def cast(x: Any, dtype: Any, name: str | None = None) -> Tensor:
@@ -139,10 +139,10 @@ def cast(x: Any, dtype: Any, name: str | None = None) -> Tensor:
     if isinstance(x, Tensor) and x.dtype == target:
         return x
     with name_scope(name, "Cast", [x]) as scope:
-        x = convert_to_tensor(x, name="x")
-        if x.dtype.base_dtype is target:
-            return x
-        return single(create("Cast", [x], {"DstT": target}, scope))
+        value = convert_to_tensor(x, name="x")
+        if value.dtype.base_dtype is target:
+            return value
+        return single(create("Cast", [value], {"DstT": target}, scope))
 
 
 def to_float(x: Any, name: str = "ToFloat") -> Tensor:

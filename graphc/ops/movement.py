@@ -26,7 +26,6 @@ from graphc.op import (
 from graphc.ops.base import call, grid
 from graphc.ops.movement_value import (
     INDEX,
-    axis_of,
     flat_value,
     fresh_sizes,
     in_range,
@@ -53,6 +52,7 @@ class Transpose(ElementOp):
 
     name = "Transpose"
     inputs = "x: T, perm: Tperm"
+    value_operands: ClassVar[tuple[int, ...]] = (1,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tperm": INDEX}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
@@ -121,6 +121,7 @@ class BroadcastTo(ElementOp):
 
     name = "BroadcastTo"
     inputs = "input: T, shape: Tidx"
+    value_operands: ClassVar[tuple[int, ...]] = (1,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tidx": INDEX}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
@@ -131,7 +132,7 @@ class BroadcastTo(ElementOp):
             return result(ctx, wanted)
         if len(sizes) > len(wanted):
             raise operand_error(
-                ctx, f"Shape must be at most rank {len(wanted)} but is rank {len(sizes)}", 1
+                ctx, f"Shape must be at most rank {len(wanted)} but is rank {len(sizes)}"
             )
         out = list(wanted)
         front = len(wanted) - len(sizes)
@@ -140,16 +141,17 @@ class BroadcastTo(ElementOp):
             if size == 1 or size == target:
                 continue
             if isinstance(size, int) and isinstance(target, int):
-                raise self._incompatible(ctx, sizes, wanted)
+                raise self._incompatible(ctx, i, target)
             if ctx.env is not DECLARING:
                 out[front + i] = ctx.env.assume_equal(size, target)
         return result(ctx, tuple(out))
 
-    def _incompatible(
-        self, ctx: InferContext, sizes: Sequence[DimLike], wanted: Sequence[DimLike]
-    ) -> ShapeError:
-        text = f"Incompatible shapes: {shape_text(sizes)} vs. {shape_text(wanted)}"
-        return run_error(ctx, ctx.error(text), text)
+    def _incompatible(self, ctx: InferContext, i: int, target: int) -> ShapeError:
+        sizes, wanted = ctx.sizes(0) or (), ctx.value(1) or ()
+        text = f"Dimensions must be equal, but are {sizes[i]} and {target}"
+        shapes = f"{shape_text(sizes)} vs. {shape_text(wanted)}"
+        declaring = operand_error(ctx, text, partial=(1,))
+        return run_error(ctx, declaring, f"Incompatible shapes: {shapes}")
 
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
         """The operand's element at the broadcast index."""
@@ -178,6 +180,7 @@ class Tile(ElementOp):
 
     name = "Tile"
     inputs = "input: T, multiples: Tmultiples"
+    value_operands: ClassVar[tuple[int, ...]] = (1,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tmultiples": INDEX}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
@@ -186,12 +189,12 @@ class Tile(ElementOp):
         if sizes is None:
             return result(ctx, fresh_sizes(count) if isinstance(count, int) else None)
         if isinstance(count, int) and count != len(sizes):
-            raise ctx.error(f"Dimension must be {len(sizes)} but is {count}")
+            raise ctx.error(f"Shape must be rank {len(sizes)} but is rank {count}")
         multiples = operand_values(ctx, 1, len(sizes))
         for m in multiples:
             if isinstance(m, int) and m < 0:
                 at = multiples.index(m)
-                raise operand_error(ctx, f"Expected multiples[{at}] >= 0, but got {m}")
+                raise operand_error(ctx, f"Expected multiples[{at}] >= 0, but got {m}", 1)
         return result(ctx, tuple(s * m for s, m in zip(sizes, multiples, strict=True)))
 
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
@@ -238,15 +241,20 @@ class ReverseV2(ElementOp):
 
     name = "ReverseV2"
     inputs = "tensor: T, axis: Tidx"
+    value_operands: ClassVar[tuple[int, ...]] = (1,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tidx": INDEX}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The operand's shape."""
         sizes, axes = ctx.sizes(0), operand_ints(ctx, 1, "axes")
         if sizes is not None and axes is not None:
-            found = [axis_of(ctx, a, len(sizes)) for a in axes]
-            if len(set(found)) != len(found):
-                raise ctx.error(f"axis {found} specified more than once")
+            rank = len(sizes)
+            for k, a in enumerate(axes):
+                if not -rank <= a < rank:
+                    text = f"'axis'[{k}] = {a} is out of valid range [0, {rank - 1}]"
+                    raise operand_error(ctx, text, 1)
+                if a % rank in [b % rank for b in axes[:k]]:
+                    raise operand_error(ctx, f"axis {a % rank} specified more than once.", 1)
         return result(ctx, sizes)
 
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:

@@ -21,6 +21,7 @@ from graphc.op import (
     InferContext,
     Sample,
     register,
+    value_sizes,
 )
 from graphc.ops.base import call, grid
 from graphc.ops.movement_value import (
@@ -39,6 +40,7 @@ class _Measure(ElementOp):
     """Something of a tensor's shape, as integers; its elements are not read."""
 
     inputs = "input: T"
+    shape_operands: ClassVar[tuple[int, ...]] = (0,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": (*dtypes.ALL, dtypes.string)}
     differentiable = False
 
@@ -134,6 +136,63 @@ class Rank(_Measure):
         return None if sizes is None else (len(sizes),)
 
 
+@register
+class BroadcastArgs(ElementOp):
+    """The shape, as a vector, that the shapes ``s0`` and ``s1`` broadcast to."""
+
+    name = "BroadcastArgs"
+    inputs = "s0: T, s1: T"
+    types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": INDEX}
+    differentiable = False
+    fallible = True
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """As many elements as the longer of the two."""
+        (a,), (b,) = ctx.rank(0, 1), ctx.rank(1, 1)
+        return [TensorType(ctx.dtype(0), (dims.maximum(a, b),))]
+
+    def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
+        """The size that is not 1."""
+        out = ctx.size(ctx.out_sizes()[0])
+        found: list[ir.Expr] = []
+        for i in (0, 1):
+            at = index[0] - (out - ctx.size(ctx.sizes(i)[0]))
+            one = ir.const(1, ctx.op.outputs[0].dtype)
+            found.append(ir.Guard(at >= 0, ctx.operand(i, (at,)), one))
+        a, b = found
+        value = ir.select(ir.apply("eq", a, 1), b, a)
+        fits = ir.apply("or", ir.apply("eq", b, 1), ir.apply("eq", b, value))
+        site = ctx.site("Incompatible shapes: dimensions %d and %d do not broadcast")
+        details = (ir.cast(a, dtypes.int64), ir.cast(b, dtypes.int64))
+        return ir.Require(fits, value, site, details)
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """NumPy's broadcast_shapes."""
+        a, b = (tuple(int(s) for s in v) for v in inputs)
+        return np.array(np.broadcast_shapes(a, b), np.asarray(inputs[0]).dtype)
+
+    def samples(self) -> Iterable[Sample]:
+        """Equal lengths, different ones, none."""
+        for a, b in (((2, 1), (3,)), ((2, 3), (2, 3)), ((), (4, 1)), ((), ())):
+            yield Sample((np.array(a, np.int64), np.array(b, np.int64)))
+
+    def sizes_of_value(
+        self, op: Operation, index: int
+    ) -> tuple[DimLike | Element, ...] | None:
+        """The broadcast shape, where it can be seen."""
+        a, b = value_sizes(op.inputs[0]), value_sizes(op.inputs[1])
+        if a is None or b is None:
+            return None
+        count = max(len(a), len(b))
+        pairs = zip((1,) * (count - len(a)) + a, (1,) * (count - len(b)) + b, strict=True)
+        out: list[DimLike] = []
+        for x, y in pairs:
+            if x != y and 1 not in (x, y):
+                return None
+            out.append(y if x == 1 else x)
+        return tuple(out)
+
+
 # --- constant tensors -----------------------------------------------------------------------------
 
 
@@ -141,6 +200,7 @@ class _Like(ElementOp):
     """A tensor of one value in the shape of another."""
 
     inputs = "x: T"
+    shape_operands: ClassVar[tuple[int, ...]] = (0,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL}
     differentiable = False
     fill: ClassVar[int] = 0
@@ -184,6 +244,7 @@ class Fill(ElementOp):
 
     name = "Fill"
     inputs = "dims: index_type, value: T"
+    value_operands: ClassVar[tuple[int, ...]] = (0,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "index_type": INDEX}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
@@ -191,9 +252,9 @@ class Fill(ElementOp):
         ctx.rank(0, 1)
         ctx.rank(1, 0)
         sizes = ctx.value(0)
-        for i, size in enumerate(sizes or ()):
+        for size in sizes or ():
             if isinstance(size, int) and size < 0:
-                raise operand_error(ctx, f"Fill dimensions must be >= 0, dims[{i}] is {size}")
+                raise operand_error(ctx, "Fill dimensions must be >= 0", partial=(0,))
         return [TensorType(ctx.dtype(1), sizes)]
 
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:

@@ -71,11 +71,11 @@ class _Concat(ElementOp):
             if sizes is not None and len(sizes) != rank:
                 raise ctx.error(f"Shape must be rank {rank} but is rank {len(sizes)}")
         if rank == 0:
-            raise operand_error(ctx, "Can't concatenate scalars (use tf.stack instead)", at)
+            raise ctx.error("Can't concatenate scalars (use tf.stack instead)")
         found = operand_ints(ctx, at, "axis")
         if found is None:
             return [TensorType(dtype, fresh_sizes(rank))]
-        axis = axis_of(ctx, found[0], rank)
+        axis = axis_of(ctx, found[0], rank, at)
         if len(known) < len(values):
             return [TensorType(dtype, self._unknown_rank(ctx, axis, known[0]))]
         return [TensorType(dtype, self._joined(ctx, axis, [s for s in known if s is not None]))]
@@ -134,7 +134,6 @@ class _Concat(ElementOp):
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """The gradient, split."""
         values = self._values(len(op.inputs))
-        axis = op.inputs[self._axis_operand(len(op.inputs))]
         out: list[Tensor | None] = [None] * len(op.inputs)
         if len(values) == 1:
             out[values[0]] = grads[0]
@@ -145,7 +144,8 @@ class _Concat(ElementOp):
             splits = int_tensor(sizes)
         else:
             splits = call("Pack", [dim_tensor(op.inputs[i], at) for i in values], axis=0)
-        pieces = create("SplitV", [grads[0], splits, axis], {"num_split": len(values)}).outputs
+        attrs = {"num_split": len(values)}
+        pieces = create("SplitV", [grads[0], splits, int_tensor(at)], attrs).outputs
         for i, piece in zip(values, pieces, strict=True):
             out[i] = piece
         return out
@@ -199,6 +199,7 @@ class ConcatV2(_Concat):
 
     name = "ConcatV2"
     inputs = "values: N*T, axis: Tidx"
+    value_operands: ClassVar[tuple[int, ...]] = (-1,)
 
 
 @register
@@ -207,6 +208,7 @@ class Concat(_Concat):
 
     name = "Concat"
     inputs = "concat_dim: Tidx, values: N*T"
+    value_operands: ClassVar[tuple[int, ...]] = (0,)
     axis_first = True
 
 

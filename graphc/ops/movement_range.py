@@ -11,7 +11,7 @@ import numpy as np
 from graphc import dims, dtypes
 from graphc.dims import DimLike
 from graphc.dtypes import DType
-from graphc.graph import Operation, TensorType
+from graphc.graph import Operation, Tensor, TensorType
 from graphc.loop import ir
 from graphc.op import (
     DECLARING,
@@ -56,10 +56,9 @@ class Range(ElementOp):
 
     def _count(self, ctx: InferContext) -> DimLike:
         if ctx.dtype(0).is_floating:
-            ops = [t.op for t in ctx.tensors]
-            if all(op.type == "Const" for op in ops):
-                numbers = [float(op.attrs["value"]) for op in ops]
-                return _steps(ctx, *numbers)
+            start_, limit_, delta_ = (_known_float(t) for t in ctx.tensors)
+            if start_ is not None and limit_ is not None and delta_ is not None:
+                return _steps(ctx, start_, limit_, delta_)
             if ctx.env is DECLARING:
                 return dims.fresh()
             raise ctx.error("The limits of a range of floats must be known when it is compiled")
@@ -71,7 +70,7 @@ class Range(ElementOp):
             down = dims.maximum(0, dims.ceildiv(start - limit, dims.maximum(1, -delta)))
             return up + negative(delta) * (down - up)
         if delta == 0:
-            raise operand_error(ctx, "Requires delta != 0")
+            raise operand_error(ctx, "Requires delta != 0", 0, 1, 2)
         if delta < 0:
             start, limit, delta = limit, start, -delta
         return dims.maximum(0, dims.ceildiv(limit - start, delta))
@@ -113,13 +112,19 @@ class Range(ElementOp):
         return tuple(first + i * step for i in range(sizes[0]))
 
 
+def _known_float(tensor: Tensor) -> float | None:
+    if tensor.op.type == "Const":
+        return float(tensor.op.attrs["value"])
+    return _known_float(tensor.op.inputs[0]) if tensor.op.type == "Cast" else None
+
+
 def _steps(ctx: InferContext, start: float, limit: float, delta: float) -> int:
     if delta == 0:
-        raise operand_error(ctx, "Requires delta != 0")
+        raise operand_error(ctx, "Requires delta != 0", 0, 1, 2)
     if (limit - start) * delta < 0:
         relation = ("<=", "delta > 0") if delta > 0 else (">=", "delta < 0")
         raise operand_error(
-            ctx, f"Requires start {relation[0]} limit when {relation[1]}: {start}/{limit}"
+            ctx, f"Requires start {relation[0]} limit when {relation[1]}: {start}/{limit}", 0, 1, 2
         )
     if all(isinstance(v, int) for v in (start, limit, delta)):
         return int(-((start - limit) // delta))
@@ -132,6 +137,7 @@ class LinSpace(ElementOp):
 
     name = "LinSpace"
     inputs = "start: T, stop: T, num: Tidx"
+    value_operands: ClassVar[tuple[int, ...]] = (2,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {
         "T": (dtypes.float32, dtypes.float64), "Tidx": INDEX,
     }  # fmt: skip
@@ -143,7 +149,7 @@ class LinSpace(ElementOp):
             ctx.rank(i, 0)
         count = operand_values(ctx, 2, 1)[0]
         if isinstance(count, int) and count <= 0:
-            raise operand_error(ctx, f"Requires num > 0: {count}")
+            raise operand_error(ctx, f"Requires num > 0: {count}", 2)
         return [TensorType(ctx.dtype(0), (count,))]
 
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
@@ -155,7 +161,7 @@ class LinSpace(ElementOp):
             return start
         last = ctx.size(count - 1)
         step = ir.apply("div", stop - start, ir.cast(last, dtype))
-        inner = start + step * ir.cast(index[0], dtype)
+        inner = ir.select(index[0] > 0, start + step * ir.cast(index[0], dtype), start)
         ends = ir.apply("and", index[0] >= last, last > 0)
         return ir.select(ends, stop, inner)
 

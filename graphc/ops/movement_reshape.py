@@ -136,6 +136,7 @@ class Reshape(View):
 
     name = "Reshape"
     inputs = "tensor: T, shape: Tshape"
+    value_operands: ClassVar[tuple[int, ...]] = (1,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tshape": INDEX}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
@@ -146,9 +147,12 @@ class Reshape(View):
             return result(ctx, None)
         for v in wanted:
             if isinstance(v, int) and v < -1:
-                raise operand_error(ctx, f"Size {wanted.index(v)} must be non-negative, not {v}")
+                at = wanted.index(v)
+                raise operand_error(ctx, f"Size {at} must be non-negative, not {v}", partial=(1,))
         if sum(v == -1 for v in wanted) > 1:
-            raise operand_error(ctx, "Only one input size may be -1", 1)
+            if ctx.env is DECLARING:
+                return result(ctx, tuple(dims.fresh() if v == -1 else v for v in wanted))
+            raise ShapeError("Only one input size may be -1")
         source = ctx.sizes(0)
         total = None if source is None else dims.product(ctx.env.canonical(s) for s in source)
         return result(ctx, solved(ctx, wanted, total))
@@ -219,7 +223,7 @@ def _checked(ctx: InferContext, sizes: Sizes, total: DimLike) -> Sizes:
                 ctx,
                 f"Cannot reshape a tensor with {total} elements to shape [{sizes_text}] "
                 f"({count} elements)",
-                1,
+                partial=(1,),
             ),
             f"Input to reshape is a tensor with {total} values, but the requested shape has "
             f"{count}",
@@ -234,7 +238,7 @@ def _not_divisible(ctx: InferContext, total: int, others: int) -> ShapeError:
         operand_error(
             ctx,
             f"Dimension size must be evenly divisible by {others} but is {total}",
-            1,
+            partial=(1,),
         ),
         f"Input to reshape is a tensor with {total} values, but the requested shape requires a "
         f"multiple of {others}",
@@ -247,6 +251,7 @@ class ExpandDims(View):
 
     name = "ExpandDims"
     inputs = "input: T, dim: Tdim"
+    value_operands: ClassVar[tuple[int, ...]] = (1,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tdim": INDEX}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:

@@ -10,6 +10,7 @@ import numpy as np
 from graphc import dims, dtypes
 from graphc.dims import DimLike
 from graphc.dtypes import DType
+from graphc.errors import ShapeError
 from graphc.graph import Operation, Tensor, TensorType
 from graphc.loop import ir
 from graphc.op import (
@@ -109,7 +110,15 @@ class _Split(ElementOp):
         if not sizes:
             raise ctx.error("Shape must be at least rank 1 but is rank 0")
         found = operand_ints(ctx, self.axis_operand, "axis")
-        return None if found is None else axis_of(ctx, found[0], len(sizes))
+        rank = len(sizes)
+        if found is not None and not -rank <= found[0] < rank:
+            raise operand_error(
+                ctx,
+                f"Dimension size, given by scalar input {found[0]} must be in range [{-rank}, "
+                f"{rank})",
+                self.axis_operand,
+            )
+        return None if found is None else found[0] % rank
 
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
         """The operand's element, past the parts before this one."""
@@ -142,6 +151,7 @@ class Split(_Split):
 
     name = "Split"
     inputs = "split_dim: int32, value: T"
+    value_operands: ClassVar[tuple[int, ...]] = (0,)
     attrs: ClassVar[dict[str, Attr]] = {"num_split": Attr("int")}
     source = 1
 
@@ -156,13 +166,17 @@ class Split(_Split):
         size = ctx.env.canonical(sizes[axis])
         part = dims.floordiv(size, num)
         if isinstance(size, int) and size % num:
-            message = (
-                "Number of ways to split should evenly divide the split dimension"
-                if ctx.env is DECLARING
-                else "Number of ways to split should evenly divide the split dimension, but got "
-                f"split_dim {axis} (size = {size}) and num_split {num}"
+            raise run_error(
+                ctx,
+                operand_error(
+                    ctx,
+                    f"Dimension size must be evenly divisible by {num} but is {size}\n\tNumber of "
+                    "ways to split should evenly divide the split dimension",
+                    0,
+                ),
+                "Number of ways to split should evenly divide the split dimension, but got "
+                f"split_dim {axis} (size = {size}) and num_split {num}",
             )
-            raise run_error(ctx, operand_error(ctx, message, 0), message)
         if part * num != size:
             ctx.env.assume_equal(part * num, size)
         return [TensorType(ctx.dtype(1), (*sizes[:axis], part, *sizes[axis + 1 :]))] * num
@@ -191,6 +205,7 @@ class SplitV(_Split):
 
     name = "SplitV"
     inputs = "value: T, size_splits: Tlen, split_dim: int32"
+    value_operands: ClassVar[tuple[int, ...]] = (1, 2)
     attrs: ClassVar[dict[str, Attr]] = {"num_split": Attr("int")}
     axis_operand = 2
 
@@ -209,17 +224,24 @@ class SplitV(_Split):
             total = total + part
         if total != size:
             if isinstance(total, int) and isinstance(size, int):
-                raise ctx.error(
-                    "Determined shape must either match input shape along split_dim exactly if "
-                    "fully specified, or be less than the size of the input along split_dim if not "
-                    f"fully specified.  Got: {total}"
-                )
+                raise self._wrong_total(ctx, size, total)
             if ctx.env is not DECLARING:
                 ctx.env.assume_equal(total, size)
                 parts = tuple(ctx.env.canonical(p) for p in parts)
         return [
             TensorType(ctx.dtype(0), (*sizes[:axis], part, *sizes[axis + 1 :])) for part in parts
         ]
+
+    def _wrong_total(self, ctx: InferContext, size: int, total: int) -> ShapeError:
+        pieces = shape_text(operand_values(ctx, 1, ctx.attrs["num_split"]))
+        declaring = f"can't split axis of size {size} into pieces of size {pieces}"
+        return run_error(
+            ctx,
+            operand_error(ctx, declaring, 1, 2),
+            "Determined shape must either match input shape along split_dim exactly if fully "
+            "specified, or be less than the size of the input along split_dim if not fully "
+            f"specified.  Got: {total}",
+        )
 
     def _parts(self, ctx: InferContext, wanted: Sizes, size: DimLike) -> Sizes:
         if sum(w == -1 for w in wanted) > 1:

@@ -29,6 +29,8 @@ def flat_value(tensor: Tensor) -> tuple[DimLike | Element, ...] | None:
     """The elements of an integer tensor of any rank, row by row, where its graph tells them."""
     if tensor.op.type == "Const" and tensor.dtype.is_integer:
         return tuple(int(v) for v in np.asarray(tensor.op.attrs["value"]).reshape(-1))
+    if tensor.sizes is not None and 0 in tensor.sizes:
+        return ()
     if tensor.sizes is not None and len(tensor.sizes) <= 1:
         return partial_value(tensor)
     op = tensor.op
@@ -61,6 +63,7 @@ def operand_ints(ctx: InferContext, i: int, what: str) -> tuple[int, ...] | None
         known = tuple(v for v in values if isinstance(v, int))
         if not known or len(known) != len(values):
             raise ctx.error(f"The {what} must be known when the graph is compiled")
+        ctx.tensors[i]._value_sizes = (known,)  # for the element definitions
     return known
 
 
@@ -131,13 +134,14 @@ def in_range(axis: int, rank: int) -> int:
     return axis % rank
 
 
-def axis_of(ctx: InferContext, axis: int, rank: int) -> int:
+def axis_of(ctx: InferContext, axis: int, rank: int, *shown: int) -> int:
     """The axis counted from the front, which must be in ``[-rank, rank)``."""
     try:
         return in_range(axis, rank)
     except IndexError:
-        raise ctx.error(
-            f"Expected dimension in the range [{-rank}, {rank}), but got {axis}"
+        least = axis + 1 if axis >= 0 else -axis
+        raise operand_error(
+            ctx, f"Shape must be at least rank {least} but is rank {rank}", *shown
         ) from None
 
 
@@ -152,20 +156,37 @@ def static_axis(op: Operation, i: int, rank: int) -> int:
 # --- errors ---------------------------------------------------------------------------------------
 
 
-def operand_error(ctx: InferContext, message: str, *shown: int) -> ShapeError:
-    """TensorFlow's words while declaring, with the values of the integer operands ``shown``."""
-    if not shown or ctx.env is not DECLARING:
+def operand_error(
+    ctx: InferContext, message: str, *computed: int, partial: tuple[int, ...] = ()
+) -> ShapeError:
+    """A ShapeError in TensorFlow's words, with values of integer operands.
+
+    ``computed``: operands shown as they are; ``partial``: operands shown as shapes.
+    """
+    if ctx.env is not DECLARING:
         return ctx.error(message)
     text = str(ctx.error(message))[:-1]
-    for i in shown:
+    known = [(i, known_ints(ctx.tensors[i])) for i in computed]
+    shown = [f"input[{i}] = <{_printed(ctx, i, v)}>" for i, v in known if v is not None]
+    if shown:
+        text += f" and with computed input tensors: {', '.join(shown)}"
+    for i in partial:
         values = flat_value(ctx.tensors[i]) or ()
-        if (ctx.sizes(i) or ()) == ():
-            inner = f"<{values[0]}>" if values else "<?>"
-            return ShapeError(f"{text} and with computed input tensors: input[{i}] = {inner}.")
-        known = [v if isinstance(v, int) else dims.fresh() for v in values]
-        partial = shape_text([dims.fresh() if v == -1 else v for v in known])
-        text += f" and with input tensors computed as partial shapes: input[{i}] = {partial}"
+        sizes = [v if isinstance(v, int) and v >= 0 else dims.fresh() for v in values]
+        text += (
+            " and with input tensors computed as partial shapes: "
+            f"input[{i}] = {shape_text(sizes)}"
+        )
     return ShapeError(text + ".")
+
+
+def _printed(ctx: InferContext, i: int, values: Sequence[int]) -> str:
+    sizes = ctx.sizes(i) or ()
+    if len(sizes) < 2 or not isinstance(sizes[-1], int):
+        return " ".join(str(v) for v in values)
+    width = max(sizes[-1], 1)
+    rows = (values[k : k + width] for k in range(0, len(values), width))
+    return "".join(f"[{' '.join(str(v) for v in row)}]" for row in rows)
 
 
 def run_error(ctx: InferContext, declaring: ShapeError, running: str) -> ShapeError:

@@ -237,18 +237,25 @@ class Prod(AxisReduction):
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """``g`` times the product of the others, zeros among them or not.
 
-        Second derivatives with respect to two elements are missing a term where one is 0.
+        Written so that second derivatives hold too, where one or two elements are 0.
         """
         x, axes = op.inputs
-        keep, g = op.attrs["keep_dims"], expand(grads[0], op) if grads[0] is not None else None
+        keep = op.attrs["keep_dims"]
+
+        def total(kind: str, value: Tensor) -> Tensor:
+            return expand(call(kind, value, axes, keep_dims=keep), op)
+
+        assert grads[0] is not None
         zero = call("Equal", x, 0)
-        ones = call("SelectV2", zero, 1, x)
-        zeros = call("Cast", zero, DstT=x.dtype.base_dtype)
-        count = expand(call("Sum", zeros, axes, keep_dims=keep), op)
-        others = expand(call("Prod", ones, axes, keep_dims=keep), op)
-        lonely = call("SelectV2", call("Equal", count, 1), others, 0)
-        whole = call("SelectV2", call("Equal", count, 0), call("RealDiv", others, ones), 0)
-        return [call("Mul", g, call("SelectV2", zero, lonely, whole)), None]
+        nonzero = call("SelectV2", zero, 1, x)
+        count = total("Sum", call("Cast", zero, DstT=x.dtype.base_dtype))
+        other_zero = call("Sub", total("Sum", call("SelectV2", zero, x, 0)), x)
+        twice = call("SelectV2", call("Equal", count, 2), other_zero, 0)
+        factor = call("SelectV2", call("Equal", count, 1), 1, twice)
+        at_zero = call("Mul", total("Prod", nonzero), factor)
+        elsewhere = call("RealDiv", expand(op.outputs[0], op), nonzero)
+        others = call("SelectV2", zero, at_zero, elsewhere)
+        return [call("Mul", expand(grads[0], op), others), None]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's, floats accumulated in float64."""

@@ -21,12 +21,15 @@ from typing import Any
 from graphc import dtypes
 from graphc.dims import Dim, DimLike, Symbol, substitute, symbols_of
 from graphc.dtypes import DType
-from graphc.errors import GraphcError, InvalidArgumentError
+from graphc.errors import CompileError, GraphcError, InvalidArgumentError
 from graphc.function import Function, Guard, Input, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
 from graphc.op import InferContext, ShapeEnv, get_op
 from graphc.ops.random import stateless_form
 from graphc.ops.state import assigned_variable, is_assignment
+
+
+BOUND = "^bound"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,11 @@ class CompileEnv(ShapeEnv):
     def __init__(self) -> None:
         self.binding: dict[Symbol, DimLike] = {}
         self.guards: list[Guard] = []
-        self.bound: dict[Symbol, tuple[Tensor, int]] = {}
+        self.bound: list[tuple[Tensor, int]] = []
+        self.carriers: list[DimLike] = []
+        self.values: dict[Tensor, tuple[DimLike, ...]] = {}
+        self.user: dict[Tensor, Tensor] = {}
+        self.known: Mapping[Tensor, Sequence[int]] = {}
         self.count = 0
 
     def new_symbol(self, positive: bool = True) -> Dim:
@@ -78,15 +85,21 @@ class CompileEnv(ShapeEnv):
         return self.assume_equal(a, b)
 
     def value_symbols(self, tensor: Tensor, count: int) -> tuple[DimLike, ...]:
-        """Symbols bound to the elements of a tensor when the program runs."""
-        known = [s for s, (t, _) in self.bound.items() if t is tensor]
-        if not known:
+        """Sizes that stand for the elements of a tensor that only a run can tell."""
+        source = self.user.get(tensor)
+        if source is None:
+            raise CompileError(f"a size depends on {tensor.name}, which no pass may introduce")
+        if source in self.known:
+            return tuple(int(v) for v in self.known[source])
+        if tensor not in self.values:
+            found = []
             for i in range(count):
-                symbol = self.new_symbol(positive=False).as_symbol
-                assert symbol is not None
-                self.bound[symbol] = (tensor, i)
-                known.append(symbol)
-        return tuple(self.canonical(Dim((((s,), 1),))) for s in known)
+                up, down = self.new_symbol(), self.new_symbol()
+                self.carriers += [up, down]
+                self.bound.append((source, i))
+                found.append(up - down)
+            self.values[tensor] = tuple(found)
+        return tuple(self.canonical(v) for v in self.values[tensor])
 
 
 def reachable(roots: Sequence[Operation], fed: Mapping[Tensor, Any]) -> list[Operation]:
@@ -110,10 +123,12 @@ class Extractor:
         self,
         feeds: Mapping[Tensor, tuple[DimLike | None, ...]],
         variable_state: Callable[[Operation], VariableState],
+        known: Mapping[Tensor, Sequence[int]],
     ) -> None:
         self.feeds = feeds
         self.variable_state = variable_state
         self.env = CompileEnv()
+        self.env.known = known
         self.graph = Graph()
         self.graph.env = self.env
         self.map: dict[Tensor, Tensor] = {}
@@ -121,6 +136,7 @@ class Extractor:
         self.origin: dict[str, Operation] = {}
         self.chains: dict[Operation, list[tuple[Operation, Tensor]]] = {}
         self.before: dict[str, Tensor] = {}
+        self.consulted: set[str] = set()
         self.counters: list[Output] = []
         self.ancestors: dict[Operation, frozenset[Operation]] = {}
 
@@ -136,7 +152,7 @@ class Extractor:
             definition, (), {"dtype": dtype, "shape": sizes}, [TensorType(dtype, sizes)], name,
             source.location if isinstance(source, Operation) else source.op.location,
         )  # fmt: skip
-        self.inputs.append(Input(kind, op.outputs[0], source, key))
+        self.inputs.append(Input(kind, op.outputs[0], source, key, sizes))
         self.origin[name] = source if isinstance(source, Operation) else source.op
         return op.outputs[0]
 
@@ -264,11 +280,13 @@ class Extractor:
         if is_assignment(op):
             self.assign(op)
         elif op.type == "IsVariableInitialized":
+            self.consulted.add(op.inputs[0].op.name)
             state = self.variable_state(op.inputs[0].op)
             value = dtypes.bool_.numpy.type(state.initialized)
             self.constant(op, value)
         elif op.type == "InitializedValue":
             variable = op.inputs[0].op
+            self.consulted.add(variable.name)
             if self.variable_state(variable).initialized:
                 self.map[op.outputs[0]] = self.variable_before(variable)
             else:
@@ -291,6 +309,7 @@ class Extractor:
         counter = self.add_input("variable", key, dtypes.int64, (), op)
         with self.graph.as_default(), self.graph.name_scope(None):
             inputs = [self.operand(t, op) for t in op.inputs]
+            self.env.user.update(zip(inputs, op.inputs, strict=True))
             name, operands, attrs = stateless_form(op, inputs, counter)
             self.map[op.outputs[0]] = self.emit(name, op, list(operands), attrs)
             one = self.emit("Const", op, [], {"value": dtypes.int64.numpy.type(1) + _zero()})
@@ -300,6 +319,7 @@ class Extractor:
     def copy(self, op: Operation) -> None:
         """The same operation over the function's operands, inferred anew."""
         inputs = [self.operand(t, op) for t in op.inputs]
+        self.env.user.update(zip(inputs, op.inputs, strict=True))
         try:
             types = op.definition.infer(
                 InferContext(op.definition, op.name, inputs, op.attrs, self.env)
@@ -337,6 +357,7 @@ def extract(
     targets: Sequence[Operation],
     feeds: Mapping[Tensor, tuple[DimLike | None, ...]],
     variable_state: Callable[[Operation], VariableState],
+    known: Mapping[Tensor, Sequence[int]] | None = None,
 ) -> Function:
     """The pure function that computes ``fetches`` and runs ``targets``.
 
@@ -345,10 +366,11 @@ def extract(
       targets: operations to run for their effect.
       feeds: for each fed tensor the sizes to compile for; None where any size is to be accepted.
       variable_state: what is known of a variable.
+      known: values of integer tensors to compile for, where sizes depend on them.
     Raises:
       OpError: a missing feed, an uninitialized variable, shapes that do not go together.
     """
-    extractor = Extractor(feeds, variable_state)
+    extractor = Extractor(feeds, variable_state, known or {})
     extractor.feed_inputs()
     roots = [t.op for t in fetches if t not in feeds] + list(targets)
     for op in reachable(roots, feeds):
@@ -365,10 +387,14 @@ def finish(extractor: Extractor, outputs: list[Output]) -> Function:
     """The function, with every type rewritten by the assumptions that were made on the way."""
     env = extractor.env
     canonicalize(extractor.graph, env)
-    bound = {s: where for s, where in env.bound.items() if s not in env.binding}
+    if env.carriers:
+        source = env.bound[0][0].op
+        sizes = (*env.carriers, 0)
+        extractor.add_input("feed", BOUND, dtypes.int8, sizes, source)
     return Function(
-        extractor.graph, extractor.inputs, outputs, env.guards, bound, extractor.origin, env
-    )
+        extractor.graph, extractor.inputs, outputs, env.guards, env.bound, extractor.origin, env,
+        frozenset(extractor.consulted),
+    )  # fmt: skip
 
 
 def canonicalize(graph: Graph, env: CompileEnv) -> None:

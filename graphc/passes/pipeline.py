@@ -12,6 +12,7 @@ from typing import Protocol
 from graphc.errors import CompileError, GraphcError
 from graphc.function import Function, format_function
 from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
+from graphc.passes.simplify import Fold, Simplify
 
 
 class Pass(Protocol):
@@ -29,7 +30,10 @@ def default_pipeline() -> list[Pass]:
     """The graph passes, top to bottom."""
     return [
         DeadCode(),
+        Simplify(),
         Decompose(),
+        Fold(),
+        Simplify(),
         CommonSubexpressions(),
         DeadCode(),
     ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from graphc.dims import DimLike, Symbol, lower_bound
 from graphc.loop import ir
 from graphc.loop.ir import Buffer, Expr, Kernel, Store, Var
+from graphc.lower import Lowered
 from graphc.program import Call, Copy, Program
 from graphc.runtime.native import context_offsets
 
@@ -27,7 +28,7 @@ class Layout:
     values: list[Expr] = field(default_factory=list)
     results: list[int] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
-    launches: dict[int, int] = field(default_factory=dict)
+    launches: dict[str, int] = field(default_factory=dict)
     copies: dict[int, int] = field(default_factory=dict)
 
     def add(self, value: Expr) -> int:
@@ -99,15 +100,17 @@ class PlanPrinter:
                 size = ir.mul(self.size(slot.size), slot.dtype.size)
                 self.layout.copies[n] = self.layout.add(size)
                 continue
-            kernel = step.lowered.kernel
-            loop = kernel.parallel
-            if loop is not None:
-                binding = {
-                    var: self.size(_symbol(symbol))
-                    for var, symbol in zip(kernel.scalars, step.lowered.symbols, strict=True)
-                }
-                self.layout.launches[n] = self.layout.add(ir.substitute(loop.extent, binding))
-                self.layout.add(ir.substitute(kernel.grain, binding))
+            low = step.lowered
+            binding = {
+                var: self.size(_symbol(symbol))
+                for var, symbol in zip(low.kernel.scalars, low.symbols, strict=True)
+            }
+            for kernel in (low.kernel, low.fast):
+                loop = kernel.parallel if kernel is not None else None
+                if kernel is not None and loop is not None:
+                    place = self.layout.add(ir.substitute(loop.extent, binding))
+                    self.layout.launches[kernel.name] = place
+                    self.layout.add(ir.substitute(kernel.grain, binding))
 
 
 def _symbol(symbol: Symbol) -> DimLike:
@@ -126,6 +129,7 @@ class DriverPrinter:
         self.count = 0
         self.symbols: dict[Symbol, str] = {}
         self.pointers: dict[int, str] = {}
+        self.fast = "false"
 
     def emit(self, text: str) -> str:
         """A line that gives a value; the value's name."""
@@ -184,6 +188,7 @@ class DriverPrinter:
             self.lines.append("start:")
         for k, s in enumerate(self.program.symbols):
             self.symbols[s] = self.at("%syms", k)
+        self.compare_hints()
         self.bind_slots()
         for n, step in enumerate(self.program.steps):
             if isinstance(step, Copy):
@@ -197,6 +202,16 @@ class DriverPrinter:
                 self.call(n, step)
         self.do("ret i32 0")
         return self.function("i32 @run(ptr %ctx)")
+
+    def compare_hints(self) -> None:
+        """Whether the sizes are those that the fast kernels were made for."""
+        if not any(low.fast for low in self.program.kernels):
+            return
+        self.fast = "true"
+        for symbol, value in self.program.hints.items():
+            if symbol in self.symbols:
+                same = self.emit(f"icmp eq i64 {self.symbols[symbol]}, {value}")
+                self.fast = self.emit(f"and i1 {self.fast}, {same}")
 
     def bind_slots(self) -> None:
         """The address of every slot that a step uses."""
@@ -216,21 +231,37 @@ class DriverPrinter:
         """Fill the table of arguments and call the kernel."""
         low = step.lowered
         values = [f"ptr {self.pointers[s]}" for s in step.slots]
+        if low.fast is not None:
+            self.do(f"br i1 {self.fast}, label %fast{n}, label %any{n}")
+            self.lines.append(f"fast{n}:")
+            self.launch(low.fast, [*values, "ptr %status"])
+            self.do(f"br label %done{n}")
+            self.lines.append(f"any{n}:")
         values += [f"i64 {self.symbols[s]}" for s in low.symbols]
-        values.append("ptr %status")
+        self.launch(low.kernel, [*values, "ptr %status"])
+        if low.fast is not None:
+            self.do(f"br label %done{n}")
+            self.lines.append(f"done{n}:")
+        self.check(n, low)
+
+    def launch(self, kernel: Kernel, values: list[str]) -> None:
+        """Fill the table of arguments and call one kernel."""
         for k, value in enumerate(values):
             place = self.emit(f"getelementptr i64, ptr %args, i64 {k}")
             self.do(f"store {value}, ptr {place}")
-        name = f"@{low.kernel.name}"
-        if n in self.layout.launches:
-            extent = self.at("%dims", self.layout.launches[n])
-            grain = self.at("%dims", self.layout.launches[n] + 1)
-            self.do(
-                f"call void @gc_parallel(ptr %pool, ptr {name}, ptr %args, i64 {extent}, "
-                f"i64 {grain})"
-            )
-        else:
-            self.do(f"call void {name}(ptr %args, i64 0, i64 1)")
+        place_of = self.layout.launches.get(kernel.name)
+        if place_of is None:
+            self.do(f"call void @{kernel.name}(ptr %args, i64 0, i64 1)")
+            return
+        extent = self.at("%dims", place_of)
+        grain = self.at("%dims", place_of + 1)
+        self.do(
+            f"call void @gc_parallel(ptr %pool, ptr @{kernel.name}, ptr %args, i64 {extent}, "
+            f"i64 {grain})"
+        )
+
+    def check(self, n: int, low: Lowered) -> None:
+        """Leave the run if the kernel failed."""
         if low.fallible:
             failed = self.emit("load i64, ptr %status")
             bad = self.emit(f"icmp ne i64 {failed}, 0")

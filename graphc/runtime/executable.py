@@ -48,14 +48,14 @@ def llvm_text(program: Program, target: Any) -> str:
     """The LLVM text of the whole program."""
     kernel, text, _layout = driver(program)
     kernels = [llvm.print_kernel(kernel, target)]
-    kernels += [llvm.print_kernel(low.kernel, target) for low in program.kernels]
+    kernels += [llvm.print_kernel(k, target) for k in program.loops]
     return llvm.module(kernels) + text
 
 
 def load(program: Program, target: Any) -> Code:
     """Compile the program's kernels, or load them from the cache."""
     kernel, text, layout = driver(program)
-    kernels = [kernel, *(low.kernel for low in program.kernels)]
+    kernels = [kernel, *program.loops]
     key = "\n".join([*(format_kernel(k) for k in kernels), text])
 
     def build() -> bytes:
@@ -72,6 +72,10 @@ def load(program: Program, target: Any) -> Code:
 
 class GuardBroken(Exception):  # noqa: N818 - not an error: the caller compiles anew
     """A run's shapes break an assumption: compile for these shapes."""
+
+
+class BadSize(InvalidArgumentError):
+    """A size that was computed in the run is negative or too large."""
 
 
 class Mismatch(Exception):  # noqa: N818 - not an error: the caller converts the feed
@@ -99,7 +103,7 @@ class Executable:
         inputs = [
             native.Input(
                 slots[id(i)], i.tensor.dtype.base_dtype.numpy,
-                tuple(_code(s, numbers) for s in i.tensor.sizes or ()),
+                tuple(_code(s, numbers) for s in i.raw),
             )
             for i in feeds
         ]  # fmt: skip
@@ -112,8 +116,7 @@ class Executable:
             outputs.append(
                 native.Output(number, result.dtype.numpy, rank, first, scalar=rank == 0)
             )
-        bound = list(program.function.bound)
-        self.bound = [numbers[s] for s in bound]
+        self.bound = program.function.bound
         signature = native.Signature(
             inputs, outputs, len(program.symbols), len(code.layout.values),
             len(program.slots), ARENA if program.blocks else -1,
@@ -169,7 +172,7 @@ class Executable:
                 "variable was changed",
             )  # fmt: skip
         if failure.code == native.FailureCode.OVERFLOW:
-            return InvalidArgumentError(None, None, "a computed size is negative or too large")
+            return BadSize(None, None, "a computed size is negative or too large")
         if failure.code == native.FailureCode.REENTRANT:
             return InvalidArgumentError(None, None, "a run was started inside a run")
         site = program.sites[failure.status[0] - 1]

@@ -149,6 +149,6 @@ def report_uninitialized_variables(
     if var_list is None:
         var_list = global_variables() + local_variables()
     graph = var_list[0].graph if var_list else get_default_graph()
-    names = tuple(v.op.name for v in var_list)
+    handles = tuple(v.op for v in var_list)
     with graph.as_default():
-        return single(create("ReportUninitialized", (), {"variables": names}, name))
+        return single(create("ReportUninitialized", (), {"variables": handles}, name))

@@ -6,9 +6,11 @@ import enum
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from graphc.build import convert_to_tensor, create, single
 from graphc.dtypes import DType
-from graphc.errors import DTypeError, GraphError
+from graphc.errors import DTypeError, FeedError, GraphError
 from graphc.graph import (
     Graph,
     GraphKeys,
@@ -325,7 +327,13 @@ class Variable:
                 "Either session argument should be provided or default session should be "
                 "established"
             )
-        session.load_variable(self.op, value)
+        array = np.asarray(value, self.dtype.base_dtype.numpy)
+        if not self.shape.is_compatible_with(array.shape):
+            raise FeedError(
+                f"Cannot feed value of shape {array.shape} for Tensor "
+                f"'{self._initial_value.name}', which has shape '{self.shape}'"
+            )
+        session.load_variable(self.op, array)
 
     def __iter__(self) -> Iterator[Any]:
         raise DTypeError("'Variable' object is not iterable.")

@@ -14,7 +14,6 @@ from graphc.dtypes import bool_, int32, int64
 from graphc.loop.interpret import run_kernel
 from graphc.loop.ir import (
     Alloc,
-    Apply,
     Block,
     Buffer,
     Cast,
@@ -120,8 +119,11 @@ class Maker:
         if kind == 1:
             return Cast(self.pooled(int64, depth - 1 if depth else 0), int32)
         if kind in (2, 3):
-            place = r.choice([self.x, self.y])
-            load: Expr = Load(place, self.within(self.pooled(int64, max(depth - 1, 0))))
+            place = r.choice([self.x, self.y, self.z])
+            index = self.within(self.pooled(int64, max(depth - 1, 0)))
+            if r.random() < 0.5:  # what is stored to often
+                index = apply("floormod", index, const(4 * W))
+            load: Expr = Load(place, index)
             if r.random() < 0.4:
                 load = Guard(self.cond(depth - 1 if depth else 0), load, Const(7, int32))
             return load
@@ -139,7 +141,7 @@ class Maker:
     def pooled(self, dtype: Any, depth: int) -> Expr:
         """A new expression, or one that was made before and whose variables are in scope."""
         usable = [e for e, s in self.pool if e.dtype is dtype and s <= {*self.scope, *self.locals}]
-        if usable and self.r.random() < 0.35:
+        if usable and self.r.random() < 0.45:
             return self.r.choice(usable)
         if dtype is bool_:
             made = self.cond(depth)
@@ -216,7 +218,7 @@ class Maker:
             return Store(target, index, value)
         if self.locals and r.random() < 0.3:
             return Store(r.choice(self.locals), const(r.randrange(4)), value)
-        base = const(r.randrange(SIZE)) * W
+        base = const(r.randrange(4)) * W
         index = r.choice([base + self.lane, base + (W - 1) - self.lane])
         if r.random() < 0.3:
             return Reduce(self.z, index, r.choice(["add", "max", "min"]), value)

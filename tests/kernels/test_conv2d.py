@@ -48,15 +48,11 @@ class Case:
 
     @property
     def output(self) -> tuple[int, int, int, int]:
-        spatial = [
-            max(
-                0,
-                (self.image[a + 1] + sum(self.pads[a]) - (self.kernel[a] - 1) * self.dilations[a] - 1)
-                // self.strides[a]
-                + 1,
-            )
-            for a in (0, 1)
-        ]
+        spatial = []
+        for axis in (0, 1):
+            reach = (self.kernel[axis] - 1) * self.dilations[axis] + 1
+            room = self.image[axis + 1] + sum(self.pads[axis]) - reach
+            spatial.append(max(0, room // self.strides[axis] + 1))
         return (self.image[0], spatial[0], spatial[1], self.kernel[3])
 
     def build(self, kind: str, target: str, name: str) -> Kernel:

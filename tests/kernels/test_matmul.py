@@ -86,9 +86,7 @@ class Case:
         )
         if self.dtype.is_integer:
             low, high = self.dtype.limits
-            a, b = (
-                rng.integers(low, high, s, self.dtype.numpy, endpoint=True) for s in shapes
-            )
+            a, b = (rng.integers(low, high, s, self.dtype.numpy, endpoint=True) for s in shapes)
         else:
             a, b = (rng.standard_normal(s).astype(self.dtype.numpy) for s in shapes)
         out = np.full((*np.broadcast_shapes(*self.batch), self.m, self.n), 77, out_type.numpy)
@@ -167,6 +165,8 @@ def test_large_enough_to_block_and_pack(batch: Any) -> None:
     cases = [Case(m, k, n) for m, k, n in ((130, 600, 520), (16, 300, 1000))]
     cases += [Case(130, 530, 150, tb=True), Case(200, 270, 40, True, True), Case(70, 530, 90, True)]
     cases += [Case(90, 300, 300, dtype=t) for t in (float16, float64)]
+    cases += [Case(1, 20, 1000), Case(2, 30, 400), Case(300, 270, 520)]
+    cases += [Case(m, 40, 700 + m, symbolic="m") for m in (1, 5)]
     check_native(batch, cases)
 
 
@@ -187,7 +187,8 @@ def test_interpreted(interpret: Any, target: str) -> None:
         Case(7, 33, 5, dtype=float16),
         Case(7, 33, 5, dtype=dtypes.int8),
         Case(3, 5, 7, batch=((2, 1), (3,))),
-        Case(120, 270, 33, tb=True),
+        Case(100, 12, 9, tb=True),
+        Case(2, 260, 5, dtype=float16),
     ]
     for case in cases:
         arrays = case.arrays(rng)

@@ -1,0 +1,127 @@
+"""Two other ways to run a function: eager (the compiled kernels, one op at a time) and reference.
+
+Both take the function that the static mode would compile, so that the three differ in nothing but
+the compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.build import complete_attrs
+from graphc.compiler import compile_function
+from graphc.dims import DimLike
+from graphc.errors import OpError
+from graphc.function import Function, Input, Output
+from graphc.graph import Graph, Operation, Tensor, TensorType
+from graphc.op import InferContext, SpecialOp, evaluate_reference, get_op
+from graphc.passes.basic import DeadCode, Decompose, attrs_key
+from graphc.passes.extract import BOUND, CompileEnv
+from graphc.runtime.executable import Executable
+
+Kernel = Callable[..., Sequence[Any]]
+
+
+def run_eager(
+    fn: Function, inputs: Mapping[str, np.ndarray], cache: dict[Any, Kernel], lock: Any
+) -> list[np.ndarray]:
+    """The function's outputs, every op a compiled program of its own.
+
+    Args:
+      fn: the function, for concrete shapes.
+      inputs: arrays by the keys of ``fn.inputs``.
+      cache: single-op programs of earlier calls.
+      lock: the session's native lock.
+    """
+    fn = DeadCode().run(Decompose().run(DeadCode().run(fn)))
+    return _run(fn, inputs, lambda op, xs: _kernel(op, xs, cache, lock)(*xs))
+
+
+def run_reference(fn: Function, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The function's outputs by the NumPy references of its ops."""
+    return _run(DeadCode().run(fn), inputs, evaluate_reference)
+
+
+def _run(
+    fn: Function,
+    inputs: Mapping[str, np.ndarray],
+    compute: Callable[[Operation, list[np.ndarray]], Sequence[Any]],
+) -> list[np.ndarray]:
+    values: dict[Tensor, np.ndarray] = {}
+    for i in fn.inputs:
+        if i.key != BOUND:
+            values[i.tensor] = inputs[i.key]
+    for op in fn.operations:
+        if all(t in values for t in op.outputs):
+            continue
+        if op.type == "Const":
+            values[op.outputs[0]] = op.attrs["value"]
+            continue
+        try:
+            outputs = compute(op, [values[t] for t in op.inputs])
+        except OpError as e:
+            source = fn.origin.get(op.name, op)
+            raise type(e)(source.node_def, source, e.message) from None
+        values.update(zip(op.outputs, outputs, strict=True))
+    return [np.asarray(values[o.tensor]) for o in fn.outputs]
+
+
+def _kernel(op: Operation, arrays: list[np.ndarray], cache: dict[Any, Kernel], lock: Any) -> Kernel:
+    """The compiled program of one op for operands of these types."""
+    shapes = tuple((a.shape, a.dtype.char) for a in arrays)
+    small = tuple(
+        a.tobytes() if a.dtype.kind in "iu" and a.size <= 16 and a.ndim <= 1 else None
+        for a in arrays
+    )
+    key = (op.type, attrs_key(op), shapes, small)
+    found = cache.get(key)
+    if found is None:
+        found = cache[key] = _compile_op(op, arrays, small, lock)
+    return found
+
+
+def _compile_op(
+    op: Operation, arrays: list[np.ndarray], small: Sequence[bytes | None], lock: Any
+) -> Kernel:
+    graph, env = Graph(), CompileEnv()
+    graph.env = env
+    inputs: list[Input] = []
+    operands: list[Tensor] = []
+    for k, (tensor, array) in enumerate(zip(op.inputs, arrays, strict=True)):
+        # Shapes may depend on small integer operands, so those are part of the program.
+        if small[k] is not None:
+            operands.append(_add(graph, "Const", [], {"value": array}, f"c{k}").outputs[0])
+            continue
+        sizes: tuple[DimLike, ...] = tuple(array.shape)
+        attrs = {"dtype": tensor.dtype.base_dtype, "shape": sizes}
+        placeholder = _add(graph, "Placeholder", [], attrs, f"x{k}").outputs[0]
+        operands.append(placeholder)
+        inputs.append(Input("feed", placeholder, placeholder, placeholder.name, sizes))
+    types = op.definition.infer(InferContext(op.definition, op.name, operands, op.attrs, env))
+    new = graph.add_operation(op.definition, operands, op.attrs, types, op.name, op.location)
+    outputs = [Output("fetch", t, t, t.name) for t in new.outputs]
+    fn = Function(graph, inputs, outputs, env.guards, [], {op.name: op}, env)
+    executable = Executable(compile_function(fn), {}, lock)
+    taken = [k for k in range(len(arrays)) if small[k] is None]
+
+    def call(*xs: np.ndarray) -> Sequence[Any]:
+        return executable.call(*(np.asarray(xs[k], order="C") for k in taken))
+
+    return call
+
+
+def _add(
+    graph: Graph, name: str, inputs: Sequence[Tensor], attrs: dict[str, Any], label: str
+) -> Operation:
+    definition = get_op(name)
+    full = complete_attrs(definition, attrs)
+    types: Sequence[TensorType] = definition.infer(
+        InferContext(definition, label, inputs, full)
+    )
+    return graph.add_operation(definition, inputs, full, types, label)
+
+
+_ = SpecialOp

@@ -1,0 +1,50 @@
+"""The public matrix product, and what ``@`` declares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc.build import convert_to_tensor, create, single
+from graphc.errors import GraphError
+from graphc.graph import Tensor, name_scope
+from graphc.ops.elementwise_operators import set_matmul
+
+
+def matmul(
+    a: Any,
+    b: Any,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    adjoint_a: bool = False,
+    adjoint_b: bool = False,
+    a_is_sparse: bool = False,
+    b_is_sparse: bool = False,
+    name: str | None = None,
+) -> Tensor:
+    """The product of matrices: of two matrices, or of all in the last two dimensions.
+
+    Args:
+      a, b: tensors of one dtype; leading dimensions are broadcast.
+      transpose_a, transpose_b, adjoint_a, adjoint_b: whether an operand is transposed first.
+      a_is_sparse, b_is_sparse: accepted; the product is that of dense matrices.
+      name: a name for the operation.
+    Raises:
+      ValueError: an operand both transposed and adjoint, or sizes that do not go together.
+      TypeError: two dtypes.
+    """
+    with name_scope(name, "MatMul", [a, b]) as scope:
+        if transpose_a and adjoint_a:
+            raise GraphError("Only one of transpose_a and adjoint_a can be True.")
+        if transpose_b and adjoint_b:
+            raise GraphError("Only one of transpose_b and adjoint_b can be True.")
+        a, b = convert_to_tensor(a, name="a"), convert_to_tensor(b, name="b")
+        first, second = transpose_a or adjoint_a, transpose_b or adjoint_b
+        batched = any(t.sizes is None or len(t.sizes) > 2 for t in (a, b))
+        if batched and not (a_is_sparse or b_is_sparse):
+            attrs = {"adj_x": first, "adj_y": second}
+            return single(create("BatchMatMulV2", [a, b], attrs, scope))
+        attrs = {"transpose_a": first, "transpose_b": second}
+        return single(create("MatMul", [a, b], attrs, scope))
+
+
+set_matmul(lambda a, b, name: matmul(a, b, name=name))

@@ -1,0 +1,327 @@
+"""Two-dimensional convolutions and their gradients, as TensorFlow declares them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from graphc import dtypes
+from graphc.dims import DimLike
+from graphc.dtypes import DType
+from graphc.graph import Operation, Tensor, TensorType
+from graphc.op import (
+    DECLARING,
+    Attr,
+    CompositeOp,
+    Gradients,
+    InferContext,
+    Sample,
+    register,
+)
+from graphc.ops.base import call, grid
+from graphc.ops.conv_core import filter_reference, forward_reference, group_count, taps_of
+from graphc.ops.conv_window import (
+    Axis,
+    Sizes,
+    arranged,
+    as_nhwc,
+    check_fits,
+    check_window,
+    from_nhwc,
+    image_axes,
+    of_nhwc,
+    to_nhwc,
+    windows,
+)
+from graphc.ops.movement_value import operand_values, shape_tensor
+
+CONV_ATTRS: dict[str, Attr] = {
+    "strides": Attr("ints", (1, 1, 1, 1)),
+    "use_cudnn_on_gpu": Attr("bool", True),
+    "padding": Attr("str"),
+    "explicit_paddings": Attr("ints", ()),
+    "data_format": Attr("str", "NHWC"),
+    "dilations": Attr("ints", (1, 1, 1, 1)),
+}
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The geometry of a convolution: windows along height and width, channels, groups."""
+
+    batch: DimLike
+    h: Axis
+    w: Axis
+    channels: DimLike
+    outputs: DimLike
+    groups: int
+    data_format: str
+
+    @property
+    def output(self) -> Sizes:
+        """The sizes of the result."""
+        return arranged(self.data_format, self.batch, self.h.out, self.w.out, self.outputs)
+
+    @property
+    def spatial(self) -> dict[str, Any]:
+        """``strides`` and ``dilations`` of height and width alone."""
+        return {
+            "strides": (self.h.stride, self.w.stride),
+            "dilations": (self.h.dilation, self.w.dilation),
+        }
+
+    @property
+    def padding(self) -> dict[str, Any] | None:
+        """How an image is padded for the windows; None where it need not be."""
+        if self.h.inside and self.w.inside:
+            return None
+        return {
+            "before": (self.h.before, self.w.before),
+            "sizes": (self.h.reach, self.w.reach),
+        }
+
+
+def convolution(attrs: dict[str, Any], image: Sizes, kernel: Sizes) -> Convolution:
+    """The geometry for the sizes of an image and of a filter."""
+    h, w = windows(attrs, image, (kernel[0], kernel[1]))
+    channels = image[image_axes(attrs["data_format"])[2]]
+    groups = group_count(channels, kernel[2])
+    return Convolution(image[0], h, w, channels, kernel[3], groups, attrs["data_format"])
+
+
+def inferred(ctx: InferContext, image: Sizes, kernel: Sizes) -> Convolution:
+    """The same, checked."""
+    check_window(ctx, ("strides", "dilations"))
+    channels = ctx.env.canonical(image[image_axes(ctx.attrs["data_format"])[2]])
+    depth = ctx.env.canonical(kernel[2])
+    if isinstance(channels, int) and isinstance(depth, int):
+        if not depth or channels % depth:
+            raise ctx.error(
+                f"Depth of input ({channels}) is not a multiple of input depth of filter ({depth})"
+            )
+        outputs = ctx.env.canonical(kernel[3])
+        groups = channels // depth
+        if groups and isinstance(outputs, int) and outputs % groups:
+            raise ctx.error(
+                f"Depth of output ({outputs}) is not a multiple of the number of groups ({groups})"
+            )
+    elif ctx.env is not DECLARING:
+        ctx.equal(channels, depth)
+    found = convolution(ctx.attrs, image, kernel)
+    check_fits(ctx, (found.h, found.w))
+    return found
+
+
+def padded_image(x: Tensor, g: Convolution) -> Tensor:
+    """An image (NHWC) with the zeros that the windows need."""
+    return x if g.padding is None else call("SpreadImage", x, **g.padding)
+
+
+def _pad(x: np.ndarray, g: Convolution) -> np.ndarray:
+    (h, w) = g.h, g.w
+    ends = ((0, 0), (h.before, h.after), (w.before, w.after), (0, 0))
+    return np.pad(np.asarray(x), ends)  # type: ignore[arg-type]
+
+
+def _sizes(tensor: Tensor) -> Sizes:
+    assert tensor.sizes is not None
+    return tensor.sizes
+
+
+SAMPLES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], str], ...] = (
+    ((2, 5, 6, 3), (3, 3, 3, 4), {"padding": "SAME"}, ""),
+    ((2, 5, 6, 3), (3, 2, 3, 4), {"padding": "VALID"}, ""),
+    ((1, 5, 6, 3), (3, 4, 3, 2), {"padding": "SAME", "strides": (1, 2, 3, 1)}, "strides"),
+    ((1, 6, 7, 2), (3, 2, 2, 2), {"padding": "VALID", "strides": (1, 2, 2, 1)}, "rest unused"),
+    ((2, 3, 5, 6), (3, 3, 3, 4), {"padding": "SAME", "data_format": "NCHW"}, "NCHW"),
+    ((1, 7, 7, 2), (3, 3, 2, 2), {"padding": "SAME", "dilations": (1, 2, 2, 1)}, "dilated"),
+    (
+        (1, 4, 5, 2), (3, 3, 2, 2),
+        {"padding": "EXPLICIT", "explicit_paddings": (0, 0, 2, 1, 0, 3, 0, 0)}, "explicit",
+    ),
+    (
+        (1, 2, 5, 5), (3, 2, 2, 3),
+        {"padding": "SAME", "strides": (1, 1, 2, 2), "data_format": "NCHW"}, "strides, NCHW",
+    ),
+    ((1, 4, 4, 4), (2, 2, 2, 6), {"padding": "SAME"}, "groups"),
+    ((2, 1, 1, 3), (1, 1, 3, 1), {"padding": "VALID"}, "size 1"),
+    ((1, 3, 3, 1), (1, 1, 1, 2), {"padding": "SAME", "strides": (1, 2, 2, 1)}, "pointwise"),
+)  # fmt: skip
+
+
+class _Convolution(CompositeOp):
+    types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.FLOATS}
+    attrs: ClassVar[dict[str, Attr]] = CONV_ATTRS
+
+    def geometries(self) -> Iterable[tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any], str]]:
+        """Images, filters and gradients of the result for the samples."""
+        for image, kernel, attrs, note in SAMPLES:
+            full = {k: a.default for k, a in CONV_ATTRS.items()} | attrs
+            out = convolution(full, image, kernel).output
+            yield grid(*image), grid(*kernel), grid(*out, low=-1.0), attrs, note  # type: ignore[arg-type]
+
+
+@register
+class Conv2D(_Convolution):
+    """A convolution (cross-correlation) of images with a filter of sizes ``[h, w, in, out]``.
+
+    ``padding`` is SAME, VALID or EXPLICIT (then ``explicit_paddings`` has (before, after) of every
+    dimension); ``strides``, ``dilations`` and ``explicit_paddings`` are in the order of
+    ``data_format``.  Where the filter has fewer input channels than the image, the channels are
+    convolved in groups.
+    """
+
+    name = "Conv2D"
+    inputs = "input: T, filter: T"
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """The places of the window and the filter's output channels."""
+        return [TensorType(ctx.dtype(0), inferred(ctx, ctx.rank(0, 4), ctx.rank(1, 4)).output)]
+
+    def decompose(self, op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """A contraction of the padded image."""
+        x, kernel = inputs
+        g = convolution(op.attrs, _sizes(x), _sizes(kernel))
+        image = padded_image(to_nhwc(x, g.data_format), g)
+        return [from_nhwc(call("Conv2DCore", image, kernel, **g.spatial), g.data_format)]
+
+    def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
+        """The convolutions' own gradient ops."""
+        x, kernel = op.inputs
+        return [
+            call("Conv2DBackpropInput", shape_tensor(x), kernel, grads[0], **op.attrs),
+            call("Conv2DBackpropFilter", x, shape_tensor(kernel), grads[0], **op.attrs),
+        ]
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """A sum of NumPy's products, one for each tap."""
+        x, kernel = (np.asarray(v) for v in inputs)
+        g = convolution(attrs, x.shape, kernel.shape)
+        image = _pad(as_nhwc(x, g.data_format), g)
+        return of_nhwc(forward_reference(image, kernel, g.spatial), g.data_format)
+
+    def samples(self) -> Iterable[Sample]:
+        """All paddings, both layouts, strides, dilations, groups, size 1, nothing."""
+        for x, kernel, _, attrs, note in self.geometries():
+            yield Sample((x, kernel), attrs, rtol=1e-5, note=note)
+        empty = np.zeros((0, 4, 4, 2))
+        yield Sample((empty, grid(3, 3, 2, 2)), {"padding": "SAME"}, grad=(), note="empty")
+
+
+@register
+class Conv2DBackpropInput(_Convolution):
+    """The gradient of Conv2D with respect to its input, of sizes ``input_sizes``."""
+
+    name = "Conv2DBackpropInput"
+    inputs = "input_sizes: int32, filter: T, out_backprop: T"
+    value_operands: ClassVar[tuple[int, ...]] = (0,)
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """The sizes asked for, which must fit the gradient's."""
+        image, kernel, grad = operand_values(ctx, 0, 4), ctx.rank(1, 4), ctx.rank(2, 4)
+        g = inferred(ctx, image, kernel)
+        for expected, given in zip(g.output, grad, strict=True):
+            if ctx.env is not DECLARING or (isinstance(expected, int) and isinstance(given, int)):
+                ctx.equal(expected, given, "Size of out_backprop doesn't match computed")
+        return [TensorType(ctx.dtype(1), image)]
+
+    def decompose(self, op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """A convolution of the gradient, spread by the strides, with the filter turned around."""
+        kernel, grad = inputs[1:]
+        g = convolution(op.attrs, _sizes(op.outputs[0]), _sizes(kernel))
+        spread = call(
+            "SpreadImage", to_nhwc(grad, g.data_format), strides=(g.h.stride, g.w.stride),
+            before=tuple(axis.span - 1 - axis.before for axis in (g.h, g.w)),
+            sizes=tuple(axis.size + axis.span - 1 for axis in (g.h, g.w)),
+        )  # fmt: skip
+        turned = call("FlipFilter", kernel, groups=g.groups)
+        dilations = g.spatial["dilations"]
+        found = call("Conv2DCore", spread, turned, dilations=dilations)
+        return [from_nhwc(found, g.data_format)]
+
+    def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
+        """The filter's gradient and a convolution, of the gradient."""
+        _, kernel, grad = op.inputs
+        return [
+            None,
+            call("Conv2DBackpropFilter", grads[0], shape_tensor(kernel), grad, **op.attrs),
+            call("Conv2D", grads[0], kernel, **op.attrs),
+        ]
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """NumPy's products added where each tap fell."""
+        sizes, kernel, grad = (np.asarray(v) for v in inputs)
+        g = convolution(attrs, tuple(int(s) for s in sizes), kernel.shape)
+        dy = as_nhwc(grad, g.data_format).astype(np.float64)
+        kh, kw, ic, oc = kernel.shape
+        h, w = (int(a.size + a.before + a.after) for a in (g.h, g.w))  # type: ignore[call-overload]
+        total = np.zeros((dy.shape[0], h, w, g.groups, ic))
+        dy = dy.reshape(*dy.shape[:3], g.groups, oc // g.groups)
+        weights = kernel.astype(np.float64).reshape(kh, kw, ic, g.groups, -1)
+        for i, j in np.ndindex(kh, kw):
+            part = taps_of(total, i, j, g.spatial, dy.shape[1:3])
+            part += np.einsum("nhwgo,igo->nhwgi", dy, weights[i, j])
+        top, left = int(g.h.before), int(g.w.before)  # type: ignore[arg-type]
+        size = (g.h.size, g.w.size)
+        inner = total[:, top : top + size[0], left : left + size[1]]  # type: ignore[operator, misc]
+        return of_nhwc(inner.reshape(*inner.shape[:3], -1), g.data_format)
+
+    def samples(self) -> Iterable[Sample]:
+        """Those of Conv2D."""
+        for x, kernel, grad, attrs, note in self.geometries():
+            sizes = np.array(x.shape)
+            yield Sample((sizes, kernel, grad), attrs, rtol=1e-5, note=note)
+
+
+@register
+class Conv2DBackpropFilter(_Convolution):
+    """The gradient of Conv2D with respect to its filter, of sizes ``filter_sizes``."""
+
+    name = "Conv2DBackpropFilter"
+    inputs = "input: T, filter_sizes: int32, out_backprop: T"
+    value_operands: ClassVar[tuple[int, ...]] = (1,)
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """The sizes asked for, which must fit the gradient's."""
+        image, kernel, grad = ctx.rank(0, 4), operand_values(ctx, 1, 4), ctx.rank(2, 4)
+        g = inferred(ctx, image, kernel)
+        for expected, given in zip(g.output, grad, strict=True):
+            if ctx.env is not DECLARING or (isinstance(expected, int) and isinstance(given, int)):
+                ctx.equal(expected, given, "Size of out_backprop doesn't match computed")
+        return [TensorType(ctx.dtype(0), kernel)]
+
+    def decompose(self, op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """A contraction of the padded image with the gradient."""
+        x, _, grad = inputs
+        kernel = _sizes(op.outputs[0])
+        g = convolution(op.attrs, _sizes(x), kernel)
+        image = padded_image(to_nhwc(x, g.data_format), g)
+        dy = to_nhwc(grad, g.data_format)
+        ksize = kernel[:2]
+        return [call("Conv2DFilterCore", image, dy, ksize=ksize, groups=g.groups, **g.spatial)]
+
+    def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
+        """The input's gradient and a convolution, with the gradient as filter."""
+        x, _, grad = op.inputs
+        return [
+            call("Conv2DBackpropInput", shape_tensor(x), grads[0], grad, **op.attrs),
+            None,
+            call("Conv2D", x, grads[0], **op.attrs),
+        ]
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """A product of NumPy's for each tap."""
+        x, sizes, grad = (np.asarray(v) for v in inputs)
+        kernel = tuple(int(s) for s in sizes)
+        g = convolution(attrs, x.shape, kernel)
+        image = _pad(as_nhwc(x, g.data_format), g)
+        full = g.spatial | {"ksize": kernel[:2], "groups": g.groups}
+        return filter_reference(image, as_nhwc(grad, g.data_format), full)
+
+    def samples(self) -> Iterable[Sample]:
+        """Those of Conv2D."""
+        for x, kernel, grad, attrs, note in self.geometries():
+            yield Sample((x, np.array(kernel.shape), grad), attrs, rtol=1e-5, note=note)

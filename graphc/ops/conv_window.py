@@ -1,0 +1,231 @@
+"""Windows that slide over images: what convolutions and pooling share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc import dims
+from graphc.dims import DimLike
+from graphc.graph import Tensor
+from graphc.loop import ir
+from graphc.op import ElementContext, InferContext
+from graphc.ops.base import call
+from graphc.ops.movement_value import all_of, guarded, int_tensor
+
+Index = tuple[ir.Expr, ...]
+Sizes = tuple[DimLike, ...]
+
+PADDINGS = ("SAME", "VALID", "EXPLICIT")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A window that slides along one dimension of an image.
+
+    Attributes:
+      size: of the image; ``out``: how many places the window has.
+      taps: of the window, ``dilation`` apart; it moves by ``stride``.
+      before, after: the zeros around the image.
+    """
+
+    size: DimLike
+    taps: DimLike
+    stride: int
+    dilation: int
+    before: DimLike
+    after: DimLike
+    out: DimLike
+
+    @property
+    def span(self) -> DimLike:
+        """From the first tap to the last, both included."""
+        return (self.taps - 1) * self.dilation + 1
+
+    @property
+    def reach(self) -> DimLike:
+        """How much of the padded image the windows cover."""
+        return (self.out - 1) * self.stride + self.span
+
+    @property
+    def inside(self) -> bool:
+        """Whether no window is seen to reach over the image's ends."""
+        return self.before == 0 and self.after == 0
+
+
+def slide(
+    size: DimLike,
+    taps: DimLike,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: str = "VALID",
+    explicit: tuple[int, int] = (0, 0),
+) -> Axis:
+    """The windows along one dimension."""
+    span = (taps - 1) * dilation + 1
+    before: DimLike
+    after: DimLike
+    if padding == "SAME":
+        out = dims.ceildiv(size, stride)
+        total = dims.maximum((out - 1) * stride + span - size, 0)
+        before = dims.floordiv(total, 2)
+        after = total - before
+    else:
+        before, after = explicit if padding == "EXPLICIT" else (0, 0)
+        out = dims.floordiv(size + before + after - span + stride, stride)
+    return Axis(size, taps, stride, dilation, before, after, out)
+
+
+def image_axes(data_format: str) -> tuple[int, int, int]:
+    """Where height, width and channels stand."""
+    return (2, 3, 1) if data_format == "NCHW" else (1, 2, 3)
+
+
+def arranged(data_format: str, n: Any, h: Any, w: Any, c: Any) -> tuple[Any, Any, Any, Any]:
+    """Four values in the order of the format."""
+    return (n, c, h, w) if data_format == "NCHW" else (n, h, w, c)
+
+
+def check_window(ctx: InferContext, kinds: Sequence[str]) -> None:
+    """Check the attributes of a window: four values each, 1 in the batch and depth dimensions."""
+    attrs = ctx.attrs
+    padding, data_format = attrs["padding"], attrs["data_format"]
+    allowed = PADDINGS if "explicit_paddings" in attrs else PADDINGS[:2]
+    if padding not in allowed:
+        listed = ", ".join(f'"{p}"' for p in allowed)
+        raise ctx.error(
+            f"Value for attr 'padding' of \"{padding}\" is not in the list of allowed values: "
+            f"{listed}"
+        )
+    if data_format not in ("NHWC", "NCHW"):
+        raise ctx.error(
+            f"Value for attr 'data_format' of \"{data_format}\" is not in the list of allowed "
+            'values: "NHWC", "NCHW"'
+        )
+    for kind in kinds:
+        values = attrs[kind]
+        if len(values) != 4:
+            raise ctx.error(
+                f"{ctx.definition.name} requires the {kind} attribute to contain 4 values, but "
+                f"got: {len(values)}"
+            )
+        if any(v < 1 for v in values):
+            raise ctx.error(f"The {kind} {list(values)} must be positive")
+        others = set(range(4)) - set(image_axes(data_format)[:2])
+        if any(values[i] != 1 for i in others):
+            raise ctx.error(
+                f"The {kind} {list(values)} must be 1 in the batch and depth dimensions"
+            )
+    explicit = attrs.get("explicit_paddings", ())
+    if padding == "EXPLICIT":
+        check_explicit(ctx, explicit)
+    elif len(explicit):
+        raise ctx.error("explicit_paddings attribute must be empty if the padding is not EXPLICIT")
+
+
+def check_explicit(ctx: InferContext, explicit: Sequence[int]) -> None:
+    """Explicit paddings are eight numbers, none negative, 0 for batch and depth."""
+    if len(explicit) != 8:
+        raise ctx.error(
+            f"explicit_paddings attribute must contain 8 values, but got: {len(explicit)}"
+        )
+    if any(p < 0 for p in explicit):
+        raise ctx.error("All elements of explicit_paddings must be nonnegative")
+    spatial = image_axes(ctx.attrs["data_format"])[:2]
+    if any(explicit[2 * i] or explicit[2 * i + 1] for i in range(4) if i not in spatial):
+        raise ctx.error("The paddings of the batch and depth dimensions must be 0")
+
+
+def check_fits(ctx: InferContext, axes: Sequence[Axis]) -> None:
+    """No window may be larger than the padded image."""
+    for axis in axes:
+        padded = axis.size + axis.before + axis.after
+        if isinstance(padded, int) and isinstance(axis.span, int) and padded < axis.span:
+            raise ctx.error(
+                f"Negative dimension size caused by subtracting {axis.span} from {padded}"
+            )
+
+
+def windows(attrs: dict[str, Any], image: Sizes, taps: tuple[DimLike, DimLike]) -> list[Axis]:
+    """The windows along height and width of an image of the given sizes."""
+    explicit = attrs.get("explicit_paddings", ())
+    found = []
+    for i, t in zip(image_axes(attrs["data_format"])[:2], taps, strict=True):
+        ends = (explicit[2 * i], explicit[2 * i + 1]) if len(explicit) == 8 else (0, 0)
+        dilation = attrs["dilations"][i] if "dilations" in attrs else 1
+        found.append(slide(image[i], t, attrs["strides"][i], dilation, attrs["padding"], ends))
+    return found
+
+
+def tap(
+    ctx: ElementContext, axes: Sequence[Axis], place: Index, taps: Index
+) -> tuple[Index, ir.Expr]:
+    """Where the taps of a window fall on the image, and the condition that they do."""
+    at: list[ir.Expr] = []
+    conditions: list[ir.Expr] = []
+    for axis, o, t in zip(axes, place, taps, strict=True):
+        i = ir.add(ir.mul(o, axis.stride), ir.mul(t, axis.dilation))
+        i = ir.sub(i, ctx.size(axis.before))
+        if axis.before != 0:
+            conditions.append(i >= 0)
+        if axis.after != 0:
+            conditions.append(i < ctx.size(axis.size))
+        at.append(i)
+    return tuple(at), all_of(conditions)
+
+
+def covering(
+    ctx: ElementContext, axis: Axis, at: ir.Expr, nth: ir.Expr
+) -> tuple[ir.Expr, ir.Expr, list[ir.Expr]]:
+    """The ``nth`` last window that covers a place of the image.
+
+    Returns:
+      The window, the tap that falls on the place, and the conditions that there are such.
+    """
+    padded = ir.add(at, ctx.size(axis.before))
+    window = ir.sub(ir.index_div(padded, axis.stride), nth)
+    where = ir.add(ir.index_mod(padded, axis.stride), ir.mul(nth, axis.stride))
+    taps = axis.taps
+    assert isinstance(taps, int)
+    conditions: list[ir.Expr] = []
+    if taps > axis.stride:
+        conditions.append(window >= 0)
+    if not dims.is_nonnegative(axis.out * axis.stride - axis.size - axis.before):
+        conditions.append(window < ctx.size(axis.out))
+    if taps % axis.stride:
+        conditions.append(where < taps)
+    return window, where, conditions
+
+
+def coverings(axis: Axis) -> int:
+    """How many windows can cover one place."""
+    assert isinstance(axis.taps, int)
+    return -(-axis.taps // axis.stride)
+
+
+def only_where(condition: ir.Expr, value: ir.Expr, otherwise: Any) -> ir.Expr:
+    """``value`` under a condition, which may be known to hold."""
+    return guarded(condition, value, ir.const(otherwise, value.dtype))
+
+
+def to_nhwc(x: Tensor, data_format: str) -> Tensor:
+    """An image with its channels last."""
+    return call("Transpose", x, int_tensor([0, 2, 3, 1])) if data_format == "NCHW" else x
+
+
+def from_nhwc(x: Tensor, data_format: str) -> Tensor:
+    """The reverse of :func:`to_nhwc`."""
+    return call("Transpose", x, int_tensor([0, 3, 1, 2])) if data_format == "NCHW" else x
+
+
+def as_nhwc(x: Any, data_format: str) -> np.ndarray:
+    """The same of an array."""
+    return np.moveaxis(np.asarray(x), 1, 3) if data_format == "NCHW" else np.asarray(x)
+
+
+def of_nhwc(x: np.ndarray, data_format: str) -> np.ndarray:
+    """The same of an array."""
+    return np.moveaxis(x, 3, 1) if data_format == "NCHW" else x
