@@ -7,6 +7,7 @@ inlined operands as prologue and its members as epilogue.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,27 +38,56 @@ class Site:
     op: Operation
 
 
-@dataclass
 class Lowered:
     """A kernel and what to bind its parameters to.
 
+    The kernel itself is built when it is first asked for: a program whose code is in the cache
+    never asks.
+
     Attributes:
-      kernel: the scheduled kernel.
+      name: the kernel's name.
       buffers: the storage root of each parameter, in order.
       writes: those that the kernel writes.
       symbols: the sizes of the kernel's scalar parameters, in order.
       fallible: whether a run of it can fail.
-      fast: the same kernel for the sizes that were seen first, as constants; it takes the same
-        buffers and no scalars.
+      work: roughly the bytes and operations of one run.
+      has_fast: whether there is a version for the sizes that were seen first.
     """
 
-    kernel: Kernel
-    buffers: list[Tensor]
-    writes: list[Tensor]
-    symbols: list[Symbol]
-    fallible: bool = False
-    work: DimLike = 0
-    fast: Kernel | None = None
+    def __init__(self, lowering: Lowering, group: Group, name: str) -> None:
+        self.name = name
+        self._lowering = lowering
+        self._group = group
+        first = GroupLowering(lowering, group, name)
+        self._build = first.prepare()
+        self.buffers = list(first.buffers)
+        self.writes = list(first.writes)
+        self.symbols = list(first.symbols)
+        self.fallible = first.fallible
+        self.work = first.work()
+        hints = lowering.hints
+        self.has_fast = (
+            group.template is not None
+            and bool(self.symbols)
+            and all(s in hints for s in self.symbols)
+        )
+
+    @functools.cached_property
+    def kernel(self) -> Kernel:
+        """The scheduled kernel."""
+        return self._build()
+
+    @functools.cached_property
+    def fast(self) -> Kernel | None:
+        """The kernel for the sizes that were seen first, as constants: it takes no scalars."""
+        if not self.has_fast:
+            return None
+        hints = self._lowering.hints
+        second = GroupLowering(self._lowering, self._group, f"{self.name}_fast", hints)
+        build = second.prepare()
+        if list(second.buffers) != self.buffers or second.symbols:
+            raise CompileError(f"kernel {self.name}: its fast version has other parameters")
+        return build()
 
 
 @dataclass
@@ -74,6 +104,15 @@ class Lowering:
     inplace: dict[Tensor, Tensor] = field(default_factory=dict)
     hints: dict[Symbol, int] = field(default_factory=dict)
     scheduled: bool = True
+    _known_sites: dict[tuple[Operation, str], int] = field(default_factory=dict)
+
+    def site(self, message: str, op: Operation) -> int:
+        """The number of an error site; the same for the same message of the same operation."""
+        number = self._known_sites.get((op, message))
+        if number is None:
+            number = self._known_sites[(op, message)] = len(self.sites)
+            self.sites.append(Site(message, op))
+        return number
 
     def storage(self, tensor: Tensor) -> Tensor:
         """The tensor whose buffer holds ``tensor``."""
@@ -306,7 +345,7 @@ class GroupLowering:
 
     # --- templates --------------------------------------------------------------------------------
 
-    def contraction(self) -> Kernel:
+    def contraction(self) -> Callable[[], Kernel]:
         """The group's anchor as a contraction with prologue and epilogue."""
         op = self.group.template
         assert op is not None and isinstance(op.definition, ContractionOp)
@@ -336,7 +375,8 @@ class GroupLowering:
         )
         self.declare(form, epilogue)
         params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
-        return contraction_kernel(self.name, params, scalars, problem, self.lowering.target)
+        target = self.lowering.target
+        return lambda: contraction_kernel(self.name, params, scalars, problem, target)
 
     def epilogue_stores(self, index: Index) -> list[Stmt]:
         """The group's members at an index of the output domain."""
@@ -366,23 +406,19 @@ class GroupLowering:
 
     # --- the result -------------------------------------------------------------------------------
 
-    def finish(self) -> Lowered:
-        """The kernel with its bindings."""
+    def prepare(self) -> Callable[[], Kernel]:
+        """Settle the parameters; what is returned builds the kernel."""
         group = self.group
-        if group.template is None:
-            body = self.loops()
-            params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
-            kernel = Kernel(self.name, params, scalars, body)
-            if self.lowering.scheduled:
-                kernel = schedule_cpu(kernel, self.lowering.target)
-        elif group.template.definition.template == "contraction":  # type: ignore[attr-defined]
-            kernel = self.contraction()
-        else:
+        if group.template is not None:
+            if isinstance(group.template.definition, ContractionOp):
+                return self.contraction()
             raise CompileError(f"no template computes {group.template.type}")
-        return Lowered(
-            kernel, list(self.buffers), list(self.writes), list(self.symbols), self.fallible,
-            self.work(),
-        )  # fmt: skip
+        body = self.loops()
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        kernel = Kernel(self.name, params, scalars, body)
+        if not self.lowering.scheduled:
+            return lambda: kernel
+        return lambda: schedule_cpu(kernel, self.lowering.target)
 
     def work(self) -> DimLike:
         """Roughly the bytes and operations of one run, for choosing how to run it."""
@@ -411,18 +447,10 @@ class Reader(ElementContext):
 
     def site(self, message: str, op: Operation | None = None) -> int:
         """A new error site of the program."""
-        sites = self.lowering.lowering.sites
-        sites.append(Site(message, op or self.op))
         self.lowering.fallible = True
-        return len(sites) - 1
+        return self.lowering.lowering.site(message, op or self.op)
 
 
 def lower_group(lowering: Lowering, group: Group, name: str) -> Lowered:
     """The kernel of one group; a template gets a fast version for the sizes seen first, too."""
-    lowered = GroupLowering(lowering, group, name).finish()
-    hints = lowering.hints
-    if group.template is not None and lowered.symbols and all(s in hints for s in lowered.symbols):
-        fast = GroupLowering(lowering, group, f"{name}_fast", hints).finish()
-        if fast.buffers == lowered.buffers and not fast.symbols:
-            lowered.fast = fast.kernel
-    return lowered
+    return Lowered(lowering, group, name)

@@ -19,12 +19,22 @@ from typing import Any, Literal
 from graphc import dims
 from graphc.dims import DimLike, Symbol
 from graphc.dtypes import DType
-from graphc.function import Function, Guard, Input, format_type
+from graphc.function import Function, Guard, Input, format_function, format_type
 from graphc.graph import Tensor
 from graphc.loop.ir import ZERO, Kernel
 from graphc.lower import Lowered, Lowering, Site, lower_group
-from graphc.passes.fuse import Fuser, Group, Plan, fuse, group_reads, is_literal, topological
+from graphc.passes.fuse import (
+    Fuser,
+    Group,
+    Plan,
+    format_plan,
+    fuse,
+    group_reads,
+    is_literal,
+    topological,
+)
 
+KEY_CONSTANT = 1024
 SlotKind = Literal["input", "output", "variable", "const", "temp"]
 
 
@@ -381,6 +391,26 @@ def build_program(
     return Planner(fn, target, hints or {}).build()
 
 
+def program_key(program: Program) -> str:
+    """Text that determines the program's machine code, without building any kernel.
+
+    The operations after all passes, with the constants that kernels spell out or that shape their
+    loops; how they are fused; where everything is stored; the sizes that fast versions are for.
+    """
+    values = [
+        f"{op.name} {array.dtype} {array.tobytes().hex()}"
+        for op in program.function.operations
+        if op.type == "Const" and (array := op.attrs["value"]).nbytes <= KEY_CONSTANT
+        and array.dtype != object
+    ]  # fmt: skip
+    hints = [f"{s}={v}" for s, v in program.hints.items()]
+    parts = [
+        format_function(program.function), *values, format_plan(program.plan),
+        format_program(program), *hints,
+    ]  # fmt: skip
+    return "\n".join(parts)
+
+
 def format_program(program: Program) -> str:
     """The program as text: symbols, slots, steps."""
     lines = [f"symbols {', '.join(str(s) for s in program.symbols) or 'none'}"]
@@ -392,11 +422,13 @@ def format_program(program: Program) -> str:
     for step in program.steps:
         if isinstance(step, Call):
             low = step.lowered
+            writes = set(low.writes)
             args = ", ".join(
-                f"{p.name}={n}" for p, n in zip(low.kernel.params, step.slots, strict=True)
+                f"{'&' if t in writes else ''}{n}"
+                for t, n in zip(low.buffers, step.slots, strict=True)
             )
             scalars = ", ".join(str(s) for s in low.symbols)
-            lines.append(f"call {low.kernel.name}({args}{'; ' + scalars if scalars else ''})")
+            lines.append(f"call {low.name}({args}{'; ' + scalars if scalars else ''})")
         else:
             verb = "commit" if step.commit else "copy"
             lines.append(f"{verb} {step.target} <- {step.source}")

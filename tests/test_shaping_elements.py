@@ -219,9 +219,7 @@ def agree(op: Operation, flat: list[np.ndarray], binding: dict[Symbol, int]) -> 
 def test_elements_with_known_sizes(name: str, sample: Sample) -> None:
     nested, flat = operands(name, sample)
     with Graph().as_default():
-        tensors = [
-            [constant(v) for v in n] if isinstance(n, list) else constant(n) for n in nested
-        ]
+        tensors = [[constant(v) for v in n] if isinstance(n, list) else constant(n) for n in nested]
         op = create(name, tensors, sample.attrs)
         agree(op, flat, {})
 

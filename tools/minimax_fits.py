@@ -77,3 +77,15 @@ FITS["log2_wide_f32"] = Fit(lambda f: mp.log1p(f) / f / LN2, mp.sqrt(0.5) - 1, m
 FITS["atanh_f64"] = Fit(
     lambda z: ((mp.atanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z - mp.mpf(1) / 3) / z, mp.mpf(0),
     mp.mpf("0.0296"), tuple(range(8)), lambda z: z**2, 53)
+# asin(x) = x + x**3 * ASIN(x**2), |x| <= 1/2
+_both("asin", lambda z: (mp.asin(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, mp.mpf(0), mp.mpf(0.25),
+      (5, 12), lambda z: z / (mp.asin(mp.sqrt(z)) / mp.sqrt(z)))
+# atan(x) = x + x**3 * ATAN(x**2), |x| <= 1
+_both("atan", lambda z: (mp.atan(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, mp.mpf(0), mp.mpf(1),
+      (9, 20), lambda z: z / (mp.atan(mp.sqrt(z)) / mp.sqrt(z)))
+# sinh(x) = x + x**3 * SINH(x**2), |x| <= 1
+_both("sinh", lambda z: (mp.sinh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, mp.mpf(0), mp.mpf(1),
+      (4, 8), lambda z: z / (mp.sinh(mp.sqrt(z)) / mp.sqrt(z)))
+# atanh(x) = x + x**3 * ATANH_NEAR(x**2), |x| <= 1/2
+_both("atanh_near", lambda z: (mp.atanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, mp.mpf(0), mp.mpf(0.25),
+      (6, 14), lambda z: z / (mp.atanh(mp.sqrt(z)) / mp.sqrt(z)))

@@ -110,15 +110,15 @@ def exp_reduced(r: Expr) -> Expr:
     return fma(r * r, poly(r, EXP), r) + 1
 
 
-def exp_careful(x: Expr) -> Expr:
-    """exp(x) for x clamped from below, x <= 0, to 0.8 ulp: r is used in two parts."""
+def exp_careful(x: Expr, plus: int = 0) -> Expr:
+    """exp(x) * 2**plus for an x that is clamped already, to 0.8 ulp: r is used in two parts."""
     fmt = format_of(x)
     shifted = fma(x, LOG2_E, fmt.magic)
     n = shifted - fmt.magic
     r_high = fma(n, -fmt.ln2_hi, x)
     r = fma(n, -fmt.ln2_lo, r_high)
     rest = fma(n, -fmt.ln2_lo, r * r * poly(r, EXP))
-    return apply("scalef", (r_high + rest) + 1, n)
+    return apply("scalef", (r_high + rest) + 1, n + plus if plus else n)
 
 
 def minus_abs(x: Expr) -> Expr:

@@ -114,16 +114,27 @@ def log2(x: Expr) -> Expr:
     return outside(x, e + fma(f, high, fma(f * f, poly(f, LOG2), f * low)))
 
 
+def log_normal(x: Expr) -> Expr:
+    """The natural logarithm where x is positive and normal."""
+    fmt = format_of(x)
+    biased, m = split_exponent(x)
+    return log_sum(unbias(biased, fmt) - (fmt.magic + fmt.bias), m - 1)
+
+
+def normalize_plus_1(x: Expr) -> tuple[Expr, Expr]:
+    """``(e, f)``: 1 + x = 2**e (1 + f) for finite x > -1, with the bits of x that 1 + x loses."""
+    fmt = format_of(x)
+    biased, m = split_exponent(x + 1)
+    scale = bitcast(apply("shl", Const(2 * fmt.bias, fmt.integer) - biased, fmt.mantissa), x.dtype)
+    # Above 2**60 the scale may be out of range, and the 1 does not count.
+    f = select(x > 2.0**60, m - 1, fma(x, scale, scale - 1))
+    return unbias(biased, fmt) - (fmt.magic + fmt.bias), f
+
+
 @in_float32
 def log1p(x: Expr) -> Expr:
-    """log(1 + x): 1 + x gives the exponent, and f = 2**-e x + (2**-e - 1) loses nothing."""
-    fmt = format_of(x)
-    total = x + 1
-    biased, m = split_exponent(total)
-    scale = bitcast(apply("shl", Const(2 * fmt.bias, fmt.integer) - biased, fmt.mantissa), x.dtype)
-    f = select(x > 2.0**60, m - 1, fma(x, scale, scale - 1))
-    e = unbias(biased, fmt) - (fmt.magic + fmt.bias)
-    return copysign(outside(total, log_sum(e, f)), x)
+    """log(1 + x)."""
+    return copysign(outside(x + 1, log_sum(*normalize_plus_1(x))), x)
 
 
 derive("log", log, np.log, ulp=1.0, cost=25)

@@ -53,9 +53,7 @@ class _Strided(ElementOp):
     attrs: ClassVar[dict[str, Attr]] = _ATTRS
     begin_operand: ClassVar[int] = 1
 
-    def spec(
-        self, ctx: InferContext, sizes: Sizes
-    ) -> tuple[list[Entry], Sizes, Sizes] | None:
+    def spec(self, ctx: InferContext, sizes: Sizes) -> tuple[list[Entry], Sizes, Sizes] | None:
         """Entries, begin and end; None where the number of entries or strides is not known."""
         at = self.begin_operand
         count = ctx.rank(at, 1)[0]
@@ -206,9 +204,7 @@ class StridedSlice(_Strided):
         """Steps both ways, limits beyond the ends, every mask, nothing."""
         return slice_samples(lambda x, begin, end, strides, _: (x, begin, end, strides))
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The elements taken, of an operand of fixed shape."""
         x, limits = flat_value(op.inputs[0]), [known_ints(t) for t in op.inputs[1:4]]
         sizes = op.inputs[0].sizes or ()
@@ -340,8 +336,10 @@ class StridedSliceGrad(_Strided):
         """The rows of StridedSlice."""
         return slice_samples(
             lambda x, b, e, s, attrs: (
-                np.array(x.shape, np.int64), b, e, s, np.asarray(x[numpy_key(attrs, b, e, s)])
+                np.array(x.shape, np.int64),
+                b,
+                e,
+                s,
+                np.asarray(x[numpy_key(attrs, b, e, s)]),
             )
         )
-
-

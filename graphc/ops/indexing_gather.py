@@ -104,8 +104,9 @@ class GatherV2(ElementOp):
         known = known_ints(ctx.op.inputs[1])
         if known is not None and isinstance(size, int) and all(0 <= k < size for k in known):
             return value
+        limit = str(size) if isinstance(size, int) else f"params.shape[{axis}]"
         where = "" if not indices else "[%d]"
-        site = ctx.site(f"indices{where} = %d is not in [0, {size})")
+        site = ctx.site(f"indices{where} = %d is not in [0, {limit})")
         details = (flat_position(ctx, at, indices), row) if indices else (row,)
         inside = all_of([row >= 0, row < ctx.size(size)])
         return ir.Require(inside, value, site, details)
@@ -144,9 +145,7 @@ class GatherV2(ElementOp):
         yield Sample((grid(2, 3, 2), rows, np.int64(1)), {"batch_dims": 1})
         yield Sample((grid(2, 4, 3), rows, np.int64(2)), {"batch_dims": 1})
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """Elements of a vector at fixed places."""
         params, places = flat_value(op.inputs[0]), known_ints(op.inputs[1])
         if params is None or places is None or len(op.inputs[0].sizes or ()) != 1:
@@ -245,14 +244,11 @@ class GatherNd(ElementOp):
         depth, outer = indices[-1], len(indices) - 1
         assert isinstance(depth, int)
         at = index[:outer]
-        rows = [
-            ir.cast(ctx.operand(1, (*at, ir.const(k))), dtypes.int64) for k in range(depth)
-        ]
+        rows = [ir.cast(ctx.operand(1, (*at, ir.const(k))), dtypes.int64) for k in range(depth)]
         value = ctx.operand(0, (*rows, *index[outer:]))
-        shape = ",".join(str(s) for s in params)
         for row, size in zip(rows, params, strict=False):
             site = ctx.site(
-                f"indices[%d] = %d does not index into param shape [{shape}]"
+                f"indices[%d] = %d does not index into param shape {shape_text(params)}"
             )
             inside = all_of([row >= 0, row < ctx.size(size)])
             details = (flat_position(ctx, at, indices[:-1]), row)
@@ -353,5 +349,3 @@ class ScatterAddRows(TemplateOp):
         yield Sample((np.array([3, 2, 2]), i[:1], grid(1, 2, 2)))
         yield Sample((np.array([2, 3]), i[:0], np.zeros((0, 3))))
         yield Sample((np.array([3, 0]), i, np.zeros((3, 0))))
-
-

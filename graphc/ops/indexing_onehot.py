@@ -143,9 +143,7 @@ class InvertPermutation(ReductionOp):
         for row in ([2, 0, 3, 1], [0], []):
             yield Sample((np.array(row, np.int64),))
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The inverse of a fixed permutation."""
         known = known_ints(op.inputs[0])
         return None if known is None else tuple(int(i) for i in np.argsort(known))

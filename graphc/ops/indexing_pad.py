@@ -128,9 +128,7 @@ class Slice(ElementOp):
         ):  # fmt: skip
             yield Sample((grid(*shape), np.array(begin, np.int64), np.array(size, np.int64)))
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The elements of the part, of a vector."""
         x, begin, size = flat_value(op.inputs[0]), *(known_ints(t) for t in op.inputs[1:3])
         if x is None or begin is None or size is None or not begin:

@@ -101,9 +101,7 @@ class Transpose(ElementOp):
         ):  # fmt: skip
             yield Sample((grid(*shape), np.array(perm, np.int64)))
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The operand's elements, which has at most one dimension."""
         return flat_value(op.inputs[0])
 
@@ -280,9 +278,7 @@ class ReverseV2(ElementOp):
         ):  # fmt: skip
             yield Sample((grid(*shape), np.array(axes, np.int64)))
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The operand's elements, the other way round."""
         found, axes = flat_value(op.inputs[0]), known_ints(op.inputs[1])
         if found is None or axes is None:

@@ -76,9 +76,7 @@ class Shape(_Measure):
         """NumPy's shape."""
         return np.array(np.shape(inputs[0]), attrs["out_type"].numpy)
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The sizes."""
         return op.inputs[0].sizes
 
@@ -102,9 +100,7 @@ class Size(_Measure):
         """NumPy's size."""
         return np.array(np.size(inputs[0]), attrs["out_type"].numpy)
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The product of the sizes."""
         sizes = op.inputs[0].sizes
         return None if sizes is None else (dims.product(sizes),)
@@ -128,9 +124,7 @@ class Rank(_Measure):
         """NumPy's ndim."""
         return np.array(np.ndim(inputs[0]), np.int32)
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The number, where it is known."""
         sizes = op.inputs[0].sizes
         return None if sizes is None else (len(sizes),)
@@ -176,9 +170,7 @@ class BroadcastArgs(ElementOp):
         for a, b in (((2, 1), (3,)), ((2, 3), (2, 3)), ((), (4, 1)), ((), ())):
             yield Sample((np.array(a, np.int64), np.array(b, np.int64)))
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The broadcast shape, where it can be seen."""
         a, b = value_sizes(op.inputs[0]), value_sizes(op.inputs[1])
         if a is None or b is None:
@@ -275,9 +267,7 @@ class Fill(ElementOp):
         for shape in ((2, 3), (), (0, 2), (1,)):
             yield Sample((np.array(shape, np.int64), np.float64(1.5)))
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The scalar, repeated."""
         sizes, value = op.outputs[0].sizes, flat_value(op.inputs[1])
         count = None if sizes is None else dims.product(sizes)

@@ -166,9 +166,7 @@ class _Concat(ElementOp):
             operands = (np.int64(axis), values) if self.axis_first else (values, np.int64(axis))
             yield Sample(operands)
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The operands' elements, one after the other."""
         found: list[DimLike | Element] = []
         for i in self._values(len(op.inputs)):
@@ -282,14 +280,10 @@ class Pack(ElementOp):
         yield Sample(([a],), {"axis": 1})
         yield Sample(([np.zeros((0, 2))] * 2,), {"axis": 0}, note="empty")
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The scalars packed."""
         found: list[DimLike | Element] = []
         for t in op.inputs:
             value = flat_value(t)
             found.append(value[0] if value else Element(t, 0))
         return tuple(found)
-
-

@@ -98,9 +98,7 @@ class Range(ElementOp):
         for fractions in ((0.0, 1.0, 0.25), (3.0, 1.0, -0.5), (0.5, 0.75, 1.0)):
             yield Sample(tuple(np.float64(v) for v in fractions), dtypes=floats)
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The numbers, where start, step and count are known."""
         sizes, start = op.outputs[0].sizes, flat_value(op.inputs[0])
         delta = known_ints(op.inputs[2])

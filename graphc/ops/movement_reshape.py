@@ -117,9 +117,7 @@ class View(ElementOp):
         back = call("Reshape", grads[0], shape_tensor(op.inputs[0]))
         return [back, *[None] * (len(op.inputs) - 1)]
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The operand's elements."""
         return flat_value(op.inputs[0])
 

@@ -89,9 +89,7 @@ class Unpack(ElementOp):
                             ((2, 0), 0), ((2, 3, 4), 1)):  # fmt: skip
             yield Sample((grid(*shape),), {"num": shape[axis], "axis": axis})
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """One element of the operand, where it is a vector."""
         found = flat_value(op.inputs[0])
         if found is None or len(op.inputs[0].sizes or ()) != 1:
@@ -133,9 +131,7 @@ class _Split(ElementOp):
         parts = [zeros_for(g, t) for g, t in zip(grads, op.outputs, strict=True)]
         return call("ConcatV2", parts, op.inputs[self.axis_operand])
 
-    def sizes_of_value(
-        self, op: Operation, index: int
-    ) -> tuple[DimLike | Element, ...] | None:
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
         """The elements of the part."""
         found = flat_value(op.inputs[self.source])
         lengths = [t.sizes[0] for t in op.outputs[: index + 1] if t.sizes]
@@ -275,5 +271,3 @@ class SplitV(_Split):
                 (grid(*shape), np.array(splits, np.int64), np.int64(axis)),
                 {"num_split": len(splits)},
             )
-
-

@@ -174,8 +174,7 @@ def operand_error(
         values = flat_value(ctx.tensors[i]) or ()
         sizes = [v if isinstance(v, int) and v >= 0 else dims.fresh() for v in values]
         text += (
-            " and with input tensors computed as partial shapes: "
-            f"input[{i}] = {shape_text(sizes)}"
+            f" and with input tensors computed as partial shapes: input[{i}] = {shape_text(sizes)}"
         )
     return ShapeError(text + ".")
 

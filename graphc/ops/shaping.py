@@ -21,9 +21,7 @@ def reshape(tensor: Any, shape: Any, name: str | None = None) -> Tensor:
     return call("Reshape", tensor, shape, name=name)
 
 
-def transpose(
-    a: Any, perm: Any = None, name: str = "transpose", conjugate: bool = False
-) -> Tensor:
+def transpose(a: Any, perm: Any = None, name: str = "transpose", conjugate: bool = False) -> Tensor:
     """``a`` with its dimensions in the order ``perm``; reversed by default.
 
     ``conjugate`` makes no difference: there are no complex tensors.
@@ -217,9 +215,7 @@ def one_hot(
         wanted = None if dtype is None else dtypes.as_dtype(dtype)
         for label, kind in kinds.items():
             if wanted is not None and kind is not wanted:
-                raise DTypeError(
-                    f"dtype {kind} of {label} does not match dtype parameter {wanted}"
-                )
+                raise DTypeError(f"dtype {kind} of {label} does not match dtype parameter {wanted}")
         wanted = wanted or next(iter(kinds.values()), dtypes.float32)
         if on_value is None:
             on_value = convert_to_tensor(_number(1, wanted), wanted, name="on_value")

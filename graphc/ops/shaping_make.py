@@ -175,9 +175,7 @@ def meshgrid(*args: Any, indexing: str = "xy", name: str = "meshgrid") -> list[T
     with name_scope(name, "meshgrid", args):
         count = len(args)
         one = (1,) * count
-        output = [
-            reshape(stack(x), (*one[:i], -1, *one[i + 1 :])) for i, x in enumerate(args)
-        ]
+        output = [reshape(stack(x), (*one[:i], -1, *one[i + 1 :])) for i, x in enumerate(args)]
         sizes: list[Any] = [size(x) for x in args]
         dtype = convert_to_tensor(args[0]).dtype.base_dtype
         if indexing == "xy" and count > 1:

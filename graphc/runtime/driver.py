@@ -71,12 +71,7 @@ class PlanPrinter:
     def kernel(self) -> Kernel:
         """The kernel; ``layout`` is complete afterwards."""
         layout = self.layout
-        for value in (self.work(), self.guards(), ir.ZERO):
-            layout.add(value)
-        for result in self.program.results:
-            layout.results.append(len(layout.values))
-            for size in result.sizes:
-                layout.add(self.size(size))
+        self.head()
         cursor: Expr = ir.ZERO
         for size, bytes_ in self.program.blocks:
             layout.blocks.append(layout.add(cursor))
@@ -91,6 +86,20 @@ class PlanPrinter:
         dims = Buffer("dims", ir.int64, ir.const(len(layout.values)))
         stores = [Store(dims, ir.const(k), v) for k, v in enumerate(layout.values)]
         return Kernel("plan_dims", (dims,), tuple(self.vars.values()), ir.Block(tuple(stores)))
+
+    def head(self) -> None:
+        """The entries that the call from Python knows of."""
+        for value in (self.work(), self.guards(), ir.ZERO):
+            self.layout.add(value)
+        for result in self.program.results:
+            self.layout.results.append(len(self.layout.values))
+            for size in result.sizes:
+                self.layout.add(self.size(size))
+
+    def size_bound(self) -> int:
+        """How many entries the table has at most, without building any kernel."""
+        program = self.program
+        return len(self.layout.values) + len(program.blocks) + 4 * len(program.steps)
 
     def steps(self) -> None:
         """Entries that the steps need: extents and grains of parallel loops, bytes of copies."""
@@ -205,7 +214,7 @@ class DriverPrinter:
 
     def compare_hints(self) -> None:
         """Whether the sizes are those that the fast kernels were made for."""
-        if not any(low.fast for low in self.program.kernels):
+        if not any(low.has_fast for low in self.program.kernels):
             return
         self.fast = "true"
         for symbol, value in self.program.hints.items():

@@ -13,10 +13,9 @@ import numpy as np
 from graphc.codegen import llvm
 from graphc.dims import Dim, DimLike, Symbol
 from graphc.errors import CompileError, InvalidArgumentError, OpError, ResourceExhaustedError
-from graphc.loop.printer import format_kernel
-from graphc.program import Program
+from graphc.program import Program, program_key
 from graphc.runtime import cache, jit, native
-from graphc.runtime.driver import ARENA, GUARD_BROKEN, Layout, driver
+from graphc.runtime.driver import ARENA, GUARD_BROKEN, PlanPrinter, driver
 
 COMPILATIONS = {"programs": 0, "objects": 0}
 
@@ -26,10 +25,9 @@ def compiler_version() -> str:
     """Changes whenever the code that prints or compiles kernels does."""
     digest = hashlib.sha256()
     package = Path(__file__).parent.parent
-    for folder in ("codegen", "loop", "runtime"):
-        for path in sorted((package / folder).rglob("*")):
-            if path.suffix in (".py", ".ll"):
-                digest.update(path.read_bytes())
+    for path in sorted(package.rglob("*")):
+        if path.suffix in (".py", ".ll"):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -38,7 +36,8 @@ class Code:
     """Loaded native code of one program; sessions share it."""
 
     program: Program
-    layout: Layout
+    results: list[int]
+    dims: int
     plan: int
     run: int
     loaded: Any
@@ -53,21 +52,22 @@ def llvm_text(program: Program, target: Any) -> str:
 
 
 def load(program: Program, target: Any) -> Code:
-    """Compile the program's kernels, or load them from the cache."""
-    kernel, text, layout = driver(program)
-    kernels = [kernel, *program.loops]
-    key = "\n".join([*(format_kernel(k) for k in kernels), text])
+    """Compile the program, or load it from the cache: no kernel is built for that."""
 
     def build() -> bytes:
         COMPILATIONS["objects"] += 1
-        printed = [llvm.print_kernel(k, target) for k in kernels]
-        return jit.compile_object(llvm.module(printed) + text, target)
+        return jit.compile_object(llvm_text(program, target), target)
 
     COMPILATIONS["programs"] += 1
+    key = program_key(program)
     data = cache.default_cache().fetch(key, target.description, compiler_version(), build)
-    symbols = native.symbols() if layout.launches else {}
-    loaded = jit.load_object(data, symbols, exports=("plan", "run"))
-    return Code(program, layout, loaded.address("plan"), loaded.address("run"), loaded)
+    loaded = jit.load_object(data, native.symbols(), exports=("plan", "run"))
+    planner = PlanPrinter(program)
+    planner.head()
+    return Code(
+        program, planner.layout.results, planner.size_bound(),
+        loaded.address("plan"), loaded.address("run"), loaded,
+    )  # fmt: skip
 
 
 class GuardBroken(Exception):  # noqa: N818 - not an error: the caller compiles anew
@@ -110,7 +110,7 @@ class Executable:
         outputs = []
         numbers_of = [s.number for s in program.slots if s.kind == "output"]
         for number, result, first in zip(
-            numbers_of, program.results, code.layout.results, strict=True
+            numbers_of, program.results, code.results, strict=True
         ):
             rank = len(result.sizes)
             outputs.append(
@@ -118,7 +118,7 @@ class Executable:
             )
         self.bound = program.function.bound
         signature = native.Signature(
-            inputs, outputs, len(program.symbols), len(code.layout.values),
+            inputs, outputs, len(program.symbols), code.dims,
             len(program.slots), ARENA if program.blocks else -1,
         )  # fmt: skip
         self.constants: list[np.ndarray] = []
