@@ -17,6 +17,7 @@ from graphc.errors import CompileError
 from graphc.graph import Operation, Tensor
 from graphc.kernels.contraction import contraction_kernel
 from graphc.kernels.problem import Contraction, accumulator
+from graphc.kernels.scatter import scatter_add_kernel
 from graphc.loop import ir
 try:
     from graphc.loop.cpu import schedule_cpu
@@ -378,6 +379,32 @@ class GroupLowering:
         target = self.lowering.target
         return lambda: contraction_kernel(self.name, params, scalars, problem, target)
 
+    def scatter_add(self, op: Operation) -> Callable[[], Kernel]:
+        """Rows of updates added to zeros; nothing may be fused behind it."""
+        reader, out = Reader(self, op, 0), op.outputs[0]
+        assert out.sizes is not None and op.inputs[2].sizes is not None
+        rows, columns = out.sizes[0], product(out.sizes[1:])
+        shape = op.inputs[2].sizes
+
+        def update(i: Expr, column: Expr) -> Expr:
+            index = [column] if len(shape) == 2 else delinearize(self, column, shape[1:])
+            return reader.operand(2, (i, *index) if len(shape) > 1 else (i,))
+
+        buffer = self.buffer(out)
+        self.writes[self.lowering.storage(out)] = None
+        probe = Var("i")
+        reader.operand(1, (probe,))
+        update(probe, Var("c"))
+        sizes = {
+            "rows": self.size(rows), "count": self.size(shape[0]), "columns": self.size(columns)
+        }  # fmt: skip
+        self.memo.clear()
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        return lambda: scatter_add_kernel(
+            self.name, params, scalars, **sizes, index=lambda i: reader.operand(1, (i,)),
+            update=update, out=buffer,
+        )  # fmt: skip
+
     def epilogue_stores(self, index: Index) -> list[Stmt]:
         """The group's members at an index of the output domain."""
         at = tuple(index)
@@ -412,6 +439,8 @@ class GroupLowering:
         if group.template is not None:
             if isinstance(group.template.definition, ContractionOp):
                 return self.contraction()
+            if group.template.definition.template == "scatter_add":  # type: ignore[attr-defined]
+                return self.scatter_add(group.template)
             raise CompileError(f"no template computes {group.template.type}")
         body = self.loops()
         params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
@@ -427,6 +456,16 @@ class GroupLowering:
             form = op.definition.contraction(Reader(self, op, 0))
             return product((*form.batch, *form.m, form.n, *form.k)) // 8
         return product(self.group.frame) * 4 * (1 + len(self.group.members))
+
+
+def delinearize(lowering: GroupLowering, flat: Expr, sizes: Sequence[DimLike]) -> Index:
+    """The index whose row-major offset is ``flat``."""
+    index: list[Expr] = []
+    for k, size in enumerate(sizes):
+        stride = lowering.size(product(sizes[k + 1 :]))
+        at = ir.index_div(flat, stride)
+        index.append(at if k == 0 else ir.index_mod(at, lowering.size(size)))
+    return tuple(index)
 
 
 class Reader(ElementContext):

@@ -247,6 +247,9 @@ class Op:
         ``N*T`` is a list; ``Ref(T)`` a variable's handle.
       types: the dtypes that each type variable admits.
       attrs: attributes with kinds and defaults.
+      value_operands: operands whose values, not only their shapes, decide the output's shape.
+      constant_operands: operands that must be constants for the compiler (axes, permutations); a
+        run that computes them compiles for their values.
       pure: False when running the op twice or not at all makes a difference.
       fallible: True when some operand values make a run fail.
     """
@@ -256,6 +259,8 @@ class Op:
     inputs: ClassVar[str] = ""
     types: ClassVar[dict[str, tuple[DType, ...]]] = {}
     attrs: ClassVar[dict[str, Attr]] = {}
+    value_operands: ClassVar[tuple[int, ...]] = ()
+    constant_operands: ClassVar[tuple[int, ...]] = ()
     pure: ClassVar[bool] = True
     fallible: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True

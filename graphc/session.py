@@ -27,7 +27,7 @@ from graphc.graph import (
     session_context,
 )
 from graphc.function import Function
-from graphc.passes.extract import VariableState, extract
+from graphc.passes.extract import ValuesNeeded, VariableState, extract
 from graphc.runtime import native
 from graphc.runtime.executable import BadSize, Executable, GuardBroken, Mismatch
 
@@ -52,7 +52,8 @@ def aligned_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
 class RunPlan:
     """What one combination of fetches and feeds needs, found once and then reused.
 
-    ``executables`` are by the feeds' ranks, specialised ones by full shapes.
+    ``executables`` are by the feeds' ranks, specialised ones by full shapes; both also by the
+    values of ``needed``, tensors that must be constants for the compiler (axes, permutations).
     """
 
     tree: FetchTree
@@ -63,6 +64,7 @@ class RunPlan:
     single: Executable | None = None
     initialized: tuple[tuple[str, bool], ...] = ()
     stores: list[Operation] = field(default_factory=list)
+    needed: list[Tensor] = field(default_factory=list)
 
 
 class Session:
@@ -233,37 +235,48 @@ class Session:
             (t, a) for t, a in zip(plan.feeds, arrays, strict=True)
             if t.dtype.base_dtype is not dtypes.string
         ]  # fmt: skip
-        feeds = [t for t, _ in numeric]
-        data = [a for _, a in numeric]
+        return self._run_numeric(plan, [t for t, _ in numeric], [a for _, a in numeric])
+
+    def _run_numeric(
+        self, plan: RunPlan, feeds: list[Tensor], data: list[np.ndarray]
+    ) -> Sequence[Any]:
         if self._mode != "static":
             return self._run_other(plan, feeds, data)
         shapes = tuple(a.shape for a in data)
-        executable = self._executable(plan, feeds, shapes)
+        known: dict[Tensor, list[int]] = {}
+        while True:
+            try:
+                known = self._values_of(plan, plan.needed, feeds, data)
+                executable = self._executable(plan, feeds, shapes, known)
+                break
+            except ValuesNeeded as e:
+                plan.needed += [t for t in e.tensors if t not in plan.needed]
         try:
             return self._call(plan, executable, feeds, data)
-        except GuardBroken:
-            executable = self._specialised(plan, feeds, shapes, {})
-            return self._call(plan, executable, feeds, data)
-        except BadSize:
-            if not executable.bound:
+        except (GuardBroken, BadSize) as e:
+            if isinstance(e, BadSize) and not executable.bound:
                 raise
-            known = self._bound_values(executable, feeds, data)
+            tensors = [t for t, _ in executable.bound]
+            known |= self._values_of(plan, tensors, feeds, data)
             executable = self._specialised(plan, feeds, shapes, known)
             return self._call(plan, executable, feeds, data)
 
     def _executable(
-        self, plan: RunPlan, feeds: list[Tensor], shapes: tuple[tuple[int, ...], ...]
-    ) -> Executable:
+        self, plan: RunPlan, feeds: list[Tensor], shapes: tuple[tuple[int, ...], ...],
+        known: dict[Tensor, list[int]],
+    ) -> Executable:  # fmt: skip
         """The program for these shapes: a specialised one, else the general one of the ranks."""
         with self._lock:
             if plan.initialized and any(self._is_set(k) != v for k, v in plan.initialized):
                 plan.executables.clear()
                 plan.single = None
+            values = tuple(tuple(v) for v in known.values())
             ranks = tuple(len(s) for s in shapes)
-            found = plan.executables.get(shapes) or plan.executables.get(ranks)
+            found = plan.executables.get((shapes, values)) or plan.executables.get((ranks, values))
             if found is None:
-                found = self._compile(plan, feeds, [(None,) * r for r in ranks], seen=shapes)
-                plan.executables[ranks] = found
+                any_size = [(None,) * r for r in ranks]
+                found = self._compile(plan, feeds, any_size, known, shapes)
+                plan.executables[(ranks, values)] = found
             return found
 
     def _specialised(
@@ -274,7 +287,7 @@ class Session:
         with self._lock:
             executable = self._compile(plan, feeds, shapes, known)
             if not known:
-                plan.executables[shapes] = executable
+                plan.executables[(shapes, ())] = executable
                 plan.single = None
             return executable
 
@@ -301,16 +314,18 @@ class Session:
         plan.stores = [o.source for o in outputs if o.kind == "store"]
         return executable
 
-    def _bound_values(
-        self, executable: Executable, feeds: list[Tensor], data: list[np.ndarray]
+    def _values_of(
+        self, owner: RunPlan, tensors: list[Tensor], feeds: list[Tensor], data: list[np.ndarray]
     ) -> dict[Tensor, list[int]]:
-        """The values of the integer tensors that sizes depend on."""
-        tensors = list(dict.fromkeys(t for t, _ in executable.bound))
+        """The values of the integer tensors that a program's shapes depend on."""
+        if not tensors:
+            return {}
+        tensors = list(dict.fromkeys(tensors))
         fed = dict(zip(feeds, data, strict=True))
-        plan = self._plan([t for t in tensors if t not in fed], tuple(feeds))
+        plan = self._plan([t for t in tensors if t not in fed], tuple(owner.feeds))
         computed = {t: fed[t] for t in tensors if t in fed}
         if plan.computed:
-            computed.update(zip(plan.computed, self._run_arrays(plan, data), strict=True))
+            computed.update(zip(plan.computed, self._run_numeric(plan, feeds, data), strict=True))
         return {t: [int(v) for v in np.asarray(computed[t]).reshape(-1)] for t in tensors}
 
     def _call(
@@ -318,7 +333,7 @@ class Session:
     ) -> Sequence[Any]:
         extra: list[np.ndarray] = []
         if executable.bound:
-            values = self._bound_values(executable, feeds, data)
+            values = self._values_of(plan, [t for t, _ in executable.bound], feeds, data)
             shape: list[int] = []
             for tensor, element in executable.bound:
                 value = values[tensor][element]
@@ -343,10 +358,7 @@ class Session:
         """Run op by op: eager or reference mode."""
         shapes = {t: a.shape for t, a in zip(feeds, data, strict=True)}
         with self._lock:
-            fn = extract(plan.computed, plan.targets, shapes, self._variable_state)
-            known = self._known_values(fn, feeds, data)
-            if known:
-                fn = extract(plan.computed, plan.targets, shapes, self._variable_state, known)
+            fn = self._extract_known(plan, feeds, data, shapes)
             arrays = {t.name: a for t, a in zip(feeds, data, strict=True)}
             for i in fn.inputs:
                 if i.kind == "variable":
@@ -361,18 +373,20 @@ class Session:
         fetched = zip(fn.outputs, values, strict=True)
         return [v[()] if v.ndim == 0 else np.array(v) for o, v in fetched if o.kind == "fetch"]
 
-    def _known_values(
-        self, fn: Function, feeds: list[Tensor], data: list[np.ndarray]
-    ) -> dict[Tensor, list[int]]:
-        fed = dict(zip(feeds, data, strict=True))
+    def _extract_known(
+        self, plan: RunPlan, feeds: list[Tensor], data: list[np.ndarray], shapes: Any
+    ) -> Function:
+        """The function for these shapes and for the values that shapes depend on."""
         known: dict[Tensor, list[int]] = {}
-        for tensor in dict.fromkeys(t for t, _ in fn.bound):
-            if tensor in fed:
-                value = fed[tensor]
-            else:
-                value = self._run_other(self._plan(tensor, tuple(feeds)), feeds, data)[0]
-            known[tensor] = [int(v) for v in np.asarray(value).reshape(-1)]
-        return known
+        while True:
+            try:
+                fn = extract(plan.computed, plan.targets, shapes, self._variable_state, known)
+                needed = [t for t, _ in fn.bound]
+            except ValuesNeeded as e:
+                needed = e.tensors
+            if not needed:
+                return fn
+            known |= self._values_of(plan, needed, feeds, data)
 
     # --- variables ----------------------------------------------------------------------------
 

@@ -263,7 +263,7 @@ def test_initializers_may_be_values_functions_and_classes(graph):
 
 
 def test_regularizers_add_losses():
-    with gc.variable_scope("e", regularizer=lambda t: gc.reduce_sum(t)):
+    with gc.variable_scope("e", regularizer=gc.reduce_sum):
         w()
         gc.get_variable("i", [1])
         gc.get_variable("none", [1], regularizer=gc.no_regularizer)

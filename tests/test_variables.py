@@ -135,7 +135,7 @@ def test_integers_are_trainable_too_unless_told_otherwise():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: gc.Variable(), ValueError, "initial_value must be specified."),
+        (gc.Variable, ValueError, "initial_value must be specified."),
         (
             lambda: gc.Variable(gc.placeholder(gc.float32, [None])),
             ValueError,

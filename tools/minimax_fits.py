@@ -89,3 +89,30 @@ _both("sinh", lambda z: (mp.sinh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, mp.mpf(0), m
 # atanh(x) = x + x**3 * ATANH_NEAR(x**2), |x| <= 1/2
 _both("atanh_near", lambda z: (mp.atanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, mp.mpf(0), mp.mpf(0.25),
       (6, 14), lambda z: z / (mp.atanh(mp.sqrt(z)) / mp.sqrt(z)))
+
+
+def _erfinv_ratio(w: mp.mpf) -> mp.mpf:
+    """erfinv(x) / x where w = -log(1 - x**2)."""
+    if w == 0:
+        return mp.sqrt(mp.pi) / 2
+    x = mp.sqrt(-mp.expm1(-w))
+    y = mp.sqrt(w) if w > 1 else x * mp.sqrt(mp.pi) / 2
+    tail = -mp.expm1(-w)  # x**2
+    gap = mp.exp(-w) / (1 + mp.sqrt(tail))  # 1 - x
+    for _ in range(60):  # Newton on erfc, in logarithms: quadratic, and monotone in the tail
+        c = mp.erfc(y)
+        step = c * mp.log(c / gap) * mp.sqrt(mp.pi) / 2 * mp.exp(y * y)
+        y += step
+        if abs(step) < mp.mpf(10) ** -70:
+            break
+    return y / x
+
+
+# erfinv(x) = x * ERFINV_*(...), w = -log(1 - x**2): NEAR(w - 3.125), w <= 6.25;
+# MIDDLE(sqrt(w) - 3.25), w <= 16; FAR(sqrt(w) - 5), w <= 37 (Giles 2012 has the idea).
+_both("erfinv_near", lambda u: _erfinv_ratio(u + 3.125), mp.mpf(-3.125), mp.mpf("3.13"),
+      (12, 26), lambda u: 1 / _erfinv_ratio(u + 3.125))
+_both("erfinv_middle", lambda u: _erfinv_ratio((u + 3.25) ** 2), mp.mpf("-0.76"), mp.mpf("0.91"),
+      (9, 22), lambda u: 1 / _erfinv_ratio((u + 3.25) ** 2))
+_both("erfinv_far", lambda u: _erfinv_ratio((u + 5) ** 2), mp.mpf("-1.01"), mp.mpf("1.1"),
+      (0, 20), lambda u: 1 / _erfinv_ratio((u + 5) ** 2))

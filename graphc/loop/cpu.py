@@ -34,8 +34,10 @@ from graphc.loop.cpu_cost import (
 )
 from graphc.loop.cpu_cost import accesses as accesses_of
 from graphc.loop.cpu_rows import row_cost, schedule_rows, tidy_nest
+from graphc.loop.cpu_tile import MOST, fits, tiles, turned_loads
 from graphc.loop.ir import (
     ONE,
+    Alloc,
     Apply,
     Block,
     Expr,
@@ -222,7 +224,7 @@ class _Plan:
         assert self.chosen is not None
         var, extent = self.loops[self.chosen]
         others = [loop for at, loop in enumerate(self.loops) if at != self.chosen]
-        width = vector_width(self.body, var, extent, self.target, most=4)
+        width = self._column_width(var, extent)
         if not parallel:
             return close_nest(others, vectorize((var, extent), self.body, width)), ONE
         count = vector_count(extent, width)
@@ -235,6 +237,15 @@ class _Plan:
             return inner, ONE
         return self._parallel(outside, inner, mul(per_iteration, width))
 
+    def _column_width(self, var: Var, extent: Expr) -> int:
+        """Several registers for each total: rows of memory are used by whole stretches."""
+        totals = sum(isinstance(s, Alloc) for s in walk_stmt(self.body))
+        size = known(extent)
+        # Narrower, where that leaves more blocks to share out.
+        most = 8 if size is not None and size < _BLOCK else 16
+        most = max(1, most >> max(totals - 1, 0).bit_length())
+        return vector_width(self.body, var, extent, self.target, most=most)
+
     def _elements(self, parallel: bool, per_iteration: Expr) -> tuple[Block, Expr]:
         """Elementwise: vectors over one dimension, the others around them."""
         assert self.chosen is not None
@@ -242,6 +253,10 @@ class _Plan:
         others = [loop for at, loop in enumerate(self.loops) if at != self.chosen]
         width = vector_width(self.body, var, extent, self.target)
         between = self._transposed(others, var)
+        if between:
+            tiled = self._tiles(others, between[0], parallel, per_iteration)
+            if tiled is not None:
+                return tiled
         others = [loop for loop in others if loop not in between]
         if not parallel:
             inner = vectorize((var, extent), self.body, width, between=between)
@@ -278,6 +293,24 @@ class _Plan:
         return self._parallel(
             [*others, (piece, vector_count(extent, length))], Block(tuple(stmts)), each
         )
+
+    def _tiles(
+        self, others: list[Loop], across: Loop, parallel: bool, per_iteration: Expr
+    ) -> tuple[Block, Expr] | None:
+        """Square tiles of the vectorized loop and the one that walks through memory."""
+        assert self.chosen is not None
+        along = self.loops[self.chosen]
+        lanes = vector_width(self.body, along[0], const(1 << 30), self.target, most=1)
+        size = min(lanes, MOST)
+        loads = turned_loads(self.body, along[0], across[0])
+        if not loads or size < 4 or not fits(along, size) or not fits(across, size):
+            return None
+        strips, inner = tiles(along, across, self.body, loads, size)
+        outside = [*(loop for loop in others if loop is not across), strips]
+        if not parallel:
+            return close_nest(outside, inner), ONE
+        each = mul(mul(per_iteration, size), self.sizes.of(across[1]))
+        return self._parallel(outside, inner, each)
 
     def _transposed(self, others: Sequence[Loop], var: Var) -> list[Loop]:
         """A loop that walks through memory where ``var`` jumps: best just around the vectors.

@@ -134,7 +134,7 @@ def _statement(stmt: Stmt, var: Var | None, lanes: int) -> float:
         elif moves is not None:
             total += 2.0 if write else 1.0
         else:
-            total += lanes * (2.0 if write else 1.25)
+            total += lanes * (4.0 if write else 3.0)
     return total
 
 
@@ -191,13 +191,13 @@ def vector_width(body: Block, var: Var, extent: Expr, target: Target, most: int 
     """Lanes for a loop: registers of the widest element, several at once where work is cheap."""
     lanes = max(1, target.vector_bytes // lane_bytes(body, var))
     cost = body_cost(body)
-    registers = min(most, 4 if cost <= 12 else 2 if cost <= 40 else 1)
+    registers = max(1, most if cost <= 12 else most // 2 if cost <= 40 else most // 4)
     size = known(extent)
     if size is None:
         return lanes * registers
     if size <= lanes * registers:
         return max(1, 1 << (size - 1).bit_length()) if size > 1 else 1
-    rounds = {r: -(-size // (lanes * r)) * r for r in (1, 2, 4, 8) if r <= registers}
+    rounds = {r: -(-size // (lanes * r)) * r for r in (1, 2, 4, 8, 16) if r <= registers}
     fewest = min(rounds.values())
     return lanes * max(r for r, count in rounds.items() if count <= 1.15 * fewest)
 

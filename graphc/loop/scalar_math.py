@@ -9,6 +9,7 @@ from graphc.loop import (
     scalar_math_pow,
     scalar_math_random,
     scalar_math_simple,
+    scalar_math_special,
     scalar_math_trig,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "scalar_math_pow",
     "scalar_math_random",
     "scalar_math_simple",
+    "scalar_math_special",
     "scalar_math_trig",
 ]

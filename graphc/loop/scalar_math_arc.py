@@ -74,7 +74,9 @@ def asin(x: Expr) -> Expr:
     """The angle in [-pi / 2, pi / 2] whose sine is x: pi / 2 - 2 asin(s) for big |x|."""
     big, s, rest = _asin_parts(x)
     high, low = _half_pi(x)
-    reflected = (high - s * 2) + fma(rest, -2.0, low)
+    twice = s * 2
+    top = high - twice
+    reflected = top + fma(rest, -2.0, (high - top) - twice + low)
     return copysign(select(big, reflected, s + rest), x)
 
 

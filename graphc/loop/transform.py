@@ -59,12 +59,17 @@ class Rewriter:
     """
 
     def __init__(
-        self, variables: dict[Var, Expr], *, index: Callable[[Expr], Expr] | None = None
+        self,
+        variables: dict[Var, Expr],
+        *,
+        index: Callable[[Expr], Expr] | None = None,
+        fixed: dict[Expr, Expr] | None = None,
     ) -> None:
         self.vars: dict[Var, Expr] = dict(variables)
         self.buffers: dict[Buffer, Buffer] = {}
         self.index = index  # applied to every index of a global buffer
-        self.memo: dict[Expr, Expr] = {}
+        self.fixed = fixed or {}  # nodes that are replaced as they are
+        self.memo: dict[Expr, Expr] = dict(self.fixed)
 
     def expr(self, root: Expr) -> Expr:
         """The copy of an expression."""
@@ -104,7 +109,7 @@ class Rewriter:
     def _declare(self, var: Var) -> Var:
         new = Var(var.name, var.dtype)
         if var in self.memo:  # declared before, by a loop that has ended
-            self.memo = {}
+            self.memo = dict(self.fixed)
         self.vars[var] = new
         return new
 
@@ -127,7 +132,7 @@ class Rewriter:
         if isinstance(stmt, Alloc):
             new = replace(stmt.buffer)
             if stmt.buffer in self.buffers:
-                self.memo = {}
+                self.memo = dict(self.fixed)
             self.buffers[stmt.buffer] = new
             return Alloc(new)
         if isinstance(stmt, If):

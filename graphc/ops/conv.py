@@ -22,7 +22,7 @@ from graphc.op import (
     register,
 )
 from graphc.ops.base import call, grid
-from graphc.ops.conv_core import filter_reference, forward_reference, group_count, taps_of
+from graphc.ops.conv_core import filter_reference, forward_reference, taps_of
 from graphc.ops.conv_window import (
     Axis,
     Sizes,
@@ -82,6 +82,13 @@ class Convolution:
             "before": (self.h.before, self.w.before),
             "sizes": (self.h.reach, self.w.reach),
         }
+
+
+def group_count(channels: DimLike, per_filter: DimLike) -> int:
+    """How many groups a filter of fewer input channels makes; 1 unless both numbers are known."""
+    if isinstance(channels, int) and isinstance(per_filter, int) and per_filter:
+        return channels // per_filter
+    return 1
 
 
 def convolution(attrs: dict[str, Any], image: Sizes, kernel: Sizes) -> Convolution:
@@ -186,7 +193,8 @@ class Conv2D(_Convolution):
         x, kernel = inputs
         g = convolution(op.attrs, _sizes(x), _sizes(kernel))
         image = padded_image(to_nhwc(x, g.data_format), g)
-        return [from_nhwc(call("Conv2DCore", image, kernel, **g.spatial), g.data_format)]
+        found = call("Conv2DCore", image, kernel, groups=g.groups, **g.spatial)
+        return [from_nhwc(found, g.data_format)]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """The convolutions' own gradient ops."""
@@ -201,7 +209,7 @@ class Conv2D(_Convolution):
         x, kernel = (np.asarray(v) for v in inputs)
         g = convolution(attrs, x.shape, kernel.shape)
         image = _pad(as_nhwc(x, g.data_format), g)
-        return of_nhwc(forward_reference(image, kernel, g.spatial), g.data_format)
+        return of_nhwc(forward_reference(image, kernel, g.spatial | {"groups": g.groups}), g.data_format)
 
     def samples(self) -> Iterable[Sample]:
         """All paddings, both layouts, strides, dilations, groups, size 1, nothing."""
@@ -239,7 +247,7 @@ class Conv2DBackpropInput(_Convolution):
         )  # fmt: skip
         turned = call("FlipFilter", kernel, groups=g.groups)
         dilations = g.spatial["dilations"]
-        found = call("Conv2DCore", spread, turned, dilations=dilations)
+        found = call("Conv2DCore", spread, turned, dilations=dilations, groups=g.groups)
         return [from_nhwc(found, g.data_format)]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:

@@ -49,8 +49,7 @@ def taps_of(x: np.ndarray, kh: int, kw: int, attrs: dict[str, Any], out: Sequenc
 
 def forward_reference(x: np.ndarray, f: np.ndarray, attrs: dict[str, Any]) -> np.ndarray:
     """A convolution of a padded NHWC array, accumulated in float64."""
-    kh, kw, ic, oc = f.shape
-    groups = x.shape[3] // ic if ic else 1
+    (kh, kw, ic, oc), groups = f.shape, attrs["groups"]
     out = [
         slide(size, taps, stride, dilation).out
         for size, taps, stride, dilation in zip(
@@ -83,14 +82,14 @@ def filter_reference(x: np.ndarray, dy: np.ndarray, attrs: dict[str, Any]) -> np
 class Conv2DCore(ContractionOp):
     """A convolution of an image (NHWC) that needs no padding with a filter (HWIO).
 
-    ``strides`` and ``dilations`` are of height and width.  Where the filter has fewer input
-    channels than the image, its output channels see one group of the image's channels each.
+    ``strides`` and ``dilations`` are of height and width.  With ``groups``, each output channel
+    sees the image's channels of its group alone.
     """
 
     name = "Conv2DCore"
     inputs = "input: T, filter: T"
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.FLOATS}
-    attrs: ClassVar[dict[str, Attr]] = SPATIAL
+    attrs: ClassVar[dict[str, Attr]] = {**SPATIAL, "groups": Attr("int", 1)}
     differentiable = False
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
@@ -107,8 +106,8 @@ class Conv2DCore(ContractionOp):
     def contraction(self, ctx: ElementContext) -> ContractionForm:
         """Rows are the places, columns the output channels; sums run over taps and channels."""
         (sh, sw), (dh, dw) = ctx.op.attrs["strides"], ctx.op.attrs["dilations"]
-        image, (kh, kw, ic, oc), out = ctx.sizes(0), ctx.sizes(1), ctx.out_sizes()
-        groups = group_count(image[3], ic)
+        groups = ctx.op.attrs["groups"]
+        (kh, kw, ic, oc), out = ctx.sizes(1), ctx.out_sizes()
         per_group = dims.floordiv(oc, groups)
 
         def lhs(b: Index, m: Index, k: Index) -> ir.Expr:
@@ -136,16 +135,10 @@ class Conv2DCore(ContractionOp):
         yield Sample((x, grid(1, 1, 4, 3)), rtol=1e-5, note="pointwise")
         yield Sample((x, grid(2, 3, 4, 3)), {"strides": (2, 3)}, rtol=1e-5)
         yield Sample((x, grid(3, 2, 4, 3)), {"dilations": (2, 3)}, rtol=1e-5)
-        yield Sample((x, grid(2, 2, 2, 6)), rtol=1e-5, note="groups")
-        yield Sample((x, grid(2, 2, 1, 8)), {"strides": (2, 1)}, rtol=1e-5, note="depthwise")
+        yield Sample((x, grid(2, 2, 2, 6)), {"groups": 2}, rtol=1e-5, note="groups")
+        attrs = {"strides": (2, 1), "groups": 4}
+        yield Sample((x, grid(2, 2, 1, 8)), attrs, rtol=1e-5, note="depthwise")
         yield Sample((np.zeros((0, 3, 3, 2)), grid(2, 2, 2, 3)), grad=(), note="empty")
-
-
-def group_count(channels: DimLike, per_filter: DimLike) -> int:
-    """How many groups a filter of fewer input channels makes; 1 unless both numbers are known."""
-    if isinstance(channels, int) and isinstance(per_filter, int) and per_filter:
-        return channels // per_filter
-    return 1
 
 
 @register

@@ -79,7 +79,7 @@ def _binary(op_name: str, fn: BinaryFn) -> None:
             if not isinstance(y, Tensor):
                 try:
                     y = convert_to_tensor(y, dtype_hint=x.dtype.base_dtype, name="y")
-                except TypeError:
+                except (TypeError, ValueError):
                     if hasattr(type(y), f"__r{op_name}__"):
                         return NotImplemented
                     raise

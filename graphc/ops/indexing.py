@@ -158,6 +158,7 @@ class StridedSlice(_Strided):
     name = "StridedSlice"
     inputs = "input: T, begin: Index, end: Index, strides: Index"
     value_operands: ClassVar[tuple[int, ...]] = (3,)
+    constant_operands: ClassVar[tuple[int, ...]] = (3,)
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The sizes of the part."""
@@ -267,6 +268,7 @@ class StridedSliceGrad(_Strided):
     name = "StridedSliceGrad"
     inputs = "shape: Index, begin: Index, end: Index, strides: Index, dy: T"
     value_operands: ClassVar[tuple[int, ...]] = (0, 3)
+    constant_operands: ClassVar[tuple[int, ...]] = (3,)
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The shape asked for."""

@@ -66,6 +66,7 @@ class GatherV2(ElementOp):
     name = "GatherV2"
     inputs = "params: Tparams, indices: Tindices, axis: Taxis"
     value_operands: ClassVar[tuple[int, ...]] = (2,)
+    constant_operands: ClassVar[tuple[int, ...]] = (2,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {
         "Tparams": dtypes.ALL, "Tindices": INDEX, "Taxis": INDEX,
     }  # fmt: skip

@@ -53,6 +53,7 @@ class Transpose(ElementOp):
     name = "Transpose"
     inputs = "x: T, perm: Tperm"
     value_operands: ClassVar[tuple[int, ...]] = (1,)
+    constant_operands: ClassVar[tuple[int, ...]] = (1,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tperm": INDEX}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
@@ -240,6 +241,7 @@ class ReverseV2(ElementOp):
     name = "ReverseV2"
     inputs = "tensor: T, axis: Tidx"
     value_operands: ClassVar[tuple[int, ...]] = (1,)
+    constant_operands: ClassVar[tuple[int, ...]] = (1,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tidx": INDEX}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:

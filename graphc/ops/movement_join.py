@@ -198,6 +198,7 @@ class ConcatV2(_Concat):
     name = "ConcatV2"
     inputs = "values: N*T, axis: Tidx"
     value_operands: ClassVar[tuple[int, ...]] = (-1,)
+    constant_operands: ClassVar[tuple[int, ...]] = (-1,)
 
 
 @register
@@ -207,6 +208,7 @@ class Concat(_Concat):
     name = "Concat"
     inputs = "concat_dim: Tidx, values: N*T"
     value_operands: ClassVar[tuple[int, ...]] = (0,)
+    constant_operands: ClassVar[tuple[int, ...]] = (0,)
     axis_first = True
 
 

@@ -250,6 +250,7 @@ class ExpandDims(View):
     name = "ExpandDims"
     inputs = "input: T, dim: Tdim"
     value_operands: ClassVar[tuple[int, ...]] = (1,)
+    constant_operands: ClassVar[tuple[int, ...]] = (1,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tdim": INDEX}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:

@@ -148,6 +148,7 @@ class Split(_Split):
     name = "Split"
     inputs = "split_dim: int32, value: T"
     value_operands: ClassVar[tuple[int, ...]] = (0,)
+    constant_operands: ClassVar[tuple[int, ...]] = (0,)
     attrs: ClassVar[dict[str, Attr]] = {"num_split": Attr("int")}
     source = 1
 
@@ -202,6 +203,7 @@ class SplitV(_Split):
     name = "SplitV"
     inputs = "value: T, size_splits: Tlen, split_dim: int32"
     value_operands: ClassVar[tuple[int, ...]] = (1, 2)
+    constant_operands: ClassVar[tuple[int, ...]] = (2,)
     attrs: ClassVar[dict[str, Attr]] = {"num_split": Attr("int")}
     axis_operand = 2
 

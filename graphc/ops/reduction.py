@@ -75,6 +75,7 @@ class AxisReduction(ReductionOp):
     attrs: ClassVar[dict[str, Attr]] = {"keep_dims": Attr("bool", False)}
     #: Operands of which only the sizes, or only the value while compiling, are asked for.
     value_operands: ClassVar[tuple[int, ...]] = (1,)
+    constant_operands: ClassVar[tuple[int, ...]] = (1,)
     op: ClassVar[str] = ""
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:

@@ -72,6 +72,7 @@ class FirstEqual(ReductionOp):
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.NUMERIC}
     attrs: ClassVar[dict[str, Attr]] = {"output_type": Attr("dtype", dtypes.int64)}
     value_operands: ClassVar[tuple[int, ...]] = (2,)
+    constant_operands: ClassVar[tuple[int, ...]] = (2,)
     fallible = True
     differentiable = False
 
@@ -129,6 +130,7 @@ class _ArgExtremum(CompositeOp):
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.NUMERIC}
     attrs: ClassVar[dict[str, Attr]] = {"output_type": Attr("dtype", dtypes.int64)}
     value_operands: ClassVar[tuple[int, ...]] = (1,)
+    constant_operands: ClassVar[tuple[int, ...]] = (1,)
     family = "reduction"
     fallible = True
     differentiable = False

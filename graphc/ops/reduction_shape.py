@@ -44,6 +44,7 @@ class ExpandReduced(ElementOp):
     }
     shape_operands: ClassVar[tuple[int, ...]] = (1,)
     value_operands: ClassVar[tuple[int, ...]] = (2,)
+    constant_operands: ClassVar[tuple[int, ...]] = (2,)
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The shape of ``like``."""

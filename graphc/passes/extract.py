@@ -18,13 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from graphc import dtypes
 from graphc.dims import Dim, DimLike, Symbol, substitute, symbols_of
 from graphc.dtypes import DType
 from graphc.errors import CompileError, GraphcError, InvalidArgumentError
 from graphc.function import Function, Guard, Input, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
-from graphc.op import InferContext, ShapeEnv, get_op
+from graphc.op import InferContext, ShapeEnv, get_op, value_sizes
 from graphc.ops.random import stateless_form
 from graphc.ops.state import assigned_variable, is_assignment
 
@@ -39,6 +41,14 @@ class VariableState:
     dtype: DType
     shape: tuple[int, ...] | None
     initialized: bool
+
+
+class ValuesNeeded(Exception):  # noqa: N818 - not an error: the caller computes the values
+    """The values of some tensors must be known to compile: extract again with them."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        super().__init__([t.name for t in tensors])
+        self.tensors = tensors
 
 
 class CompileEnv(ShapeEnv):
@@ -137,6 +147,7 @@ class Extractor:
         self.chains: dict[Operation, list[tuple[Operation, Tensor]]] = {}
         self.before: dict[str, Tensor] = {}
         self.consulted: set[str] = set()
+        self.constants: dict[Tensor, Tensor] = {}
         self.counters: list[Output] = []
         self.ancestors: dict[Operation, frozenset[Operation]] = {}
 
@@ -206,12 +217,33 @@ class Extractor:
 
     def operand(self, tensor: Tensor, reader: Operation | None) -> Tensor:
         """The function's tensor for an operand of ``reader``."""
+        if tensor in self.env.known and tensor not in self.constants:
+            self.constants[tensor] = self.known_constant(tensor)
+        if tensor in self.constants:
+            return self.constants[tensor]
         if tensor in self.map:
             return self.map[tensor]
         variable = self.variable_of(tensor)
         if variable is not None:
             return self.read(variable, reader)
         return self.map[tensor]
+
+    def known_constant(self, tensor: Tensor) -> Tensor:
+        """A tensor whose value is given, as a constant."""
+        sizes = self.map[tensor].sizes if tensor in self.map else tensor.sizes
+        values = list(self.env.known[tensor])
+        shape = () if sizes == () else (len(values),)
+        array = np.array(values, tensor.dtype.base_dtype.numpy).reshape(shape)
+        return self.emit("Const", tensor.op, [], {"value": array})
+
+    def constant_operands(self, op: Operation, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The user's operands that must be constants and are not."""
+        found = []
+        for k in op.definition.constant_operands:
+            sizes = value_sizes(inputs[k])
+            if sizes is None or not all(isinstance(s, int) for s in sizes):
+                found.append(op.inputs[k])
+        return found
 
     def assign(self, op: Operation) -> None:
         """Append an assignment to its variable's chain."""
@@ -298,8 +330,6 @@ class Extractor:
 
     def constant(self, op: Operation, value: Any) -> None:
         """The operation's output is a constant known now."""
-        import numpy as np
-
         array = np.asarray(value)
         self.map[op.outputs[0]] = self.emit("Const", op, [], {"value": array})
 
@@ -320,6 +350,9 @@ class Extractor:
         """The same operation over the function's operands, inferred anew."""
         inputs = [self.operand(t, op) for t in op.inputs]
         self.env.user.update(zip(inputs, op.inputs, strict=True))
+        needed = self.constant_operands(op, inputs)
+        if needed:
+            raise ValuesNeeded(needed)
         try:
             types = op.definition.infer(
                 InferContext(op.definition, op.name, inputs, op.attrs, self.env)
@@ -336,8 +369,6 @@ class Extractor:
 
 
 def _zero() -> Any:
-    import numpy as np
-
     return np.zeros((), np.int64)
 
 

@@ -22,7 +22,7 @@ from graphc.graph import Operation, Tensor
 from graphc.loop import ir
 from graphc.loop.ir import ZERO, Expr, Var
 from graphc.loop.scalar import FUNCTIONS
-from graphc.op import ElementContext, ElementOp, ReductionOp, TemplateOp
+from graphc.op import ContractionOp, ElementContext, ElementOp, ReductionOp, TemplateOp
 
 Index = tuple[Expr, ...]
 
@@ -308,8 +308,11 @@ class Fuser:
         variables = info.out + info.inner
         first, index = info.reads[0]
         known = {v: k for k, v in enumerate(variables)}
+        needed = {v for v, s in zip(info.out, sizes, strict=True) if s != 1}
+        needed |= {v for v, s in zip(info.inner, info.extents, strict=True) if s != 1}
         simple = (
             len(info.reads) == 1
+            and needed <= set(index)
             and all(isinstance(x, Var) and x in known or x is ZERO for x in index)
             and len({x for x in index if x is not ZERO}) == sum(x is not ZERO for x in index)
         )
@@ -414,10 +417,11 @@ class Fuser:
         return merged
 
     def merge_epilogue(self, first: Group, second: Group) -> Group | None:
-        """Elementwise operations over a template's output domain become its epilogue."""
-        if second.reduced or second.frame != first.frame:
+        """Elementwise operations over a contraction's output become its epilogue."""
+        assert first.template is not None
+        if not isinstance(first.template.definition, ContractionOp):
             return None
-        if len(first.template.outputs if first.template else ()) != 1:
+        if second.reduced or second.frame != first.frame:
             return None
         merged = Group(first.frame, (), list(first.members), first.template)
         for m in second.members:

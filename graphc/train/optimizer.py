@@ -106,7 +106,7 @@ class Optimizer:
                 "gate_gradients must be one of: Optimizer.GATE_NONE, Optimizer.GATE_OP, "
                 f"Optimizer.GATE_GRAPH.  Not {gate_gradients}"
             )
-        self._assert_valid_dtypes([t for t in (loss, grad_loss) if t is not None])
+        self._assert_valid_dtypes([t for t in (loss, grad_loss) if hasattr(t, "dtype")])
         variables = trainable_variables() if var_list is None else _flat(var_list)
         for v in variables:
             if not isinstance(v, (Variable, Tensor)):

@@ -127,8 +127,10 @@ class Runner:
     # --- results --------------------------------------------------------------------------------
 
     def is_out(self, node: ast.expr) -> bool:
-        return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and (
-            node.func.id == "out"
+        return (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and (node.func.id == "out")
         )
 
     def out_call(self, node: Any) -> None:

@@ -1,0 +1,207 @@
+"""erfinv, lgamma, digamma.
+
+erfinv: Giles' variable w = -log(1 - x**2) (2012), with polynomials fitted here.
+lgamma, digamma: Stirling's series above 8, the recurrence below, the reflection for x < 0; all in
+float64, where the error is absolute next to a zero of the function: see the bounds below.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from graphc.dtypes import float64
+from graphc.loop.ir import Const, Expr, apply, logical_and, select
+from graphc.loop.scalar_math_core import (
+    INF,
+    NAN,
+    Table,
+    copysign,
+    derive,
+    div,
+    eq,
+    fabs,
+    fma,
+    horner,
+    in_float32,
+    in_float64,
+    neg,
+    poly,
+    sqrt,
+)
+from graphc.loop.scalar_math_log import log, log_normal
+from graphc.loop.scalar_math_trig import cos_reduced, sin_reduced
+
+# erfinv(x) = x * ERFINV_NEAR(w - 3.125), w = -log(1 - x**2) <= 6.25
+ERFINV_NEAR: Table = {
+    "f32": (  # 2**-27.0
+        1.6536546, 0.24015819, -0.0060337507, -0.0007407132, 0.00018681625, -1.3875974e-05,
+        -1.396567e-06, 4.225767e-07, -2.368793e-08, -4.2506043e-09, 6.172443e-10, -1.4534613e-11,
+    ),
+    "f64": (  # 2**-55.9
+        1.6536545626831027, 0.24015818242558834, -0.006033670871427551, -0.0007407025341546744,
+        0.00018673420802324596, -1.3882523393713193e-05, -1.3654691824680258e-06,
+        4.234788162852729e-07, -2.9070384748766225e-08, -4.1126598722200905e-09,
+        1.0512195653748016e-09, -5.414337318539404e-11, -1.2977395081025191e-11,
+        2.6306549089516693e-12, -8.106257177035764e-14, -4.005149642786457e-14,
+        6.577060820948774e-15, -3.427131300983777e-17, -1.2812895788112381e-16,
+        1.4960064466285454e-17, 1.0133153134742409e-18, -3.099437160348782e-19,
+        4.157147806909447e-21, 1.7369485273330393e-21, -8.903532548585148e-23,
+        2.4803982161127846e-23,
+    ),
+}
+# erfinv(x) = x * ERFINV_MIDDLE(sqrt(w) - 3.25), 6.25 <= w <= 16 (17 in float32)
+ERFINV_MIDDLE: Table = {
+    "f32": (  # 2**-25.5
+        3.0838857, 1.0052588, 0.0053697177, -0.003744543, 0.0024975464, -0.001733539, 0.00094993,
+        -0.00025312064, -8.667984e-06,
+    ),
+    "f64": (  # 2**-55.0
+        3.0838856104922208, 1.0052589676941655, 0.005370914553527467, -0.0037512085082319784,
+        0.0024914420993993863, -0.0016882755353798875, 0.0009532893121607674,
+        -0.0003550378101637124, 2.4031819422462834e-05, 6.828703272067813e-05,
+        -4.732252791805144e-05, 1.2465798836238464e-05, 2.939402316125474e-06,
+        -3.9894402177680615e-06, 1.4658890166224612e-06, -1.7146712309215947e-08,
+        -2.2350243534138043e-07, 1.1453905247201703e-07, -3.80688814639204e-08,
+        -3.311954333794859e-10, 1.3397122181829213e-08, -5.491432647781578e-09,
+    ),
+}
+# erfinv(x) = x * ERFINV_FAR(sqrt(w) - 5), 16 <= w <= 37
+ERFINV_FAR: Table = {
+    "f64": (  # 2**-51.6
+        4.849906401408584, 1.0103004648645235, -0.00013871931837845786, -0.00021503011887622593,
+        7.599527805669321e-05, -1.9681782802366328e-05, 4.526053549064074e-06,
+        -9.929600113931787e-07, 2.2904274187204115e-07, -6.776802699987598e-08,
+        2.906355366920705e-08, -1.4886386298972925e-08, 7.718111716534938e-09,
+        -3.838579866341117e-09, 1.4437195568075892e-09, -2.4249467472052395e-10,
+        -1.1040022007306751e-11,
+    ),
+}
+# B(2 k) / (2 k): the coefficients of 1 / y**(2 k) in log y - 1 / (2 y) - digamma(y)
+_BERNOULLI = (
+    1 / 12, -1 / 120, 1 / 252, -1 / 240, 5 / 660, -691 / 32760, 1 / 12, -3617 / 8160,
+    43867 / 14364,
+)  # fmt: skip
+_SHIFT = 8
+
+
+@in_float32
+def erfinv(x: Expr) -> Expr:
+    """The inverse of erf: infinite at -1 and 1, NaN beyond."""
+    a = fabs(x)
+    w = neg(log_normal((1 - a) * (a + 1)))
+    root = sqrt(w)
+    ratio = poly(root - 3.25, ERFINV_MIDDLE)
+    if x.dtype is float64:
+        ratio = select(w > 16, poly(root - 5, ERFINV_FAR), ratio)
+    ratio = select(w > 6.25, ratio, poly(w - 3.125, ERFINV_NEAR))
+    inside = select(a < 1, x * ratio, NAN)
+    return select(eq(a, 1.0), copysign(INF, x), inside)
+
+
+def _sin_cos_pi(a: Expr) -> tuple[Expr, Expr]:
+    """|sin(pi a)| and cos(pi a) with the sign of sin(pi a) cos(pi a)."""
+    rest = a - apply("rint", a)
+    g = fabs(rest)
+    steep = g > 0.25
+    r = select(steep, 0.5 - g, g) * math.pi
+    zero = Const(0.0, a.dtype)
+    s, c = sin_reduced(r, zero), cos_reduced(r, zero)
+    return select(steep, c, s), copysign(select(steep, s, c), rest)
+
+
+def _shifted(a: Expr) -> tuple[Expr, Expr, Expr, Expr]:
+    """``(small, y, p, slope)``: y = a, or a + 8 if a < 8; p = a (a + 1) ... (a + 7) and p'."""
+    small = a < _SHIFT
+    p: Expr = a
+    slope: Expr = Const(1.0, a.dtype)
+    for k in range(1, _SHIFT):
+        factor = a + k
+        slope = fma(slope, factor, p)
+        p = p * factor
+    return small, select(small, a + _SHIFT, a), p, slope
+
+
+@in_float64
+def lgamma(x: Expr) -> Expr:
+    """log |gamma(x)|."""
+    a = fabs(x)
+    small, y, p, _ = _shifted(a)
+    series = [b / (2 * k - 1) for k, b in enumerate(_BERNOULLI, start=1)]
+    inverse = div(Const(1.0, a.dtype), y)
+    tail = fma(inverse, horner(inverse * inverse, series), math.log(2 * math.pi) / 2 - 0.5)
+    value = fma(y - 0.5, log_normal(y) - 1, tail) - select(small, log(p), 0.0)
+    value = select(a < INF, value, a)
+    sine, _ = _sin_cos_pi(a)
+    reflected = log(div(Const(math.pi, a.dtype), a * sine)) - value
+    return select(logical_and(x < 0, a < INF), reflected, value)
+
+
+@in_float64
+def digamma(x: Expr) -> Expr:
+    """The derivative of log gamma(x); NaN at the negative whole numbers."""
+    a = fabs(x)
+    small, y, p, slope = _shifted(a)
+    inverse = div(Const(1.0, a.dtype), y)
+    z = inverse * inverse
+    value = log(y) - fma(z, horner(z, _BERNOULLI), inverse * 0.5)
+    value = value - select(small, div(slope, p), 0.0)
+    sine, cosine = _sin_cos_pi(a)
+    turned = div(cosine * math.pi, sine)
+    reflected = value + (div(Const(1.0, a.dtype), a) + turned)
+    value = select(x < 0, select(eq(sine, 0.0), NAN, reflected), value)
+    return select(eq(x, 0.0), copysign(INF, neg(x)), value)
+
+
+def _erfinv_one(x: float) -> float:
+    a = abs(x)
+    if not a < 1:
+        return math.copysign(math.inf, x) if a == 1 else math.nan
+    w = -math.log((1 - a) * (1 + a))
+    y = math.sqrt(math.pi) / 2 * a if a < 0.5 else math.sqrt(w)
+    for _ in range(40):
+        if a < 0.5:
+            miss = math.erf(y) - a
+        else:
+            miss = (1 - a) - math.erfc(y)
+        step = miss * math.sqrt(math.pi) / 2 * math.exp(y * y)
+        y -= step / (1 + y * step)
+        if abs(step) <= 1e-17 * y:
+            break
+    return math.copysign(y, x)
+
+
+def _lgamma_one(x: float) -> float:
+    try:
+        return math.lgamma(x)
+    except (ValueError, OverflowError):
+        return math.inf
+
+
+def _digamma(x: Any) -> Any:
+    wide = np.asarray(x, np.longdouble)
+    negative = wide < 0
+    y = np.where(negative, 1 - wide, wide)
+    total = np.zeros_like(y)
+    for _ in range(24):
+        step = y < 24
+        total = total - np.where(step, 1 / np.where(step, y, 1), 0)
+        y = np.where(step, y + 1, y)
+    z = 1 / (y * y)
+    series = np.zeros_like(y)
+    for b in reversed(_BERNOULLI):
+        series = (series + b) * z
+    value = total + np.log(y) - 0.5 / y - series
+    fraction = wide - np.rint(wide)
+    pole = negative & (fraction == 0)
+    turned = np.longdouble(np.pi) / np.tan(np.longdouble(np.pi) * np.where(pole, 0.5, fraction))
+    value = np.where(pole, np.nan, np.where(negative, value - turned, value))
+    return np.where(wide == 0, -np.copysign(np.inf, wide), value)
+
+
+derive("erfinv", erfinv, np.vectorize(_erfinv_one, otypes=[np.float64]), ulp=4.0, cost=80)
+# float64: 2 ulp or 4e-15, whichever is more; float32 and float16 are rounded from that.
+derive("lgamma", lgamma, np.vectorize(_lgamma_one, otypes=[np.float64]), ulp=2.0, cost=200)
+derive("digamma", digamma, _digamma, ulp=2.0, cost=160)
