@@ -35,7 +35,7 @@ class Initializer:
 
     def __call__(self, shape: Any, dtype: Any = None, partition_info: Any = None) -> Tensor:
         """Declare a tensor of the given shape; the initializer's own dtype unless one is given."""
-        raise NotImplementedError
+        raise GraphError(f"{type(self).__name__} does not say what it initializes with")
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal initializer."""

@@ -33,6 +33,7 @@ from graphc.ops.movement_value import (
     operand_error,
     operand_values,
     result,
+    summed,
     zero_of,
 )
 
@@ -84,11 +85,9 @@ class OneHot(ElementOp):
         if not dtype.is_floating:
             return [None] * 4
         one, zero = (call("Cast", int_tensor(v), DstT=dtype) for v in (1, 0))
-        axes = int_tensor(range(len(op.outputs[0].sizes or ())))
         hot = call("OneHot", *op.inputs[:2], one, zero, axis=op.attrs["axis"])
         on = call("Mul", grads[0], hot)
-        sums = [call("Sum", g, axes, keep_dims=False) for g in (on, call("Sub", grads[0], on))]
-        return [None, None, *sums]
+        return [None, None, summed(on), summed(call("Sub", grads[0], on))]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's comparison with an arange."""

@@ -37,6 +37,7 @@ from graphc.ops.movement_value import (
     result,
     run_error,
     shape_tensor,
+    summed,
     value_exprs,
     zero_of,
 )
@@ -191,12 +192,7 @@ class _ConstantPadding(Padding):
         if known is not None:
             begin = int_tensor(known[::2], dtype)
         else:
-            rank = len(x.sizes or ())
-            column = call(
-                "StridedSlice", paddings, int_tensor([0, 0]), int_tensor([rank, 1]),
-                int_tensor([1, 1]), shrink_axis_mask=2, begin_mask=1, end_mask=1,
-            )  # fmt: skip
-            begin = column
+            begin = call("GatherV2", paddings, int_tensor(0), int_tensor(1))
         return call("Slice", grad, begin, shape_tensor(x, dtype))
 
 
@@ -243,9 +239,9 @@ class PadV2(_ConstantPadding):
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """The inner part of the gradient; what is left of its sum for the constant."""
-        inner, axes = self._padding_gradient(op, grads[0]), range(len(op.inputs[0].sizes or ()))
-        totals = [call("Sum", g, int_tensor(axes), keep_dims=False) for g in (grads[0], inner)]
-        return [inner, None, call("Sub", *totals)]
+        assert grads[0] is not None
+        inner = self._padding_gradient(op, grads[0])
+        return [inner, None, call("Sub", summed(grads[0]), summed(inner))]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's pad."""

@@ -109,9 +109,8 @@ class Transpose(ElementOp):
 
 def permutation(op: Operation) -> tuple[int, ...]:
     """The fixed permutation of a Transpose."""
-    rank = len(op.inputs[0].sizes or ())
     perm = known_ints(op.inputs[1]) or ()
-    return tuple(in_range(p, rank) for p in perm)
+    return tuple(in_range(p, len(perm)) for p in perm)
 
 
 @register
@@ -209,10 +208,15 @@ class Tile(ElementOp):
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """The gradient with the repetitions as dimensions of their own, summed over those."""
         x, multiples = op.inputs
-        rank = len(x.sizes or ())
+        dtype = multiples.dtype.base_dtype
+        rank = (multiples.sizes or (None,))[0] if x.sizes is None else len(x.sizes)
         if rank == 0:
             return [grads[0], None]
-        dtype = multiples.dtype.base_dtype
+        if not isinstance(rank, int):
+            pairs = call("Pack", [multiples, shape_tensor(x, dtype)], axis=1)
+            split = call("Reshape", grads[0], call("Reshape", pairs, int_tensor([-1])))
+            twice = call("Range", int_tensor(0), call("Size", pairs), int_tensor(2))
+            return [call("Sum", split, twice, keep_dims=False), None]
         both = joined(multiples, shape_tensor(x, dtype))
         order = [k for axis in range(rank) for k in (axis, rank + axis)]
         split = call("Reshape", grads[0], pick(both, order))

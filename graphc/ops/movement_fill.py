@@ -27,10 +27,10 @@ from graphc.ops.base import call, grid
 from graphc.ops.movement_value import (
     INDEX,
     flat_value,
-    int_tensor,
     integer,
     operand_error,
     select_segment,
+    summed,
 )
 
 # --- what is known of a tensor without its elements -----------------------------------------------
@@ -255,8 +255,8 @@ class Fill(ElementOp):
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """The sum of the gradient."""
-        rank = len(op.outputs[0].sizes or ())
-        return [None, call("Sum", grads[0], int_tensor(range(rank)), keep_dims=False)]
+        assert grads[0] is not None
+        return [None, summed(grads[0])]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's full."""

@@ -33,7 +33,9 @@ from graphc.ops.movement_value import (
     dim_tensor,
     flat_value,
     fresh_sizes,
+    in_range,
     int_tensor,
+    known_ints,
     operand_error,
     operand_ints,
     run_error,
@@ -138,17 +140,29 @@ class _Concat(ElementOp):
         if len(values) == 1:
             out[values[0]] = grads[0]
             return out
-        at = static_axis(op, self._axis_operand(len(op.inputs)), len(op.outputs[0].sizes or ()))
-        sizes = [(op.inputs[i].sizes or ())[at] for i in values]
-        if all(isinstance(s, int) for s in sizes):
-            splits = int_tensor(sizes)
-        else:
-            splits = call("Pack", [dim_tensor(op.inputs[i], at) for i in values], axis=0)
+        axis = op.inputs[self._axis_operand(len(op.inputs))]
+        splits, at = self._splits(op, axis)
         attrs = {"num_split": len(values)}
-        pieces = create("SplitV", [grads[0], splits, int_tensor(at)], attrs).outputs
+        pieces = create("SplitV", [grads[0], splits, at], attrs).outputs
         for i, piece in zip(values, pieces, strict=True):
             out[i] = piece
         return out
+
+    def _splits(self, op: Operation, axis: Tensor) -> tuple[Tensor, Tensor]:
+        """The operands' sizes along the axis, and the axis."""
+        parts = [op.inputs[i] for i in self._values(len(op.inputs))]
+        sizes, known = op.outputs[0].sizes, known_ints(axis)
+        if known is None or (sizes is None and known[0] < 0):
+            where = call("Cast", axis, DstT=dtypes.int32)
+            at = call("FloorMod", where, call("Rank", op.outputs[0]))
+            picked = [call("GatherV2", call("Shape", p), at, int_tensor(0)) for p in parts]
+            return call("Pack", picked, axis=0), at
+        index = known[0] if sizes is None else in_range(known[0], len(sizes))
+        found = [None if p.sizes is None else p.sizes[index] for p in parts]
+        if all(isinstance(s, int) for s in found):
+            return int_tensor(found), int_tensor(index)
+        packed = call("Pack", [dim_tensor(p, index) for p in parts], axis=0)
+        return packed, int_tensor(index)
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's concatenate."""

@@ -276,6 +276,44 @@ def dim_tensor(x: Tensor, axis: int, dtype: DType = dtypes.int32) -> Tensor:
     return call("GatherV2", call("Shape", x, out_type=dtype), int_tensor(axis), int_tensor(0))
 
 
+def all_axes(x: Tensor) -> Tensor:
+    """The numbers of all dimensions of ``x``."""
+    if x.sizes is not None:
+        return int_tensor(list(range(len(x.sizes))))
+    return call("Range", int_tensor(0), call("Rank", x), int_tensor(1))
+
+
+def summed(x: Tensor) -> Tensor:
+    """The sum of all elements."""
+    return call("Sum", x, all_axes(x), keep_dims=False)
+
+
+def dims_between(x: Tensor, begin: int | None, end: int | None) -> Tensor:
+    """The sizes ``x.shape[begin:end]`` as a vector."""
+    sizes = x.sizes
+    if sizes is None:
+        limits = [int_tensor([v or 0]) for v in (begin, end)]
+        masks = {"begin_mask": int(begin is None), "end_mask": int(end is None)}
+        return call("StridedSlice", call("Shape", x), *limits, int_tensor([1]), **masks)
+    return pick(shape_tensor(x), range(len(sizes))[begin:end])
+
+
+def count_between(x: Tensor, begin: int | None, end: int | None) -> Tensor:
+    """The product of the sizes ``x.shape[begin:end]``, as a vector of one element."""
+    if x.sizes is None:
+        vector = dims_between(x, begin, end)
+        return call("Prod", vector, int_tensor([0]), keep_dims=True)
+    count = dims.product(x.sizes[begin:end])
+    if isinstance(count, int):
+        return int_tensor([count])
+    total: Tensor | None = None
+    for axis in range(len(x.sizes))[begin:end]:
+        size = dim_tensor(x, axis)
+        total = size if total is None else call("Mul", total, size)
+    assert total is not None
+    return call("Reshape", total, int_tensor([1]))
+
+
 def joined(*vectors: Tensor) -> Tensor:
     """Integer vectors one after the other."""
     kept = [v for v in vectors if v.sizes != (0,)] or list(vectors[:1])

@@ -243,7 +243,7 @@ class Optimizer:
 
     def _apply_dense(self, grad: Any, var: Any) -> Any:
         """Declare the update of one variable; returns its last operation."""
-        raise NotImplementedError(f"{type(self).__name__} has no _apply_dense")
+        raise GraphError(f"{type(self).__name__} has no _apply_dense")
 
     def _finish(self, update_ops: Sequence[Any], name_scope: str) -> Operation:
         return group(*update_ops, name=name_scope)

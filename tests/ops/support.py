@@ -23,6 +23,8 @@ for _module in pkgutil.iter_modules(graphc.ops.__path__):
 
 TARGETS = ("avx512", "avx2", "generic")
 INDEX_TYPES = {dtypes.int32, dtypes.int64}
+# Ops whose operands must all be known when they are compiled, whatever their types.
+NEEDS_VALUES = {"Range"}
 EPSILON = {dtypes.float16: 2.0**-10, dtypes.float32: 2.0**-23, dtypes.float64: 2.0**-52}
 
 
@@ -178,7 +180,7 @@ def cases(op: Op, dtype: DType | None) -> Iterator[Case]:
             groups.append(len(members) if arg.variadic else None)
             for member in members:
                 values.append(converted(member, operand_dtype(op, arg, member, dtype)))
-                constants.append(is_index(arg))
+                constants.append(is_index(arg) or op.name in NEEDS_VALUES)
         yield Case(op, sample, dtype, values, constants, groups)
 
 
