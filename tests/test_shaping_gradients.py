@@ -17,7 +17,7 @@ from graphc.ops.array import placeholder
 MODULES = (
     "movement", "movement_reshape", "movement_join", "movement_split", "movement_fill",
     "movement_range", "indexing", "indexing_pad", "indexing_mirror", "indexing_gather",
-    "indexing_onehot",
+    "indexing_onehot", "indexing_scatter",
 )  # fmt: skip
 
 SAMPLES = [

@@ -116,3 +116,6 @@ _both("erfinv_middle", lambda u: _erfinv_ratio((u + 3.25) ** 2), mp.mpf("-0.76")
       (9, 22), lambda u: 1 / _erfinv_ratio((u + 3.25) ** 2))
 _both("erfinv_far", lambda u: _erfinv_ratio((u + 5) ** 2), mp.mpf("-1.01"), mp.mpf("1.1"),
       (0, 20), lambda u: 1 / _erfinv_ratio((u + 5) ** 2))
+# lgamma(2 + u) = u * LGAMMA(u), |u| <= 1/2
+FITS["lgamma_f64"] = Fit(lambda u: mp.loggamma(2 + u) / u if u else 1 - mp.euler, mp.mpf(-0.5), mp.mpf(0.5),
+                         tuple(range(19)), lambda u: u / mp.loggamma(2 + u), 53)

@@ -138,5 +138,5 @@ def log1p(x: Expr) -> Expr:
 
 
 derive("log", log, np.log, ulp=1.0, cost=25)
-derive("log2", log2, np.log2, ulp=1.5, cost=26)
+derive("log2", log2, np.log2, ulp=2.0, cost=26)
 derive("log1p", log1p, np.log1p, ulp=1.5, cost=30)

@@ -80,12 +80,22 @@ ERFINV_FAR: Table = {
         7.89085212793279e-12,
     ),
 }
+# lgamma(2 + u) = u * LGAMMA(u), |u| <= 1/2
+LGAMMA: Table = {
+    "f64": (  # 2**-56.2
+        0.42278433509846713, 0.3224670334241132, -0.06735230105319523, 0.020580808427788505,
+        -0.0073855510289481474, 0.002890510330492517, -0.001192753901589082,
+        0.0005096695308635181, -0.00022315494541342762, 9.945744683266023e-05,
+        -4.492429953600559e-05, 2.0507439539810617e-05, -9.451199767808984e-06,
+        4.376243294461968e-06, -1.99866903520346e-06, 9.403779428768542e-07,
+        -5.211376354191093e-07, 2.588024574693017e-07, -5.970193966347715e-08,
+    ),
+}
 # B(2 k) / (2 k): the coefficients of 1 / y**(2 k) in log y - 1 / (2 y) - digamma(y)
 _BERNOULLI = (
     1 / 12, -1 / 120, 1 / 252, -1 / 240, 5 / 660, -691 / 32760, 1 / 12, -3617 / 8160,
     43867 / 14364,
 )  # fmt: skip
-_SHIFT = 8
 
 
 @in_float32
@@ -113,27 +123,30 @@ def _sin_cos_pi(a: Expr) -> tuple[Expr, Expr]:
     return select(steep, c, s), copysign(select(steep, s, c), rest)
 
 
-def _shifted(a: Expr) -> tuple[Expr, Expr, Expr, Expr]:
-    """``(small, y, p, slope)``: y = a, or a + 8 if a < 8; p = a (a + 1) ... (a + 7) and p'."""
-    small = a < _SHIFT
-    p: Expr = a
-    slope: Expr = Const(1.0, a.dtype)
-    for k in range(1, _SHIFT):
-        factor = a + k
-        slope = fma(slope, factor, p)
-        p = p * factor
-    return small, select(small, a + _SHIFT, a), p, slope
-
-
 @in_float64
 def lgamma(x: Expr) -> Expr:
-    """log |gamma(x)|."""
+    """log |gamma(x)|.
+
+    Below 8, |x| moves by whole steps to [1.5, 2.5), where a polynomial has the factor x - 2; the
+    product of the steps counts through its logarithm.
+    """
     a = fabs(x)
-    small, y, p, _ = _shifted(a)
+    small = a < 8
+    low, tiny = a < 1.5, a < 0.5
+    steps = select(low, a, 1.0)
+    steps = select(tiny, a * (a + 1), steps)
+    base = select(tiny, a + 2, select(low, a + 1, a))
+    for _ in range(6):
+        high = base >= 2.5
+        less = base - 1
+        steps, base = select(high, steps * less, steps), select(high, less, base)
+    u = base - 2
+    log_a = log(select(small, steps, a))
+    near = fma(u, poly(u, LGAMMA), select(low, neg(log_a), log_a))
     series = [b / (2 * k - 1) for k, b in enumerate(_BERNOULLI, start=1)]
-    inverse = div(Const(1.0, a.dtype), y)
+    inverse = div(Const(1.0, a.dtype), a)
     tail = fma(inverse, horner(inverse * inverse, series), math.log(2 * math.pi) / 2 - 0.5)
-    value = fma(y - 0.5, log_normal(y) - 1, tail) - select(small, log(p), 0.0)
+    value = select(small, near, fma(a - 0.5, log_a - 1, tail))
     value = select(a < INF, value, a)
     sine, _ = _sin_cos_pi(a)
     reflected = log(div(Const(math.pi, a.dtype), a * sine)) - value
@@ -142,17 +155,26 @@ def lgamma(x: Expr) -> Expr:
 
 @in_float64
 def digamma(x: Expr) -> Expr:
-    """The derivative of log gamma(x); NaN at the negative whole numbers."""
+    """The derivative of log gamma(x); NaN at the negative whole numbers.
+
+    digamma(a + 1) comes from Stirling's series at a + 8 and the sum of 1 / (a + 1) ... 1 / (a + 7),
+    which is p'(a) / p(a) for their product p.
+    """
     a = fabs(x)
-    small, y, p, slope = _shifted(a)
+    small = a < 8
+    p = a + 1
+    total: Expr = Const(1.0, a.dtype)
+    for k in range(2, 8):
+        total = fma(total, a + k, p)
+        p = p * (a + k)
+    y = select(small, a + 8, a + 1)
     inverse = div(Const(1.0, a.dtype), y)
     z = inverse * inverse
     value = log(y) - fma(z, horner(z, _BERNOULLI), inverse * 0.5)
-    value = value - select(small, div(slope, p), 0.0)
+    value = value - select(small, div(total, p), 0.0)
     sine, cosine = _sin_cos_pi(a)
-    turned = div(cosine * math.pi, sine)
-    reflected = value + (div(Const(1.0, a.dtype), a) + turned)
-    value = select(x < 0, select(eq(sine, 0.0), NAN, reflected), value)
+    reflected = select(eq(sine, 0.0), NAN, value + div(cosine * math.pi, sine))
+    value = select(x < 0, reflected, value - div(Const(1.0, a.dtype), a))
     return select(eq(x, 0.0), copysign(INF, neg(x)), value)
 
 

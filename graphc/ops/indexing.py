@@ -157,7 +157,7 @@ class StridedSlice(_Strided):
 
     name = "StridedSlice"
     inputs = "input: T, begin: Index, end: Index, strides: Index"
-    value_operands: ClassVar[tuple[int, ...]] = (3,)
+    value_operands: ClassVar[tuple[int, ...]] = (1, 2, 3)
     constant_operands: ClassVar[tuple[int, ...]] = (3,)
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
@@ -267,7 +267,7 @@ class StridedSliceGrad(_Strided):
 
     name = "StridedSliceGrad"
     inputs = "shape: Index, begin: Index, end: Index, strides: Index, dy: T"
-    value_operands: ClassVar[tuple[int, ...]] = (0, 3)
+    value_operands: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
     constant_operands: ClassVar[tuple[int, ...]] = (3,)
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:

@@ -1,4 +1,4 @@
-"""GatherV2, GatherNd and ScatterAddRows: rows by their numbers, and the sums of rows."""
+"""GatherV2 and GatherNd: slices by their numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphc import dims, dtypes
+from graphc import dtypes
 from graphc.dims import DimLike
 from graphc.dtypes import DType
 from graphc.graph import Operation, Tensor, TensorType
@@ -21,23 +21,18 @@ from graphc.op import (
     Gradients,
     InferContext,
     Sample,
-    TemplateOp,
     register,
 )
 from graphc.ops.base import call, grid
+from graphc.ops.indexing_scatter import batch_dims, gather_gradient
 from graphc.ops.movement_value import (
     INDEX,
-    Sizes,
     all_of,
     axis_of,
-    dim_tensor,
     flat_value,
     fresh_sizes,
-    int_tensor,
-    joined,
     known_ints,
     operand_ints,
-    pick,
     result,
     shape_tensor,
     static_axis,
@@ -147,66 +142,16 @@ class GatherV2(ElementOp):
         yield Sample((grid(2, 4, 3), rows, np.int64(2)), {"batch_dims": 1})
 
     def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
-        """Elements of a vector at fixed places."""
-        params, places = flat_value(op.inputs[0]), known_ints(op.inputs[1])
-        if params is None or places is None or len(op.inputs[0].sizes or ()) != 1:
+        """Elements at fixed places."""
+        params, rows = flat_value(op.inputs[0]), known_ints(op.inputs[1])
+        axis, sizes = known_ints(op.inputs[2]), op.inputs[0].sizes or ()
+        shape = [s for s in sizes if isinstance(s, int)]
+        if params is None or rows is None or axis is None or len(shape) != len(sizes) or not shape:
             return None
-        if not all(0 <= p < len(params) for p in places):
+        if op.attrs["batch_dims"] or not all(0 <= r < shape[axis[0]] for r in rows):
             return None
-        return tuple(params[p] for p in places)
-
-
-def batch_dims(op: Operation) -> int:
-    """How many leading dimensions go together, counted from the front."""
-    batch = int(op.attrs["batch_dims"])
-    return batch + len(op.inputs[1].sizes or ()) if batch < 0 else batch
-
-
-def gather_gradient(op: Operation, grad: Tensor) -> Tensor:
-    """The gradient of ``params``: updates moved to the front, summed by row, and moved back."""
-    params, indices = op.inputs[:2]
-    rank, batch = len(params.sizes or ()), batch_dims(op)
-    axis = static_axis(op, 2, rank)
-    shape = shape_tensor(params)
-    extra = len(indices.sizes or ()) - batch
-    if axis > batch:
-        order = [*range(batch), *range(axis, axis + extra), *range(batch, axis),
-                 *range(axis + extra, rank - 1 + extra)]  # fmt: skip
-        grad = call("Transpose", grad, int_tensor(order))
-    moved = [*range(batch), axis, *range(batch, axis), *range(axis + 1, rank)]
-    inner = pick(shape, [*range(batch, axis), *range(axis + 1, rank)])
-    minus_one = int_tensor([-1])
-    rows = call("Reshape", grad, _with_count(indices, inner))
-    flat = call("Reshape", _batch_offsets(params, indices, batch, axis), minus_one)
-    count = pick(shape, [*range(batch), axis])
-    total = call("Prod", count, int_tensor([0]), keep_dims=True) if batch else count
-    summed = call("ScatterAddRows", joined(total, inner), flat, rows)
-    summed = call("Reshape", summed, pick(shape, moved))
-    if axis == batch:
-        return summed
-    return call("Transpose", summed, int_tensor(np.argsort(moved)))
-
-
-def _with_count(indices: Tensor, inner: Tensor) -> Tensor:
-    count = None if indices.sizes is None else dims.product(indices.sizes)
-    if isinstance(count, int):
-        return joined(int_tensor([count]), inner)
-    return joined(call("Reshape", call("Size", indices), int_tensor([1])), inner)
-
-
-def _batch_offsets(params: Tensor, indices: Tensor, batch: int, axis: int) -> Tensor:
-    """The indices into the rows of all batches one after the other."""
-    dtype, rank = indices.dtype.base_dtype, len(indices.sizes or ())
-    stride = dim_tensor(params, axis, dtype)
-    for d in reversed(range(batch)):
-        size = dim_tensor(params, d, dtype)
-        steps = call("Range", int_tensor(0, dtype), size, int_tensor(1, dtype))
-        shape = [1] * rank
-        shape[d] = -1
-        offsets = call("Reshape", call("Mul", steps, stride), int_tensor(shape))
-        indices = call("AddV2", indices, offsets)
-        stride = call("Mul", stride, size)
-    return indices
+        taken = np.take(np.arange(len(params)).reshape(shape), rows, axis[0])
+        return tuple(params[int(p)] for p in taken.reshape(-1))
 
 
 @register
@@ -257,21 +202,10 @@ class GatherNd(ElementOp):
         return value
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
-        """The gradient's slices added up by their flat positions."""
+        """The gradient's slices added up where they were taken."""
         params, indices = op.inputs
-        dtype = indices.dtype.base_dtype
-        depth = (indices.sizes or (0,))[-1]
-        rank = len(params.sizes or ())
-        assert isinstance(depth, int)
-        shape = shape_tensor(params)
-        inner = pick(shape, range(depth, rank))
-        rows = call("Reshape", grads[0], _with_first(op, inner))
-        flat = int_tensor([0], dtype)
-        for k, part in enumerate(_columns(indices, depth)):
-            flat = call("AddV2", call("Mul", flat, dim_tensor(params, k, dtype)), part)
-        count = call("Prod", pick(shape, range(depth)), int_tensor([0]), keep_dims=True)
-        summed = call("ScatterAddRows", joined(count, inner), flat, rows)
-        return [call("Reshape", summed, shape), None]
+        shape = shape_tensor(params, indices.dtype.base_dtype)
+        return [call("ScatterNd", indices, grads[0], shape), None]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's indexing by arrays."""
@@ -285,68 +219,3 @@ class GatherNd(ElementOp):
         yield Sample((grid(3), np.array([1])))
         yield Sample((grid(2, 3, 2), np.array([[[1, 2]], [[0, 0]]])))
         yield Sample((grid(3, 4), np.zeros((0, 2), np.int64)))
-
-
-def _columns(indices: Tensor, depth: int) -> list[Tensor]:
-    columns = (call("GatherV2", indices, int_tensor(k), int_tensor(-1)) for k in range(depth))
-    return [call("Reshape", column, int_tensor([-1])) for column in columns]
-
-
-def _with_first(op: Operation, inner: Tensor) -> Tensor:
-    indices = op.inputs[1]
-    sizes: Sizes = indices.sizes or ()
-    count = dims.product(sizes[:-1])
-    if isinstance(count, int):
-        return joined(int_tensor([count]), inner)
-    outer = pick(shape_tensor(indices), range(len(sizes) - 1))
-    return joined(call("Prod", outer, int_tensor([0]), keep_dims=True), inner)
-
-
-@register
-class ScatterAddRows(TemplateOp):
-    """Zeros of ``shape`` with each row ``updates[i]`` added to row ``indices[i]``.
-
-    Rows are added in the order of ``i``, so that the sums are the same in every run.  Rows whose
-    number is out of range are left out: the forward op has already failed the run.
-    """
-
-    name = "ScatterAddRows"
-    family = "scatter"
-    inputs = "shape: Tshape, indices: Tindices, updates: T"
-    value_operands: ClassVar[tuple[int, ...]] = (0,)
-    types: ClassVar[dict[str, tuple[DType, ...]]] = {
-        "T": dtypes.NUMERIC, "Tindices": INDEX, "Tshape": INDEX,
-    }  # fmt: skip
-    template = "scatter_add"
-
-    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
-        """The shape asked for."""
-        sizes, updates, (count,) = ctx.value(0), ctx.sizes(2), ctx.rank(1, 1)
-        if sizes is not None and updates is not None:
-            if len(sizes) != len(updates) or not sizes:
-                raise ctx.error(f"Shape must be rank {len(sizes)} but is rank {len(updates)}")
-            for a, b in zip((count, *sizes[1:]), updates, strict=True):
-                if ctx.env is not DECLARING or (isinstance(a, int) and isinstance(b, int)):
-                    ctx.equal(a, b)
-        return [TensorType(ctx.dtype(2), sizes)]
-
-    def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
-        """The rows of the gradient."""
-        return [None, None, call("GatherV2", grads[0], op.inputs[1], int_tensor(0))]
-
-    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
-        """NumPy's add.at."""
-        shape, indices, updates = inputs
-        out = np.zeros(tuple(int(s) for s in shape), np.asarray(updates).dtype)
-        kept = (indices >= 0) & (indices < out.shape[0])
-        np.add.at(out, np.asarray(indices)[kept], np.asarray(updates)[kept])
-        return out
-
-    def samples(self) -> Iterable[Sample]:
-        """Rows once, twice and never, scalars, nothing."""
-        i = np.array([2, 0, 2])
-        yield Sample((np.array([4, 3]), i, grid(3, 3)))
-        yield Sample((np.array([3]), i, grid(3)))
-        yield Sample((np.array([3, 2, 2]), i[:1], grid(1, 2, 2)))
-        yield Sample((np.array([2, 3]), i[:0], np.zeros((0, 3))))
-        yield Sample((np.array([3, 0]), i, np.zeros((3, 0))))

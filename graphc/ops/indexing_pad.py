@@ -49,6 +49,7 @@ class Slice(ElementOp):
 
     name = "Slice"
     inputs = "input: T, begin: Index, size: Index"
+    value_operands: ClassVar[tuple[int, ...]] = (1, 2)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Index": INDEX}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
@@ -108,9 +109,12 @@ class Slice(ElementOp):
         x, begin, _ = op.inputs
         dtype = begin.dtype.base_dtype
         taken = shape_tensor(op.outputs[0], dtype)
-        rank = len(op.outputs[0].sizes or ())
         ends = call("AddV2", begin, taken)
-        ones = int_tensor([1] * rank, dtype)
+        count = begin.sizes[0] if begin.sizes else None
+        if isinstance(count, int):
+            ones = int_tensor([1] * count, dtype)
+        else:
+            ones = call("OnesLike", begin)
         shape = shape_tensor(x, dtype)
         return [call("StridedSliceGrad", shape, begin, ends, ones, grads[0]), None, None]
 
@@ -140,6 +144,7 @@ class Slice(ElementOp):
 class Padding(ElementOp):
     """What the ways to pad share: operand 1 holds a row (before, after) for each dimension."""
 
+    value_operands: ClassVar[tuple[int, ...]] = (1,)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tpaddings": INDEX}
 
     def paddings(self, ctx: InferContext, sizes: Sizes) -> list[tuple[DimLike, DimLike]]:

@@ -23,7 +23,7 @@ from graphc.op import (
     register,
     value_sizes,
 )
-from graphc.ops.base import call, grid
+from graphc.ops.base import grid
 from graphc.ops.movement_value import (
     INDEX,
     flat_value,
@@ -208,6 +208,12 @@ class _Like(ElementOp):
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's full_like."""
         return np.full_like(inputs[0], self.fill)
+
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
+        """The number, as often as there are elements."""
+        sizes = op.outputs[0].sizes
+        count = None if sizes is None else dims.product(sizes)
+        return (self.fill,) * count if isinstance(count, int) and count <= 64 else None
 
     def samples(self) -> Iterable[Sample]:
         """A matrix, a scalar, nothing."""

@@ -43,6 +43,7 @@ class Range(ElementOp):
 
     name = "Range"
     inputs = "start: Tidx, limit: Tidx, delta: Tidx"
+    value_operands: ClassVar[tuple[int, ...]] = (0, 1, 2)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {
         "Tidx": (dtypes.int32, dtypes.int64, dtypes.float32, dtypes.float64)
     }

@@ -293,8 +293,15 @@ def dims_between(x: Tensor, begin: int | None, end: int | None) -> Tensor:
     sizes = x.sizes
     if sizes is None:
         limits = [int_tensor([v or 0]) for v in (begin, end)]
-        masks = {"begin_mask": int(begin is None), "end_mask": int(end is None)}
-        return call("StridedSlice", call("Shape", x), *limits, int_tensor([1]), **masks)
+        open_begin, open_end = int(begin is None), int(end is None)
+        return call(
+            "StridedSlice",
+            call("Shape", x),
+            *limits,
+            int_tensor([1]),
+            begin_mask=open_begin,
+            end_mask=open_end,
+        )
     return pick(shape_tensor(x), range(len(sizes))[begin:end])
 
 

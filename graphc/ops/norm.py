@@ -294,12 +294,13 @@ class LayerNorm(CompositeOp):
 
 def normalised(op: Operation, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``x`` less its mean over its deviation; one over the deviation; the axes."""
-    first, rank = op.attrs["begin_norm_axis"], None if x.sizes is None else len(x.sizes)
-    if rank is None:
-        count = len(op.inputs[1].sizes or ()) or -first
-        axes = int_tensor(range(-count, 0))
+    first = op.attrs["begin_norm_axis"]
+    if first < 0:
+        axes = int_tensor(range(first, 0))
+    elif x.sizes is not None:
+        axes = int_tensor(range(first, len(x.sizes)))
     else:
-        axes = int_tensor(range(first % rank, rank))
+        axes = call("Range", first, call("Rank", x), 1)
     mean = call("Mean", x, axes, keep_dims=True)
     variance = call("Mean", call("SquaredDifference", x, mean), axes, keep_dims=True)
     epsilon = x.dtype.numpy.type(op.attrs["epsilon"])

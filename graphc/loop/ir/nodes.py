@@ -1,40 +1,8 @@
-"""The loop IR: what one kernel does, as loops over flat buffers.
-
-The grammar, on one page::
-
-    Kernel    = name(params: Buffer*, scalars: Var*) Block
-    Stmt      = Block(Stmt*)
-              | For(var, extent, kind, body)         kind: serial parallel vectorized unrolled
-                                                           block thread
-              | Store(buffer, index, value)
-              | Reduce(buffer, index, op, value)     buffer[index] = op(buffer[index], value)
-              | If(cond, then, otherwise)
-              | Let(var, value)                      in scope for the rest of the Block
-              | Alloc(buffer)                        likewise; a SHARED or LOCAL buffer
-              | Barrier()                            every thread of a block waits here
-    Expr      = Const | Var | Load(buffer, index)
-              | Apply(fn, args)                      fn: a row of ``scalar.py``
-              | Cast(value)
-              | Guard(cond, value, otherwise)        value is evaluated only where cond holds
-              | Require(cond, value, site, details)  likewise; where cond fails the run reports
-                                                     ``site`` and the value counts as 0
-
-Buffers are one-dimensional: an index is a single int64 expression, row-major offsets are written
-out by whoever builds the kernel.  Expressions are immutable and may share nodes (a DAG); a printer
-emits a shared node once.  Every scalar parameter is an int64 symbol of the graph's shapes.
-
-A ``vectorized`` loop of constant extent W stands for W lanes at once.  A LOCAL buffer allocated
-inside its body is private to the lane.  A ``Reduce`` inside it whose buffer was allocated outside
-and whose index does not depend on the lane combines all lanes (in an order fixed by W alone).
-An ``If`` whose condition depends on the lane is a mask.
-A ``parallel`` loop may only be the outermost statement of the kernel, alone or below Lets; its
-iterations are independent.  ``block`` and ``thread`` loops are the CUDA grid.
-"""
+"""The nodes of the loop IR and what builds them; the grammar is in the package's text."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -442,112 +410,6 @@ def _atom_expr(atom: Symbol | Func, symbols: dict[Symbol, Var]) -> Expr:
         return var
     a, b = dim_expr(atom.a, symbols), dim_expr(atom.b, symbols)
     return Apply({"mod": "floormod"}.get(atom.fn, atom.fn), (a, b), int64)
-
-
-# --- traversal --------------------------------------------------------------------------------
-
-
-def children(expr: Expr) -> tuple[Expr, ...]:
-    """The operands of an expression."""
-    if isinstance(expr, Apply):
-        return expr.args
-    if isinstance(expr, Load):
-        return (expr.index,)
-    if isinstance(expr, Cast):
-        return (expr.value,)
-    if isinstance(expr, Guard):
-        return (expr.cond, expr.value, expr.otherwise)
-    if isinstance(expr, Require):
-        return (expr.cond, expr.value, *expr.details)
-    return ()
-
-
-def walk_expr(*roots: Expr) -> Iterator[Expr]:
-    """Every node under the roots, each once, operands after the node that uses them."""
-    seen: set[int] = set()
-    stack = list(roots)
-    while stack:
-        node = stack.pop()
-        if id(node) not in seen:
-            seen.add(id(node))
-            yield node
-            stack.extend(children(node))
-
-
-def stmt_exprs(stmt: Stmt) -> tuple[Expr, ...]:
-    """The expressions that stand directly in a statement."""
-    if isinstance(stmt, (Store, Reduce)):
-        return (stmt.index, stmt.value)
-    if isinstance(stmt, For):
-        return (stmt.extent,)
-    if isinstance(stmt, If):
-        return (stmt.cond,)
-    if isinstance(stmt, Let):
-        return (stmt.value,)
-    return ()
-
-
-def walk_stmt(stmt: Stmt) -> Iterator[Stmt]:
-    """The statement and every statement in it, in program order."""
-    yield stmt
-    if isinstance(stmt, Block):
-        for inner in stmt.stmts:
-            yield from walk_stmt(inner)
-    elif isinstance(stmt, For):
-        yield from walk_stmt(stmt.body)
-    elif isinstance(stmt, If):
-        yield from walk_stmt(stmt.then)
-        if stmt.otherwise is not None:
-            yield from walk_stmt(stmt.otherwise)
-
-
-def stored_buffers(kernel: Kernel) -> set[str]:
-    """The names of the parameters that the kernel writes."""
-    names = {p.name for p in kernel.params}
-    return {
-        s.buffer.name
-        for s in walk_stmt(kernel.body)
-        if isinstance(s, (Store, Reduce)) and s.buffer.name in names
-    }
-
-
-def substitute(expr: Expr, binding: dict[Var, Expr], memo: dict[int, Expr] | None = None) -> Expr:
-    """The expression with variables replaced; nodes that do not change are shared."""
-    memo = {} if memo is None else memo
-    found = memo.get(id(expr))
-    if found is None:
-        found = memo[id(expr)] = _substitute(expr, binding, memo)
-    return found
-
-
-def _substitute(expr: Expr, binding: dict[Var, Expr], memo: dict[int, Expr]) -> Expr:
-    if isinstance(expr, Var):
-        return binding.get(expr, expr)
-    old = children(expr)
-    new = tuple(substitute(c, binding, memo) for c in old)
-    if all(a is b for a, b in zip(old, new, strict=True)):
-        return expr
-    return rebuild(expr, new)
-
-
-_SMART = {"add": add, "sub": sub, "mul": mul, "idiv": index_div, "irem": index_mod}
-
-
-def rebuild(expr: Expr, args: tuple[Expr, ...]) -> Expr:
-    """The same node over other operands."""
-    if isinstance(expr, Apply):
-        smart = _SMART.get(expr.fn)
-        if smart is not None and expr.dtype is int64:
-            return smart(args[0], args[1])
-        return Apply(expr.fn, args, expr.dtype)
-    if isinstance(expr, Load):
-        return Load(expr.buffer, args[0])
-    if isinstance(expr, Cast):
-        return Cast(args[0], expr.dtype)
-    if isinstance(expr, Guard):
-        return Guard(*args)
-    assert isinstance(expr, Require)
-    return Require(args[0], args[1], expr.site, args[2:])
 
 
 def local(name: str, dtype: DType, size: int) -> Buffer:
