@@ -1,6 +1,6 @@
 """Print the coefficient tables of scalar_math*.py as Python source.
 
-    python tools/emit_tables.py exp expm1 tanh
+python tools/emit_tables.py exp expm1 tanh
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from minimax_fits import FITS
 def literal(value: float, bits: int) -> str:
     """The shortest decimal that reads back as the same float."""
     kind = np.float32 if bits == 24 else np.float64
-    text = repr(kind(value).item()) if bits == 53 else str(kind(value))
-    return text
+    return repr(kind(value).item()) if bits == 53 else str(kind(value))
 
 
 def table(name: str) -> str:
@@ -37,7 +36,7 @@ def table(name: str) -> str:
                 row = "       "
             row += word
         lines += [row, "    ),"]
-    return "\n".join([*lines, "}"])
+    return "\n".join([*lines, "}  # fmt: skip"])
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ def remez(
     if n == 0:
         return [], max(abs(v * w) for v, w in zip(values, weights, strict=True))
     last = len(points) - 1
-    refs = [round(last * (1 - mp.cos(mp.pi * (i + mp.mpf("0.5")) / (n + 1))) / 2) for i in range(n + 1)]
+    angles = [mp.pi * (i + mp.mpf("0.5")) / (n + 1) for i in range(n + 1)]
+    refs = [round(last * (1 - mp.cos(angle)) / 2) for angle in angles]
     best: tuple[list[mp.mpf], mp.mpf] | None = None
     for _ in range(30):
         a = mp.matrix(n + 1, n + 1)
@@ -75,8 +76,7 @@ def remez(
         solution = mp.lu_solve(a, b)
         coefs = [solution[k] for k in range(n)]
         errors = [
-            (v - mp.fdot(coefs, row)) * w
-            for v, w, row in zip(values, weights, basis, strict=True)
+            (v - mp.fdot(coefs, row)) * w for v, w, row in zip(values, weights, basis, strict=True)
         ]
         worst = max(abs(e) for e in errors)
         if best is None or worst < best[1]:
@@ -120,7 +120,8 @@ def fit(job: Fit, rounded: bool = True) -> tuple[list[mp.mpf], mp.mpf]:
         out.append(c)
         p = powers.pop(0)
         if not powers:
-            return out, max(abs((v - c * x**p) * w) for v, w, x in zip(values, weights, points, strict=True))
+            left = zip(values, weights, points, strict=True)
+            return out, max(abs((v - c * x**p) * w) for v, w, x in left)
         # What is left vanishes at 0 with x**q: divided out, the basis is a Chebyshev system again.
         q = powers[0]
         values = [(v - c * x**p) / x**q for v, x in zip(values, points, strict=True)]

@@ -20,6 +20,7 @@ from graphc.op import REGISTRY, Attr, InferContext, Op, bind_args, check_dtype
 
 _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\-/]*", re.ASCII)
 _SYMBOL = re.compile(r"[sn][0-9]{1,9}", re.ASCII)
+_OUTPUT = re.compile(r"[0-9]{1,9}", re.ASCII)
 _LIMIT = 1 << 63
 _DEPTH = 16
 _SIZE_FUNCTIONS: dict[str, Callable[[DimLike, DimLike], DimLike]] = {
@@ -115,9 +116,12 @@ class GraphDecoder:
         location = self._location(entry.get("at"), number)
         device = self.typed(entry.get("device", ""), str, f"the device of {name!r}")
         graph = self.graph
-        with graph.control_dependencies(None), graph.control_dependencies(control):
-            with graph.device(device or None):
-                op = graph.add_operation(definition, inputs, full, types, name, location)
+        with (
+            graph.control_dependencies(None),
+            graph.control_dependencies(control),
+            graph.device(device or None),
+        ):
+            op = graph.add_operation(definition, inputs, full, types, name, location)
         if op.device != device or op.control_inputs != control:
             raise self.fail(f"the device or the control inputs of {name!r} are malformed")
         self._found[name] = op
@@ -173,9 +177,9 @@ class GraphDecoder:
         if isinstance(ref, str):
             name, _, index = ref.rpartition(":")
             op = self._found.get(name)
-            if op is not None and re.fullmatch("[0-9]{1,9}", index, re.ASCII):
-                if int(index) < len(op.outputs):
-                    return op.outputs[int(index)]
+            number = int(index) if _OUTPUT.fullmatch(index) else -1
+            if op is not None and 0 <= number < len(op.outputs):
+                return op.outputs[number]
         raise self.fail(f"there is no tensor {shown(ref)} where it is used")
 
     def element(self, ref: Any) -> Operation:

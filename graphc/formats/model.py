@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from graphc.errors import FeedError
@@ -21,7 +21,6 @@ class Model:
       inputs: tensors by name.
       outputs: tensors and operations by name.
       variables: the Variables, in the order of their creation.
-      required: the names of the inputs that every run must be given.
     """
 
     def __init__(
@@ -33,10 +32,7 @@ class Model:
         self.inputs = dict(inputs)
         self.outputs = dict(outputs)
         self.variables = variables
-        needed = {*needed_operations((), outputs.values())}
-        self.required = [
-            name for name, t in inputs.items() if t.op.type == "Placeholder" and t.op in needed
-        ]
+        self._required: dict[frozenset[str], list[str]] = {}
 
     def __call__(self, /, *args: Any, **feeds: Any) -> Any:
         """The outputs for named inputs (or positional ones, in the order they were saved).
@@ -62,7 +58,7 @@ class Model:
                 f"there is no input {', '.join(map(repr, sorted(unknown)))}; the model has "
                 f"{self.listed_inputs()}"
             )
-        if missing := [name for name in self.required if name not in given]:
+        if missing := self.missing(given):
             raise FeedError(
                 f"no value was given for the input {', '.join(map(repr, missing))}; the model has "
                 f"{self.listed_inputs()}"
@@ -71,6 +67,19 @@ class Model:
             self.outputs, {self.inputs[name]: value for name, value in given.items()}
         )
         return values
+
+    def missing(self, given: Collection[str]) -> list[str]:
+        """The inputs that a run needs beside those given: placeholders that the outputs reach."""
+        key = frozenset(given)
+        found = self._required.get(key)
+        if found is None:
+            fed = [self.inputs[name] for name in given]
+            needed = set(needed_operations(fed, self.outputs.values()))
+            found = self._required[key] = [
+                name for name, t in self.inputs.items()
+                if name not in key and t.op.type == "Placeholder" and t.op in needed
+            ]  # fmt: skip
+        return found
 
     def listed_inputs(self) -> str:
         """The inputs with their types, for messages."""

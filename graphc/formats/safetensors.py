@@ -16,8 +16,9 @@ import os
 import secrets
 import stat
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,10 +80,10 @@ def _code(name: str, array: np.ndarray) -> str:
 
 def _bytes(array: np.ndarray) -> memoryview:
     little = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
-    return memoryview(little.reshape(-1).view(np.uint8))
+    return little.reshape(-1).view(np.uint8).data
 
 
-# --- writing ----------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def write(path: Any, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -159,7 +160,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-# --- reading ----------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def read(path: Any) -> tuple[Arrays, dict[str, str]]:
@@ -186,7 +187,7 @@ def read(path: Any) -> tuple[Arrays, dict[str, str]]:
     return {name: arrays[name] for name in header}, metadata
 
 
-def _header(path: Any, file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
+def _header(path: Any, file: BufferedReader, size: int) -> tuple[dict[str, Any], int]:
     """The header and the number of bytes after it."""
     raw = file.read(8)
     if len(raw) < 8:
@@ -269,13 +270,13 @@ def _laid_out(path: Any, entries: list[Entry], size: int) -> list[Entry]:
     return ordered
 
 
-def _array(path: Any, file: BinaryIO, entry: Entry) -> np.ndarray:
+def _array(path: Any, file: BufferedReader, entry: Entry) -> np.ndarray:
     """The next tensor of the file, on a boundary that every vector load is happy with."""
     dtype, count = _DTYPES[entry.code], entry.end - entry.begin
     raw = np.empty(count + ALIGN, np.uint8)
     start = -raw.ctypes.data % ALIGN
     data = raw[start : start + count]
-    if file.readinto(memoryview(data)) != count:  # type: ignore[attr-defined]
+    if file.readinto(data.data) != count:
         raise FileFormatError(f"{path}: the file ends within {shown(entry.name)}")
     if entry.code == "BOOL" and (data > 1).any():
         raise FileFormatError(f"{path}: {shown(entry.name)} holds bytes that are no bools")

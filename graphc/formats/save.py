@@ -107,7 +107,7 @@ def _operation(element: Element) -> Operation:
 
 def needed_operations(ins: Iterable[Tensor], outs: Iterable[Element]) -> list[Operation]:
     """The operations that a run of the outputs needs when the inputs are fed."""
-    fed = {t: None for t in ins}
+    fed = dict.fromkeys(ins)
     roots = [_operation(e) for e in outs if e not in fed]
     return reachable(roots, fed)
 

@@ -144,7 +144,7 @@ def shift_exponent(x: Expr, n: Expr) -> Expr:
 
 
 def power_of_two(n: Expr, dtype: DType, plus: int = 0) -> Expr:
-    """``2**(n + plus)`` for an integer ``n`` (its low bits count) in the range of normal numbers."""
+    """``2**(n + plus)``, a normal number, for an integer ``n`` (its low bits count)."""
     return shift_exponent(Const(2.0**plus, dtype), n)
 
 

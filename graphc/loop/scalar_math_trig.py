@@ -8,6 +8,7 @@ are chosen by a shifter of selects, one step for each bit of the exponent.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -52,7 +53,7 @@ SIN: Table = {
         2.7557319073991117e-06, -2.5052070925935394e-08, 1.605431206928363e-10,
         -7.389493544763186e-13,
     ),
-}
+}  # fmt: skip
 # cos(r) = 1 - r**2 / 2 + r**4 * COS(r**2), |r| <= pi / 4
 COS: Table = {
     "f32": (  # 2**-33.0
@@ -62,7 +63,7 @@ COS: Table = {
         0.041666666666666595, -0.001388888888887332, 2.480158728897908e-05,
         -2.7557314208334956e-07, 2.0875703989945237e-09, -1.1358666865456045e-11,
     ),
-}
+}  # fmt: skip
 # tan(r) = r + r**3 * TAN(r**2), |r| <= pi / 4
 TAN: Table = {
     "f32": (  # 2**-29.5
@@ -75,16 +76,14 @@ TAN: Table = {
         -2.5641668072113866e-05, 4.864557399909378e-05, -2.4280228884015732e-05,
         9.80078676542361e-06,
     ),
-}
+}  # fmt: skip
 
 
 def _words(fmt: Format, count: int) -> list[Expr]:
     """2 / pi as 64-bit words for the smallest exponent, -1; the first bit is worth 2."""
     bits = 64 * count - 2 - (fmt.mantissa + 1)
     whole = TWO_OVER_PI >> (1232 - bits)
-    return [
-        Const((whole >> (64 * (count - 1 - k))) & (2**64 - 1), uint64) for k in range(count)
-    ]
+    return [Const((whole >> (64 * (count - 1 - k))) & (2**64 - 1), uint64) for k in range(count)]
 
 
 def _window(words: list[Expr], start: Expr, count: int) -> list[Expr]:
@@ -102,7 +101,7 @@ def _window(words: list[Expr], start: Expr, count: int) -> list[Expr]:
     rest = apply("not", start)  # the shifts take their amount modulo 64
     return [
         apply("or", apply("shl", a, start), apply("lshr", apply("lshr", b, 1), rest))
-        for a, b in zip(words[:count], words[1:], strict=False)
+        for a, b in itertools.pairwise(words)
     ]
 
 

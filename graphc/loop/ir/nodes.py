@@ -292,8 +292,8 @@ def apply(fn: str, *args: Any) -> Expr:
     if fn == "select":
         cond, a, b = args
         typed = a if isinstance(a, Expr) else b
-        exprs = (wrap(cond, bool_), wrap(a, typed.dtype), wrap(b, typed.dtype))
-        return Apply(fn, exprs, typed.dtype)
+        choice = (wrap(cond, bool_), wrap(a, typed.dtype), wrap(b, typed.dtype))
+        return Apply(fn, choice, typed.dtype)
     exprs = tuple(wrap(a, first.dtype) for a in args)
     return Apply(fn, exprs, bool_ if fn in _COMPARISONS else first.dtype)
 
