@@ -11,7 +11,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.dims import Dim
 from graphc.dtypes import DType, as_dtype
-from graphc.errors import DTypeError, GraphError, Location, ShapeError
+from graphc.errors import DTypeError, GraphError, ShapeError
 from graphc.graph import Graph, Operation, Tensor, get_default_graph, graph_of
 from graphc.op import (
     DECLARING,
@@ -361,8 +361,3 @@ def single(op: Operation) -> Tensor:
     """The only output of an operation."""
     (out,) = op.outputs
     return out
-
-
-def op_location(op: Operation) -> Location:
-    """Where the operation was declared."""
-    return op.location

@@ -38,8 +38,8 @@ class Location:
 def _is_internal(filename: str) -> bool:
     known = _INTERNAL.get(filename)
     if known is None:
-        path = os.path.abspath(filename)
-        known = _INTERNAL[filename] = path.startswith(_PACKAGE_DIR) or filename.startswith("<frozen")
+        inside = os.path.abspath(filename).startswith(_PACKAGE_DIR)
+        known = _INTERNAL[filename] = inside or filename.startswith("<frozen")
     return known
 
 

@@ -1,0 +1,1 @@
+"""The loop IR: nodes, scalar functions, schedules, printer, parser, verifier, interpreter."""

@@ -1,0 +1,64 @@
+"""What networks are made of, under the names of ``tf.nn`` of TensorFlow 1.15."""
+
+from __future__ import annotations
+
+from graphc.nn.activations import (
+    bias_add,
+    crelu,
+    elu,
+    embedding_lookup,
+    l2_loss,
+    l2_normalize,
+    leaky_relu,
+    log_softmax,
+    relu,
+    relu6,
+    relu_layer,
+    selu,
+    softmax,
+    softplus,
+    softsign,
+    swish,
+    xw_plus_b,
+    zero_fraction,
+)
+from graphc.nn.convolution import (
+    atrous_conv2d,
+    avg_pool,
+    avg_pool2d,
+    conv2d,
+    conv2d_backprop_filter,
+    conv2d_backprop_input,
+    conv2d_transpose,
+    depthwise_conv2d,
+    max_pool,
+    max_pool2d,
+)
+from graphc.nn.entropy import (
+    log_poisson_loss,
+    sigmoid_cross_entropy_with_logits,
+    softmax_cross_entropy_with_logits,
+    softmax_cross_entropy_with_logits_v2,
+    sparse_softmax_cross_entropy_with_logits,
+    weighted_cross_entropy_with_logits,
+)
+from graphc.nn.normalization import (
+    batch_normalization,
+    fused_batch_norm,
+    layer_normalization,
+    moments,
+)
+from graphc.ops.dropout import dropout
+from graphc.ops.math import log_sigmoid, sigmoid, tanh
+
+__all__ = [
+    "atrous_conv2d", "avg_pool", "avg_pool2d", "batch_normalization", "bias_add", "conv2d",
+    "conv2d_backprop_filter", "conv2d_backprop_input", "conv2d_transpose", "crelu",
+    "depthwise_conv2d", "dropout", "elu", "embedding_lookup", "fused_batch_norm", "l2_loss",
+    "l2_normalize", "layer_normalization", "leaky_relu", "log_poisson_loss", "log_sigmoid",
+    "log_softmax", "max_pool", "max_pool2d", "moments", "relu", "relu6", "relu_layer", "selu",
+    "sigmoid", "sigmoid_cross_entropy_with_logits", "softmax",
+    "softmax_cross_entropy_with_logits", "softmax_cross_entropy_with_logits_v2", "softplus",
+    "softsign", "sparse_softmax_cross_entropy_with_logits", "swish", "tanh",
+    "weighted_cross_entropy_with_logits", "xw_plus_b", "zero_fraction",
+]  # fmt: skip

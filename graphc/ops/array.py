@@ -17,7 +17,6 @@ from graphc.graph import (
     Tensor,
     TensorType,
     control_dependencies,
-    get_default_graph,
     graph_of,
     name_scope,
 )
@@ -288,7 +287,7 @@ def tuple_(
     tensors: Sequence[Any], name: str | None = None, control_inputs: Any = None
 ) -> list[Any]:
     """The tensors, each available only when all of them (and ``control_inputs``) are computed."""
-    with name_scope(name, "tuple", [t for t in tensors if t is not None]) as scope:
+    with name_scope(name, "tuple", [t for t in tensors if t is not None]):
         deps = [_element(t) for t in tensors if t is not None]
         if not deps:
             raise GraphError(f"Must have at least one Tensor: {tensors}")
@@ -302,10 +301,4 @@ def tuple_(
                     out.append(group(gate, t))
                 else:
                     out.append(identity(convert_to_tensor(t), name="control_dependency"))
-        _ = scope
         return out
-
-
-def default_graph_seed() -> int | None:
-    """The seed set for the default graph, or None."""
-    return get_default_graph().seed

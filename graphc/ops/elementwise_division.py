@@ -13,6 +13,7 @@ from graphc.dtypes import DType
 from graphc.graph import Operation, Tensor
 from graphc.loop import ir
 from graphc.loop.scalar import FUNCTIONS
+from graphc.loop.scalar_math_core import product_error
 from graphc.op import ElementContext, Gradients, Sample, register
 from graphc.ops.base import INF, NAN, Binary, call, grid
 
@@ -20,25 +21,27 @@ DIVISION_BY_ZERO = "Integer division by zero"
 NEGATIVE_POWER = "Integers to negative integer powers are not allowed"
 
 
-def fmod(x: ir.Expr, y: ir.Expr) -> ir.Expr:
-    """``x - trunc(x / y) * y`` for floats, with the sign of ``x``.
-
-    Exact while ``|x / y|`` is below the square of the type's precision (2**48 in float32): the
-    remainder of a correctly rounded quotient is representable, so each of the two steps is exact.
-    """
+def _exact_mod(x: ir.Expr, y: ir.Expr) -> ir.Expr:
+    """``x - trunc(x / y) * y`` in float64, with the sign of ``x``."""
     rest = x
+    # The remainder of a correctly rounded quotient is representable: each step is exact.
     for _ in range(2):
         quotient = ir.apply("trunc", ir.apply("div", rest, y))
-        rest = ir.apply("fma", ir.apply("neg", quotient), y, rest)
+        product = ir.mul(quotient, y)
+        rest = ir.sub(ir.sub(rest, product), product_error(quotient, y, product))
     # The quotient may have been rounded up to the next integer.
     wrong = ir.logical_and(
         ir.apply("ne", rest, 0), ir.apply("ne", ir.apply("lt", rest, 0), ir.apply("lt", x, 0))
     )
     step = ir.apply("copysign", ir.apply("abs", y), x)
-    rest = ir.select(wrong, ir.add(rest, step), rest)
-    rest = ir.apply("copysign", rest, x)
+    rest = ir.apply("copysign", ir.select(wrong, ir.add(rest, step), rest), x)
     whole = ir.logical_and(ir.apply("isinf", y), ir.apply("isfinite", x))
     return ir.select(whole, x, rest)
+
+
+def fmod(x: ir.Expr, y: ir.Expr) -> ir.Expr:
+    """The remainder with the sign of ``x``, exact while ``|x / y| < 2**100``."""
+    return ir.cast(_exact_mod(ir.cast(x, dtypes.float64), ir.cast(y, dtypes.float64)), x.dtype)
 
 
 def floor_mod(x: ir.Expr, y: ir.Expr) -> ir.Expr:
@@ -62,6 +65,8 @@ class _Division(Binary):
         yield Sample((x[:, :, :1], y[:1]), rtol=self.rtol, note="both broadcast")
         yield Sample((x[0, 0, 0], y[1]), rtol=self.rtol, note="scalar operand")
         yield Sample((np.zeros((0, 3)), np.ones((1, 3))), grad=(), note="empty")
+        large = (grid(9, low=1.0, high=60000.0), grid(9, low=0.01, high=0.02))
+        yield Sample(large, grad=(), rtol=self.rtol, dtypes=dtypes.FLOATS, note="large quotients")
         left, right = np.meshgrid(
             np.array([0.0, -0.0, 1.0, -7.5, 6.0, INF, -INF, NAN]),
             np.array([1.0, -2.0, 2.5, -2.5, INF, -INF, NAN, 0.0, -0.0]),
@@ -169,7 +174,7 @@ class FloorMod(_IntegerDivision):
     """``x - floor(x / y) * y``: what the Python operator ``%`` declares.
 
     The result has the sign of ``y``.  An integer division by zero is an error; of floats, exact
-    while ``|x / y| < 2**48`` (float32).
+    while ``|x / y| < 2**100``.
     """
 
     name = "FloorMod"
@@ -198,7 +203,7 @@ class FloorMod(_IntegerDivision):
 class TruncateMod(_IntegerDivision):
     """``x - trunc(x / y) * y``, with the sign of ``x``, as C's ``%`` and ``fmod``.
 
-    An integer division by zero is an error; of floats, exact while ``|x / y| < 2**48`` (float32).
+    An integer division by zero is an error; of floats, exact while ``|x / y| < 2**100``.
     """
 
     name = "TruncateMod"

@@ -217,12 +217,14 @@ class SparseSoftmaxCrossEntropyWithLogits(CompositeOp):
         return [TensorType(dtype, (rows,)), TensorType(dtype, (rows, classes))]
 
     def decompose(self, op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """``log(sum(e)) + largest - x[label]`` and ``e / sum(e)`` less 1 at the label."""
+        """``log(sum(e)) - (x[label] - largest)`` and ``e / sum(e)`` less 1 at the label."""
         x = widened(inputs[0])
         labels = call("CheckLabels", inputs[1], x)
         largest, e, total = softmax_parts(x)
-        both = call("AddV2", call("Log", total), largest)
-        loss = call("Sub", call("Squeeze", both, squeeze_dims=(1,)), call("PickLabels", x, labels))
+        largest, total_log = (
+            call("Squeeze", t, squeeze_dims=(1,)) for t in (largest, call("Log", total))
+        )
+        loss = call("Sub", total_log, call("Sub", call("PickLabels", x, labels), largest))
         one, zero = np.ones((), x.dtype.numpy), np.zeros((), x.dtype.numpy)
         hot = call("OneHot", labels, dim_tensor(x, 1), one, zero)
         backprop = call("Sub", call("RealDiv", e, total), hot)

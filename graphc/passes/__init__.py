@@ -1,0 +1,1 @@
+"""Graph passes: from what the user declared to what is lowered."""

@@ -70,7 +70,7 @@ def load(program: Program, target: Any) -> Code:
     )  # fmt: skip
 
 
-class GuardBroken(Exception):  # noqa: N818 - not an error: the caller compiles anew
+class GuardBroken(Exception):
     """A run's shapes break an assumption: compile for these shapes."""
 
 
@@ -78,7 +78,7 @@ class BadSize(InvalidArgumentError):
     """A size that was computed in the run is negative or too large."""
 
 
-class Mismatch(Exception):  # noqa: N818 - not an error: the caller converts the feed
+class Mismatch(Exception):
     """Argument ``index`` is not the array that the program takes."""
 
     def __init__(self, index: int) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from graphc import dtypes
 from graphc.errors import CompileError, DTypeError, GraphError
-from graphc.graph import Graph
-from graphc.op import REGISTRY, ElementOp, Op, Sample, TensorType, register
+from graphc.graph import Graph, TensorType
+from graphc.op import REGISTRY, ElementOp, Op, Sample, register
 from graphc.ops.array import placeholder
 from graphc.ops.base import call
 

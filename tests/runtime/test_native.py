@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphc.runtime import jit, native
+from graphc.runtime import jit, library, native, structs
 from graphc.runtime.native import CallContext, Failure, FailureCode, Input, Output, Signature
 
 F32, F64, I64, U8, BOOL = (np.dtype(name) for name in ("f4", "f8", "i8", "u1", "?"))
@@ -642,17 +642,17 @@ class TestMirrors:
     @pytest.mark.parametrize(
         ("name", "struct"),
         [
-            ("Pool", native.PoolStruct),
-            ("Lock", native.LockStruct),
-            ("Context", native.ContextStruct),
-            ("Input", native.InputStruct),
-            ("Output", native.OutputStruct),
+            ("Pool", structs.PoolStruct),
+            ("Lock", structs.LockStruct),
+            ("Context", structs.ContextStruct),
+            ("Input", structs.InputStruct),
+            ("Output", structs.OutputStruct),
         ],
     )
     def test_structures_have_the_fields_of_the_text(
         self, name: str, struct: type[ctypes.Structure]
     ) -> None:
-        found = re.search(rf"^%{name} = type \{{(.*?)\}}$", native._source(), re.M | re.S)
+        found = re.search(rf"^%{name} = type \{{(.*?)\}}$", library.source(), re.M | re.S)
         assert found is not None
         types = re.findall(r"\[\d+ x i\d+\]|ptr|i\d+", re.sub(r";.*", "", found[1]))
         sizes = [
@@ -677,13 +677,13 @@ class TestMirrors:
     def test_the_text_compiles_for_every_system(
         self, monkeypatch: pytest.MonkeyPatch, futex: bool, machine: str
     ) -> None:
-        monkeypatch.setattr(native, "_has_futex", lambda: futex)
+        monkeypatch.setattr(library, "has_futex", lambda: futex)
         monkeypatch.setattr("platform.machine", lambda: machine)
         target = jit.named_target("generic")
         if machine in ("x86_64", "aarch64"):
             triple = f"{machine}-unknown-linux-gnu"
             target = dataclasses.replace(target, triple=triple, cpu="", features="")
-        assert jit.compile_object(native._source(), target)
+        assert jit.compile_object(library.source(), target)
 
 
 SIMPLE = """

@@ -1,0 +1,300 @@
+"""Runner: finds or makes the executable for a run's shapes, and calls it.
+
+One *general* executable accepts any size.  Where a run breaks an assumption that it makes (two
+sizes are equal, none is 1, a computed size is not negative), an executable is compiled for the
+pattern of ones among the run's sizes, and where that is not enough, for exactly its sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphc import dtypes, modes
+from graphc.compiler import compile_graph
+from graphc.errors import FinalizedError
+from graphc.feeding import FetchTree
+from graphc.function import Function
+from graphc.graph import Operation, Tensor
+from graphc.passes.assume import ValuesNeeded
+from graphc.passes.extract import extract
+from graphc.runtime.executable import BadSize, Executable, GuardBroken
+from graphc.runtime.state import State
+
+MOST_SPECIALISED = 256
+
+Shapes = tuple[tuple[int, ...], ...]
+Values = dict[Tensor, list[int]]
+
+
+@dataclass
+class RunPlan:
+    """What one combination of fetches and feeds needs, found once and then reused.
+
+    Attributes:
+      tree: the fetches.
+      feeds: the fed tensors, in the order of the values; ``numeric`` those that are no strings.
+      computed, targets: the tensors and operations that a program must compute and run.
+      keep: False for a run that must leave every variable and counter as it was.
+      executables: by the sizes that they are compiled for (a rank for any size) and the values of
+        ``needed``, tensors that must be constants for the compiler (axes, permutations).
+      functions: what the other modes run, by shapes and values.
+      single: the executable to try first.
+      initialized: the variables whose being initialized decides what is computed.
+      layout: the state's layout that the executables are bound to.
+    """
+
+    tree: FetchTree
+    feeds: list[Tensor]
+    computed: list[Tensor]
+    targets: list[Operation]
+    keep: bool = True
+    executables: dict[Any, Executable] = field(default_factory=dict)
+    functions: dict[Any, Function] = field(default_factory=dict)
+    single: Executable | None = None
+    initialized: tuple[tuple[str, bool], ...] = ()
+    needed: list[Tensor] = field(default_factory=list)
+    layout: int = -1
+
+    def __post_init__(self) -> None:
+        self.numeric = [t for t in self.feeds if t.dtype.base_dtype is not dtypes.string]
+
+    def forget(self, state: State) -> None:
+        """Drop what was made for an earlier state of the variables."""
+        self.executables.clear()
+        self.functions.clear()
+        self.single = None
+        self.initialized = ()
+        self.layout = state.layout
+
+
+class Runner:
+    """Runs plans over one session's state."""
+
+    def __init__(self, state: State, mode: str) -> None:
+        self.state = state
+        self.mode = mode
+        self.compilations = 0
+        self.kernels: dict[Any, Any] = {}
+        self.values_plan: Callable[[list[Tensor], RunPlan], RunPlan]
+
+    def run(self, plan: RunPlan, data: list[np.ndarray]) -> Sequence[Any]:
+        """The values of ``plan.computed`` for arrays in the order of ``plan.numeric``."""
+        if self.mode != "static":
+            return self._run_other(plan, data)
+        shapes = tuple(a.shape for a in data)
+        known: Values = {}
+        while True:
+            try:
+                known = self._values_of(plan, plan.needed, data)
+                executable = self._executable(plan, shapes, known)
+                break
+            except ValuesNeeded as e:
+                plan.needed += [t for t in e.tensors if t not in plan.needed]
+        try:
+            return self._call(plan, executable, data)
+        except (GuardBroken, BadSize) as e:
+            if isinstance(e, BadSize) and not executable.bound:
+                raise
+            return self._run_specialised(plan, executable, shapes, known, data)
+
+    # --- static mode --------------------------------------------------------------------------
+
+    def _current(self, plan: RunPlan) -> None:
+        """Forget what was compiled for another state of the variables."""
+        moved = plan.layout != self.state.layout
+        if moved or any(self.state.is_set(k) != v for k, v in plan.initialized):
+            plan.forget(self.state)
+
+    def _executable(self, plan: RunPlan, shapes: Shapes, known: Values) -> Executable:
+        """The executable to try first: a specialised one, else the general one of the ranks."""
+        with self.state.lock:
+            self._current(plan)
+            values = tuple(tuple(v) for v in known.values())
+            for key in (shapes, ones_only(shapes)):
+                found = plan.executables.get((key, values))
+                if found is not None:
+                    return found
+            return self._made(plan, any_size(shapes), shapes, known)
+
+    def _made(
+        self, plan: RunPlan, sizes: Any, shapes: Shapes, known: Values
+    ) -> Executable:
+        """The executable for these sizes (None: any) and values, compiled if it is missing."""
+        with self.state.lock:
+            self._current(plan)
+            key = (sizes, tuple(tuple(v) for v in known.values()))
+            found = plan.executables.get(key)
+            if found is None:
+                found = self._compile(plan, sizes, shapes, known)
+                if len(plan.executables) > MOST_SPECIALISED:
+                    plan.executables.clear()
+                plan.executables[key] = found
+            return found
+
+    def _run_specialised(
+        self, plan: RunPlan, tried: Executable, shapes: Shapes, known: Values,
+        data: list[np.ndarray],
+    ) -> Sequence[Any]:  # fmt: skip
+        """Run with an executable that is compiled for the shapes of this run."""
+        ones = ones_only(shapes)
+        if not tried.bound and any(1 in s for s in shapes):
+            executable = self._made(plan, ones, shapes, known)
+            try:
+                return self._call(plan, executable, data)
+            except (GuardBroken, BadSize):
+                pass
+        known = known | self._values_of(plan, [t for t, _ in tried.bound], data)
+        return self._call(plan, self._made(plan, shapes, shapes, known), data)
+
+    def _compile(
+        self, plan: RunPlan, sizes: Sequence[Sequence[int | None]], seen: Shapes, known: Values
+    ) -> Executable:
+        declared = {}
+        for t, shape in zip(plan.numeric, sizes, strict=True):
+            stated = t.sizes or (None,) * len(shape)
+            declared[t] = tuple(
+                k if isinstance(k, int) else s for k, s in zip(stated, shape, strict=True)
+            )
+        code = compile_graph(
+            plan.computed, plan.targets, declared, self.state.variable_state, known=known,
+            seen=dict(zip(plan.numeric, seen, strict=True)), keep=plan.keep,
+        )  # fmt: skip
+        fn = code.program.function
+        plan.initialized = tuple((k, self.state.is_set(k)) for k in sorted(fn.consulted))
+        self.compilations += 1
+        arrays = {
+            i.key: self.state.cell(i).array for i in code.program.inputs if i.kind == "variable"
+        }
+        plan.layout = self.state.layout
+        return Executable(code, arrays, self.state.native_lock)
+
+    def _values_of(
+        self, plan: RunPlan, tensors: list[Tensor], data: list[np.ndarray]
+    ) -> Values:
+        """The values of the integer tensors that a program's shapes depend on.
+
+        They are computed beforehand, by a run of their own that changes no variable.
+        """
+        if not tensors:
+            return {}
+        tensors = list(dict.fromkeys(tensors))
+        found: dict[Tensor, Any] = dict(zip(plan.numeric, data, strict=True))
+        wanted = [t for t in tensors if t not in found]
+        if wanted:
+            other = self.values_plan(wanted, plan)
+            found.update(zip(other.computed, self.run(other, data), strict=True))
+        return {t: [int(v) for v in np.asarray(found[t]).reshape(-1)] for t in tensors}
+
+    def _call(self, plan: RunPlan, executable: Executable, data: list[np.ndarray]) -> Sequence[Any]:
+        if executable.bound:
+            with self.state.turn:
+                return self._called(plan, executable, [*data, self._carrier(plan, executable, data)])
+        if executable.changes:
+            with self.state.turn:
+                return self._called(plan, executable, data)
+        return self._called(plan, executable, data)
+
+    def _carrier(
+        self, plan: RunPlan, executable: Executable, data: list[np.ndarray]
+    ) -> np.ndarray:
+        """The empty array whose shape carries the values that sizes depend on."""
+        values = self._values_of(plan, [t for t, _ in executable.bound], data)
+        shape: list[int] = []
+        for tensor, element in executable.bound:
+            value = values[tensor][element]
+            shape += [max(value, 0), max(-value, 0)]
+        return np.empty((*shape, 0), np.int8)
+
+    def _called(
+        self, plan: RunPlan, executable: Executable, arguments: list[np.ndarray]
+    ) -> Sequence[Any]:
+        answer: Sequence[Any] = executable.call(*arguments)
+        self.commit(executable)
+        if executable.stores:
+            count = len(plan.computed)
+            for op, value in zip(executable.stores, answer[count:], strict=True):
+                self.state.store(op.name, np.asarray(value))
+            return answer[:count]
+        if not executable.bound and not plan.initialized and not plan.needed:
+            plan.single = executable
+        return answer
+
+    def commit(self, executable: Executable) -> None:
+        """Note that the variables that a run has updated are initialized."""
+        for key in executable.fresh:
+            cell = self.state.cells.get(key)
+            if cell is None:
+                raise FinalizedError("The Session was closed during the run.")
+            cell.initialized = True
+        executable.fresh = ()
+
+    # --- the other modes ------------------------------------------------------------------------
+
+    def _run_other(self, plan: RunPlan, data: list[np.ndarray]) -> Sequence[Any]:
+        """Run op by op: eager or reference mode."""
+        with self.state.turn:
+            fn = self._function(plan, data)
+            arrays = {t.name: a for t, a in zip(plan.numeric, data, strict=True)}
+            for i in fn.inputs:
+                if i.kind == "variable":
+                    arrays[i.key] = self.state.cell(i).array
+            if self.mode == "reference":
+                values = modes.run_reference(fn, arrays)
+            else:
+                values = modes.run_eager(fn, arrays, self.kernels, self.state.native_lock)
+            fetched = []
+            changed = []
+            for output, value in zip(fn.outputs, values, strict=True):
+                # A copy: the value may be a variable's array, or what another output is.
+                if output.kind == "fetch":
+                    fetched.append(value[()].copy() if value.ndim == 0 else np.array(value))
+                elif output.kind in ("update", "store"):
+                    changed.append((output.key, np.array(value)))
+            for key, value in changed:
+                self.state.store(key, value)
+        return fetched
+
+    def _function(self, plan: RunPlan, data: list[np.ndarray]) -> Function:
+        """The function for these shapes and for the values that shapes depend on."""
+        shapes = tuple(a.shape for a in data)
+        while True:
+            known = self._values_of(plan, plan.needed, data)
+            key = (shapes, tuple(tuple(v) for v in known.values()))
+            with self.state.lock:
+                self._current(plan)
+                found = plan.functions.get(key)
+                if found is not None:
+                    return found
+                try:
+                    declared = dict(zip(plan.numeric, shapes, strict=True))
+                    fn = extract(
+                        plan.computed, plan.targets, declared, self.state.variable_state, known,
+                        plan.keep,
+                    )  # fmt: skip
+                    needed = [t for t, _ in fn.bound]
+                except ValuesNeeded as e:
+                    needed = e.tensors
+                if not needed:
+                    if len(plan.functions) > MOST_SPECIALISED:
+                        plan.functions.clear()
+                    fn = modes.prepared(fn, self.mode)
+                    consulted = sorted(fn.consulted)
+                    plan.initialized = tuple((k, self.state.is_set(k)) for k in consulted)
+                    plan.layout = self.state.layout
+                    plan.functions[key] = fn
+                    return fn
+                plan.needed += [t for t in needed if t not in plan.needed]
+
+
+def any_size(shapes: Shapes) -> tuple[tuple[None, ...], ...]:
+    """Sizes that accept every shape of these ranks."""
+    return tuple((None,) * len(s) for s in shapes)
+
+
+def ones_only(shapes: Shapes) -> tuple[tuple[int | None, ...], ...]:
+    """The ones among the sizes, None for every other size."""
+    return tuple(tuple(1 if n == 1 else None for n in s) for s in shapes)

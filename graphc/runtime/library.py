@@ -1,0 +1,130 @@
+"""The fixed native code: its text for this system, compiled once and loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+import sys
+import sysconfig
+import threading
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from graphc.runtime import cache, jit
+from graphc.runtime.structs import Fields, i64, ptr
+
+_FUTEX_NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
+# Intrinsics, not inline assembly: LLVM can print that for the host's architecture only.
+_ARM_YIELD = ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)")
+_PAUSE = {
+    "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
+    "aarch64": _ARM_YIELD,
+    "arm64": _ARM_YIELD,
+}
+_SOURCES = ("pool.ll", "call.ll", "bind.ll", "execute.ll")
+_FUNCTIONS = (
+    "gc_parallel",
+    "gc_worker",
+    "gc_pool_stop",
+    "gc_try_lock",
+    "gc_lock",
+    "gc_unlock",
+    "gc_arena_free",
+    "gc_call",
+)
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_: ClassVar[Fields] = [
+        ("name", ctypes.c_char_p),
+        ("function", ptr),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+def source() -> str:
+    """The text of the runtime for this system."""
+    folder = Path(__file__).with_name("native")
+    machine = platform.machine()
+    system = "linux.ll" if has_futex() else "posix.ll"
+    texts = [(folder / name).read_text(encoding="utf-8") for name in (*_SOURCES, system)]
+    declaration, hint = _PAUSE.get(machine, ("", ""))
+    texts.append(declaration)
+    texts.append(f"define internal void @gc_pause() {{\n  {hint}\n  ret void\n}}\n")
+    texts.append(f"@gc_futex_number = internal constant i64 {_FUTEX_NUMBERS.get(machine, -1)}\n")
+    return "\n".join(texts)
+
+
+def has_futex() -> bool:
+    """Whether threads can sleep and be woken here: the pool has no workers otherwise."""
+    return sys.platform == "linux" and platform.machine() in _FUTEX_NUMBERS
+
+
+class _Runtime:
+    """The loaded native code. There is one, and it is never unloaded."""
+
+    def __init__(self) -> None:
+        if sysconfig.get_config_var("Py_GIL_DISABLED"):
+            raise RuntimeError("graphc needs a Python with the global interpreter lock")
+        # The baseline of the architecture: nothing here gains by wide vectors.
+        target = jit.named_target("generic")
+        text = source()
+        data = cache.default_cache().fetch(
+            text, target.description, "runtime", lambda: jit.compile_object(text, target)
+        )
+        self._object = jit.load_object(data, exports=_FUNCTIONS)
+        self.address = self._object.address
+        # CFUNCTYPE releases the GIL, PYFUNCTYPE keeps it.
+        self.worker = ctypes.CFUNCTYPE(None, ptr)(self.address("gc_worker"))
+        self.stop = ctypes.CFUNCTYPE(None, ptr)(self.address("gc_pool_stop"))
+        self.lock = ctypes.CFUNCTYPE(ctypes.c_int32, ptr)(self.address("gc_lock"))
+        self.unlock = ctypes.PYFUNCTYPE(None, ptr)(self.address("gc_unlock"))
+        self.arena_free = ctypes.PYFUNCTYPE(None, ptr)(self.address("gc_arena_free"))
+        self.parallel = ctypes.CFUNCTYPE(None, ptr, ptr, ptr, i64, i64)(
+            self.address("gc_parallel")
+        )
+        self.array_new, self.array_scalar = _numpy_functions()
+        self.new_builtin = ctypes.PYFUNCTYPE(
+            ctypes.py_object, ptr, ctypes.py_object, ctypes.py_object
+        )(("PyCFunction_NewEx", ctypes.pythonapi))
+        # METH_FASTCALL. Python keeps the pointer to this for as long as a builtin lives.
+        self.method = _MethodDef(b"graphc_call", self.address("gc_call"), 0x80, None)
+
+
+def _numpy_functions() -> tuple[int, int]:
+    """``PyArray_NewFromDescr`` and ``PyArray_Scalar``, by their fixed places in the C API."""
+    pointer = ctypes.PYFUNCTYPE(ptr, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
+    capsule = np._core.multiarray._ARRAY_API  # type: ignore[attr-defined]
+    table = ctypes.cast(pointer(capsule, None), ctypes.POINTER(ptr))
+    return table[94] or 0, table[60] or 0
+
+
+_loading = threading.Lock()
+
+
+def runtime() -> _Runtime:
+    """The loaded native code."""
+    with _loading:
+        return _load()
+
+
+@functools.cache
+def _load() -> _Runtime:
+    return _Runtime()
+
+
+def reset_in_child() -> None:
+    """After a fork: no other thread is loading."""
+    global _loading
+    _loading = threading.Lock()
+
+
+def symbols() -> dict[str, int]:
+    """The addresses that printed programs link against."""
+    return {"gc_parallel": runtime().address("gc_parallel")}
