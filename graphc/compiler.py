@@ -14,7 +14,6 @@ from graphc.program import Program, build_program
 from graphc.runtime import executable, jit
 from graphc.runtime.executable import Code
 
-
 Shapes = Mapping[Tensor, Sequence[int]]
 
 
@@ -48,6 +47,7 @@ def compile_graph(
     target: Any = None,
     known: Shapes | None = None,
     seen: Shapes | None = None,
+    keep: bool = True,
 ) -> Code:
     """Native code that computes ``fetches`` and runs ``targets``.
 
@@ -59,6 +59,7 @@ def compile_graph(
       target: the CPU to compile for; this machine's by default.
       known: values of integer tensors to compile for, where sizes depend on them.
       seen: the feeds' shapes in the first run: hints for fast versions of kernels, no more.
+      keep: False leaves every variable as it was.
     """
-    fn = extract(fetches, targets, feeds, variable_state, known)
+    fn = extract(fetches, targets, feeds, variable_state, known, keep)
     return compile_function(fn, target, seen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.errors import DTypeError, FeedError, FetchError, GraphError, InvalidArgumentError
 from graphc.graph import Graph, Operation, Tensor
+from graphc.passes.extract_errors import missing_feed
 
 
 class Device(NamedTuple):
@@ -39,15 +40,14 @@ class FetchTree:
         self.tensors = list(dict.fromkeys(self.tensors))
         self.operations = list(dict.fromkeys(self.operations))
         self.simple = True
-        self._kept = fetches
 
     def _resolve(self, item: Any) -> Any:
         if item is None:
             raise DTypeError(f"Fetch argument {item!r} has invalid type {type(item)!r}")
         if isinstance(item, (list, tuple)):
-            return (item, [self._resolve(i) for i in item])
+            return (sequence_maker(item), [self._resolve(i) for i in item])
         if isinstance(item, dict):
-            return (item, [self._resolve(i) for i in item.values()])
+            return (dict_maker(item), [self._resolve(i) for i in item.values()])
         parts = getattr(item, "_fetch_parts", None)
         if parts is not None:
             tensors, build = parts()
@@ -60,9 +60,8 @@ class FetchTree:
                 f"Tensor. ({e})"
             ) from None
         except (ValueError, KeyError) as e:
-            text = str(e) if isinstance(e, KeyError) else str(e)
             raise FetchError(
-                f"Fetch argument {item!r} cannot be interpreted as a Tensor. ({text})"
+                f"Fetch argument {item!r} cannot be interpreted as a Tensor. ({e})"
             ) from None
         if not self.graph.is_fetchable(element):
             raise FetchError(f"Operation {element!r} has been marked as not fetchable.")
@@ -82,17 +81,29 @@ class FetchTree:
             return values[node]
         if isinstance(node, Operation):
             return None
-        shape, children = node
-        built = [self._build(c, values) for c in children]
-        if callable(shape):
-            return shape(built)
-        if isinstance(shape, dict):
-            made = type(shape)()
-            made.update(zip(shape, built, strict=True))
-            return made
-        if hasattr(shape, "_fields"):
-            return type(shape)(*built)
-        return type(shape)(built)
+        make, children = node
+        return make([self._build(c, values) for c in children])
+
+
+def sequence_maker(item: Any) -> Callable[[list[Any]], Any]:
+    """How a list, tuple or namedtuple like ``item`` is made of its elements."""
+    kind = type(item)
+    if hasattr(item, "_fields"):
+        return lambda built: kind(*built)
+    return list if kind is list else kind
+
+
+def dict_maker(item: Any) -> Callable[[list[Any]], Any]:
+    """How a dict like ``item`` is made of its values."""
+    keys, kind = list(item), type(item)
+    factory = getattr(item, "default_factory", None)
+
+    def make(built: list[Any]) -> Any:
+        made = kind() if factory is None else kind(factory)
+        made.update(zip(keys, built, strict=True))
+        return made
+
+    return make
 
 
 def resolve_feed(graph: Graph, key: Any) -> Tensor:
@@ -144,25 +155,16 @@ def feed_array(tensor: Tensor, value: Any) -> np.ndarray:
     """The value as a C-contiguous, aligned array of the tensor's dtype.
 
     Raises:
-      FeedError: (a ValueError) the shape does not fit. ValueError, TypeError: not convertible.
+      FeedError: (a ValueError) it is no array of numbers, or its shape does not fit.
+      DTypeError: (a TypeError) a number out of the dtype's range, or no value at all.
     """
     dtype = tensor.dtype.base_dtype
     check_value(tensor, value)
     if dtype is dtypes.string:
         array = string_array(value)
     else:
-        if isinstance(value, int) and not isinstance(value, bool) and dtype.is_integer:
-            low, high = dtype.limits
-            if not low <= value <= high:
-                raise DTypeError(
-                    f"Type of feed value {value} with type {type(value)} is not compatible with "
-                    f"Tensor type {dtype.as_numpy_dtype}. Try explicitly setting the type of the "
-                    "feed tensor to a larger type (e.g. int64)."
-                )
-        array = np.asarray(value, dtype=dtype.numpy, order="C")
-        if not (array.flags.c_contiguous and array.flags.aligned):
-            array = np.require(array, requirements=["C", "A"])
-            array = np.array(array, order="C") if not array.flags.aligned else array
+        check_range(tensor, value)
+        array = numeric_array(tensor, value)
     sizes = tensor.sizes
     if sizes is not None and not fits(array.shape, sizes):
         raise FeedError(
@@ -170,6 +172,34 @@ def feed_array(tensor: Tensor, value: Any) -> np.ndarray:
             f"'{tensor.shape}'\n(declared at {tensor.op.location})"
         )
     return array
+
+
+def numeric_array(tensor: Tensor, value: Any) -> np.ndarray:
+    """The value converted to the tensor's dtype, laid out as native code reads it."""
+    dtype = tensor.dtype.base_dtype.numpy
+    where = f"\n(fed to Tensor {tensor.name!r}, declared at {tensor.op.location})"
+    try:
+        array = np.asarray(value, dtype=dtype, order="C")
+    except (ValueError, OverflowError) as e:
+        raise FeedError(f"{e}{where}") from None
+    except TypeError as e:
+        raise DTypeError(f"{e}{where}") from None
+    if array.flags.aligned and array.flags.c_contiguous:
+        return array
+    return np.array(array, order="C")
+
+
+def check_range(tensor: Tensor, value: Any) -> None:
+    """Refuse a Python int that the tensor's integer dtype cannot hold."""
+    dtype = tensor.dtype.base_dtype
+    if isinstance(value, int) and not isinstance(value, bool) and dtype.is_integer:
+        low, high = dtype.limits
+        if not low <= value <= high:
+            raise DTypeError(
+                f"Type of feed value {value} with type {type(value)} is not compatible with "
+                f"Tensor type {dtype.as_numpy_dtype}. Try explicitly setting the type of the "
+                "feed tensor to a larger type (e.g. int64)."
+            )
 
 
 def fits(shape: Sequence[int], sizes: Sequence[Any]) -> bool:
@@ -190,24 +220,27 @@ def wrong_count(wanted: int, given: int) -> Exception:
     return GraphError(f"Expected {wanted} values for the feed list, got {given}.")
 
 
-def host_value(session: Any, tensor: Tensor, values: dict[Tensor, Any]) -> Any:
-    """The value of a tensor of strings, which is computed in Python."""
+def host_value(
+    is_set: Callable[[str], bool], tensor: Tensor, values: dict[Tensor, Any]
+) -> Any:
+    """The value of a tensor of strings, which is computed in Python.
+
+    ``is_set`` tells whether a variable has a value.
+    """
     op = tensor.op
     if tensor in values:
         return values[tensor]
     if op.type == "Const":
         array = op.attrs["value"]
-        return array[()] if array.ndim == 0 else array
+        return array[()] if array.ndim == 0 else array.copy()
     if op.type in ("Identity", "StopGradient", "PlaceholderWithDefault"):
-        return host_value(session, op.inputs[0], values)
+        return host_value(is_set, op.inputs[0], values)
     if op.type == "ReportUninitialized":
-        names = [v.name for v in op.attrs["variables"] if not session._is_set(v.name)]
+        names = [v.name for v in op.attrs["variables"] if not is_set(v.name)]
         out = np.empty(len(names), object)
         out[:] = [n.encode() for n in names]
         return out
     if op.type == "Placeholder":
-        from graphc.passes.extract import missing_feed
-
         raise missing_feed(op)
     raise InvalidArgumentError(
         op.node_def, op, f"{op.type} cannot compute tensors of strings"

@@ -39,10 +39,11 @@ class Output:
     """A value that goes out: a fetch, or a variable's value after the run.
 
     An ``update`` has the shape of the variable's buffer and is written there; a ``store`` has
-    another shape: it goes out like a fetch, and the session keeps it as the new buffer.
+    another shape: it goes out like a fetch, and the session keeps it as the new buffer.  A
+    ``check`` is computed because it can make the run fail, and goes nowhere.
     """
 
-    kind: Literal["fetch", "update", "store"]
+    kind: Literal["fetch", "update", "store", "check"]
     tensor: Tensor
     source: Any
     key: str

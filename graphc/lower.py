@@ -13,20 +13,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.dims import DimLike, Symbol, product, substitute
-from graphc.errors import CompileError
+from graphc.errors import CompileError, VerifyError
 from graphc.graph import Operation, Tensor
 from graphc.kernels.contraction import contraction_kernel
 from graphc.kernels.problem import Contraction, accumulator
 from graphc.kernels.scatter import scatter_add_kernel
 from graphc.loop import ir
-try:
-    from graphc.loop.cpu import schedule_cpu
-except ImportError:
-    def schedule_cpu(k, t): return k
+from graphc.loop.cpu import schedule_cpu
 from graphc.loop.ir import ZERO, Alloc, Block, Buffer, Expr, For, Kernel, Let, LoopKind
 from graphc.loop.ir import Reduce, Stmt, Store, Var
+from graphc.loop.verify import verify_kernel
 from graphc.op import ContractionOp, ElementContext, ElementOp, ReductionOp
-from graphc.passes.fuse import Group, Member, Plan, is_literal
+from graphc.passes.plan import Group, Member, Plan, is_literal
 
 Index = tuple[Expr, ...]
 
@@ -76,7 +74,7 @@ class Lowered:
     @functools.cached_property
     def kernel(self) -> Kernel:
         """The scheduled kernel."""
-        return self._build()
+        return self._verified(self._build())
 
     @functools.cached_property
     def fast(self) -> Kernel | None:
@@ -88,7 +86,16 @@ class Lowered:
         build = second.prepare()
         if list(second.buffers) != self.buffers or second.symbols:
             raise CompileError(f"kernel {self.name}: its fast version has other parameters")
-        return build()
+        return self._verified(build())
+
+    def _verified(self, kernel: Kernel) -> Kernel:
+        if self._lowering.verify:
+            try:
+                verify_kernel(kernel)
+            except VerifyError as e:
+                operations = ", ".join(t.op.name for t in self._group.tensors)
+                raise VerifyError(f"lowering of {operations}: {e}") from e
+        return kernel
 
 
 @dataclass
@@ -105,6 +112,7 @@ class Lowering:
     inplace: dict[Tensor, Tensor] = field(default_factory=dict)
     hints: dict[Symbol, int] = field(default_factory=dict)
     scheduled: bool = True
+    verify: bool = False
     _known_sites: dict[tuple[Operation, str], int] = field(default_factory=dict)
 
     def site(self, message: str, op: Operation) -> int:

@@ -14,15 +14,22 @@ import numpy as np
 from graphc.build import complete_attrs
 from graphc.compiler import compile_function
 from graphc.dims import DimLike
-from graphc.errors import OpError
+from graphc.errors import CompileError, InvalidArgumentError, OpError
 from graphc.function import Function, Input, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
-from graphc.op import InferContext, SpecialOp, evaluate_reference, get_op
+from graphc.op import InferContext, evaluate_reference, get_op
 from graphc.passes.basic import DeadCode, Decompose, attrs_key
-from graphc.passes.extract import BOUND, CompileEnv
+from graphc.passes.assume import CompileEnv
+from graphc.passes.extract import BOUND
 from graphc.runtime.executable import Executable
 
 Kernel = Callable[..., Sequence[Any]]
+
+
+def prepared(fn: Function, mode: str) -> Function:
+    """The function as a mode runs it: in eager mode, composite ops by the ops that define them."""
+    fn = DeadCode().run(fn)
+    return fn if mode == "reference" else DeadCode().run(Decompose().run(fn))
 
 
 def run_eager(
@@ -36,13 +43,12 @@ def run_eager(
       cache: single-op programs of earlier calls.
       lock: the session's native lock.
     """
-    fn = DeadCode().run(Decompose().run(DeadCode().run(fn)))
     return _run(fn, inputs, lambda op, xs: _kernel(op, xs, cache, lock)(*xs))
 
 
 def run_reference(fn: Function, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The function's outputs by the NumPy references of its ops."""
-    return _run(DeadCode().run(fn), inputs, evaluate_reference)
+    return _run(fn, inputs, evaluate_reference)
 
 
 def _run(
@@ -60,21 +66,27 @@ def _run(
         if op.type == "Const":
             values[op.outputs[0]] = op.attrs["value"]
             continue
+        source = fn.origin.get(op.name, op)
         try:
             outputs = compute(op, [values[t] for t in op.inputs])
         except OpError as e:
-            source = fn.origin.get(op.name, op)
             raise type(e)(source.node_def, source, e.message) from None
+        except (ArithmeticError, IndexError, ValueError) as e:
+            if isinstance(e, CompileError):
+                raise
+            raise InvalidArgumentError(source.node_def, source, str(e)) from e
         values.update(zip(op.outputs, outputs, strict=True))
     return [np.asarray(values[o.tensor]) for o in fn.outputs]
 
 
 def _kernel(op: Operation, arrays: list[np.ndarray], cache: dict[Any, Kernel], lock: Any) -> Kernel:
     """The compiled program of one op for operands of these types."""
+    definition = op.definition
+    values = {*definition.value_operands, *definition.constant_operands}
     shapes = tuple((a.shape, a.dtype.char) for a in arrays)
     small = tuple(
-        a.tobytes() if a.dtype.kind in "iu" and a.size <= 16 and a.ndim <= 1 else None
-        for a in arrays
+        a.tobytes() if k in values and a.dtype.kind in "iu" else None
+        for k, a in enumerate(arrays)
     )
     key = (op.type, attrs_key(op), shapes, small)
     found = cache.get(key)
@@ -123,5 +135,3 @@ def _add(
     )
     return graph.add_operation(definition, inputs, full, types, label)
 
-
-_ = SpecialOp

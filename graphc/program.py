@@ -12,7 +12,7 @@ Planning decides where every stored tensor lives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,16 +23,9 @@ from graphc.function import Function, Guard, Input, format_function, format_type
 from graphc.graph import Tensor
 from graphc.loop.ir import ZERO, Kernel
 from graphc.lower import Lowered, Lowering, Site, lower_group
-from graphc.passes.fuse import (
-    Fuser,
-    Group,
-    Plan,
-    format_plan,
-    fuse,
-    group_reads,
-    is_literal,
-    topological,
-)
+from graphc.passes.fuse import Fuser
+from graphc.passes.pipeline import verifying
+from graphc.passes.plan import Group, Plan, format_plan, is_literal
 
 KEY_CONSTANT = 1024
 SlotKind = Literal["input", "output", "variable", "const", "temp"]
@@ -113,11 +106,11 @@ class Planner:
         self.fn = fn
         self.target = target
         self.hints = hints
-        self.plan = fuse(fn)
         self.fuser = Fuser(fn)
-        self.fuser.inlined = self.plan.inlined
-        self.fuser.aliases = self.plan.aliases
-        self.lowering = Lowering(self.plan, target, hints=hints)
+        self.plan = self.fuser.run()
+        self.inliner = self.fuser.inliner
+        self.reads = {g: self.fuser.grouper.group_reads(g) for g in self.plan.groups}
+        self.lowering = Lowering(self.plan, target, hints=hints, verify=verifying())
         self.slots: list[Slot] = []
         self.where: dict[Tensor, int] = {}
         self.variables: dict[str, int] = {}
@@ -129,23 +122,17 @@ class Planner:
         """Choose the updates that are done in place, and an order in which that is right."""
         groups = self.plan.groups
         owner = {t: k for k, g in enumerate(groups) for t in g.tensors}
-        reads = [group_reads(self.fuser, g) for g in groups]
+        reads = [self.reads[g] for g in groups]
         deps = [{owner[r] for r in rs if r in owner} - {k} for k, rs in enumerate(reads)]
         fallible = {k for k, g in enumerate(groups) if self.group_fallible(g)}
-        for output, value, old in self.update_candidates():
+        for value, old in self.update_candidates():
             k = owner.get(value)
-            if k is None or not self.reads_in_step(groups[k], old, value):
+            if k is None or k in fallible or not self.reads_in_step(groups[k], old, value):
                 continue
-            extra = {j for j, rs in enumerate(reads) if old in rs and j != k}
-            extra |= fallible - {k}
-            if k in fallible:
-                continue
-            trial = [set(d) for d in deps]
-            trial[k] |= extra
-            if acyclic(trial):
-                deps = trial
+            extra = {j for j, rs in enumerate(reads) if old in rs and j != k} | fallible
+            if not depends(deps, extra, k):
+                deps[k] |= extra
                 self.lowering.inplace[value] = old
-            _ = output
         self.plan.groups = [groups[k] for k in topological(deps)]
 
     def group_fallible(self, group: Group) -> bool:
@@ -162,8 +149,8 @@ class Planner:
                     stack.append(i)
         return False
 
-    def update_candidates(self) -> list[tuple[Any, Tensor, Tensor]]:
-        """Updates whose value is computed by a group and may replace the old value's storage."""
+    def update_candidates(self) -> list[tuple[Tensor, Tensor]]:
+        """New values of variables, with the old ones whose storage they may be written to."""
         before = {i.key: i.tensor for i in self.fn.inputs if i.kind == "variable"}
         roots = [self.plan.root(o.tensor) for o in self.fn.outputs]
         found = []
@@ -174,7 +161,7 @@ class Planner:
                 continue
             if value.dtype.base_dtype is old.dtype.base_dtype and same_size(value, old):
                 claimed.add(value)
-                found.append((o, value, old))
+                found.append((value, old))
         return found
 
     def reads_in_step(self, group: Group, old: Tensor, value: Tensor) -> bool:
@@ -184,18 +171,18 @@ class Planner:
         if group.template is not None:
             inputs = group.template.inputs
             for t in inputs:
-                for read, _ in self.fuser.expand(t, tuple(ZERO for _ in t.sizes or ())):
+                for read, _ in self.inliner.expand(t, tuple(ZERO for _ in t.sizes or ())):
                     if self.plan.root(read) is old:
                         return False
         member_of = {m.tensor: m for m in group.members}
         if value not in member_of:
-            return not self.fuser_reads(group, old)
+            return old not in self.reads[group]
         place = member_of[value].place
         role = member_of[value].role
         for m in group.members:
-            info = self.fuser.trace(m.tensor)
+            info = self.inliner.trace(m.tensor)
             position: dict[Any, int | None] = dict(zip(info.out, m.place, strict=True))
-            for read, index in self.fuser.reads(m.tensor):
+            for read, index in self.inliner.reads(m.tensor):
                 if self.plan.root(read) is not old:
                     continue
                 if m.role != role or read is not old:
@@ -204,10 +191,6 @@ class Planner:
                 if at != place:
                     return False
         return len({m.role for m in group.members if m.tensor in group.outputs}) <= 1
-
-    def fuser_reads(self, group: Group, old: Tensor) -> bool:
-        """Whether the group reads the old value at all."""
-        return old in group_reads(self.fuser, group)
 
     # --- slots ------------------------------------------------------------------------------------
 
@@ -247,7 +230,7 @@ class Planner:
         found = []
         computed = {t for g in self.plan.groups for t in g.outputs}
         for o in self.fn.outputs:
-            if o.kind == "update":
+            if o.kind in ("update", "check"):
                 continue
             root = self.lowering.storage(o.tensor)
             direct = root in computed and root not in self.where
@@ -269,6 +252,8 @@ class Planner:
         for k, group in enumerate(self.plan.groups):
             low = lower_group(self.lowering, group, f"k{k}")
             lowered.append(low)
+            if self.lowering.verify:
+                _ = low.kernel, low.fast
             work = work + low.work
             self.steps.append(Call(low, [self.slot(t) for t in low.buffers]))
         results = []
@@ -372,16 +357,35 @@ def same_size(a: Tensor, b: Tensor) -> bool:
     return dims.product(a.sizes) == dims.product(b.sizes)
 
 
-def acyclic(deps: Sequence[set[int]]) -> bool:
-    """Whether the dependencies can be ordered."""
-    left = {k: set(d) for k, d in enumerate(deps)}
-    while left:
-        ready = [k for k, d in left.items() if not d & left.keys()]
-        if not ready:
-            return False
-        for k in ready:
-            del left[k]
-    return True
+def depends(deps: Sequence[set[int]], some: Iterable[int], on: int) -> bool:
+    """Whether some of the groups depend on group ``on``, directly or not."""
+    stack, seen = list(some), set(some)
+    while stack:
+        k = stack.pop()
+        if k == on:
+            return True
+        fresh = deps[k] - seen
+        seen |= fresh
+        stack.extend(fresh)
+    return False
+
+
+def topological(deps: Sequence[set[int]]) -> list[int]:
+    """Group numbers, dependencies first, otherwise in the given order."""
+    done: set[int] = set()
+    order: list[int] = []
+    stack = [(k, False) for k in reversed(range(len(deps)))]
+    while stack:
+        k, expanded = stack.pop()
+        if k in done:
+            continue
+        if expanded:
+            done.add(k)
+            order.append(k)
+            continue
+        stack.append((k, True))
+        stack.extend((d, False) for d in sorted(deps[k], reverse=True) if d not in done)
+    return order
 
 
 def build_program(

@@ -7,7 +7,7 @@ pattern of ones among the run's sizes, and where that is not enough, for exactly
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,7 @@ class RunPlan:
     layout: int = -1
 
     def __post_init__(self) -> None:
-        self.numeric = [t for t in self.feeds if t.dtype.base_dtype is not dtypes.string]
+        self.numeric = [t for t in self.feeds if is_numeric(t)]
 
     def forget(self, state: State) -> None:
         """Drop what was made for an earlier state of the variables."""
@@ -71,6 +71,18 @@ class RunPlan:
         self.layout = state.layout
 
 
+def is_numeric(tensor: Tensor) -> bool:
+    """Whether programs compute it: anything but strings."""
+    return tensor.dtype.base_dtype is not dtypes.string
+
+
+def make_plan(tree: FetchTree, feeds: Sequence[Tensor], keep: bool = True) -> RunPlan:
+    """The plan for these fetches and feeds."""
+    computed = [t for t in tree.tensors if t not in feeds and is_numeric(t)]
+    tree.simple = len(computed) == len(tree.tensors)
+    return RunPlan(tree, list(feeds), computed, tree.operations, keep)
+
+
 class Runner:
     """Runs plans over one session's state."""
 
@@ -79,7 +91,7 @@ class Runner:
         self.mode = mode
         self.compilations = 0
         self.kernels: dict[Any, Any] = {}
-        self.values_plan: Callable[[list[Tensor], RunPlan], RunPlan]
+        self._value_plans: dict[Any, RunPlan] = {}
 
     def run(self, plan: RunPlan, data: list[np.ndarray]) -> Sequence[Any]:
         """The values of ``plan.computed`` for arrays in the order of ``plan.numeric``."""
@@ -185,9 +197,19 @@ class Runner:
         found: dict[Tensor, Any] = dict(zip(plan.numeric, data, strict=True))
         wanted = [t for t in tensors if t not in found]
         if wanted:
-            other = self.values_plan(wanted, plan)
+            other = self._values_plan(wanted, plan)
             found.update(zip(other.computed, self.run(other, data), strict=True))
         return {t: [int(v) for v in np.asarray(found[t]).reshape(-1)] for t in tensors}
+
+    def _values_plan(self, tensors: list[Tensor], owner: RunPlan) -> RunPlan:
+        """The plan of a run that computes what sizes depend on and changes nothing."""
+        key = (tuple(tensors), tuple(owner.feeds))
+        with self.state.lock:
+            found = self._value_plans.get(key)
+            if found is None:
+                tree = FetchTree(tensors[0].graph, tensors)
+                found = self._value_plans[key] = make_plan(tree, owner.feeds, keep=False)
+            return found
 
     def _call(self, plan: RunPlan, executable: Executable, data: list[np.ndarray]) -> Sequence[Any]:
         if executable.bound:
@@ -219,7 +241,8 @@ class Runner:
             for op, value in zip(executable.stores, answer[count:], strict=True):
                 self.state.store(op.name, np.asarray(value))
             return answer[:count]
-        if not executable.bound and not plan.initialized and not plan.needed:
+        simple = not executable.bound and not plan.initialized and not plan.needed
+        if simple and len(plan.numeric) == len(plan.feeds):
             plan.single = executable
         return answer
 

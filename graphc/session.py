@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphc import dtypes, feeding, modes
-from graphc.compiler import compile_graph
-from graphc.errors import (
-    FailedPreconditionError,
-    FinalizedError,
-    OpError,
-)
+from graphc import feeding
+from graphc.errors import FinalizedError, GraphError
 from graphc.feeding import FetchTree, feed_array, feed_key
 from graphc.graph import (
     Graph,
@@ -26,52 +19,20 @@ from graphc.graph import (
     push_session,
     session_context,
 )
-from graphc.function import Function
-from graphc.passes.extract import ValuesNeeded, VariableState, extract
-from graphc.runtime import native
-from graphc.runtime.executable import BadSize, Executable, GuardBroken, Mismatch
+from graphc.passes.extract import VariableState
+from graphc.runner import Runner, RunPlan, is_numeric, make_plan
+from graphc.runtime.executable import GuardBroken, Mismatch
+from graphc.runtime.state import State
 
 
-@dataclass
-class Cell:
-    """A variable's value in a session."""
-
-    array: np.ndarray
-    initialized: bool
-
-
-def aligned_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """An array on a 64-byte boundary."""
-    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    raw = np.zeros(count + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + count].view(dtype).reshape(shape)
-
-
-@dataclass
-class RunPlan:
-    """What one combination of fetches and feeds needs, found once and then reused.
-
-    ``executables`` are by the feeds' ranks, specialised ones by full shapes; both also by the
-    values of ``needed``, tensors that must be constants for the compiler (axes, permutations).
-    """
-
-    tree: FetchTree
-    feeds: list[Tensor]
-    computed: list[Tensor]
-    targets: list[Operation]
-    executables: dict[Any, Executable] = field(default_factory=dict)
-    single: Executable | None = None
-    initialized: tuple[tuple[str, bool], ...] = ()
-    stores: list[Operation] = field(default_factory=list)
-    needed: list[Tensor] = field(default_factory=list)
+MODES = ("static", "eager", "reference")
 
 
 class Session:
     """Runs a graph.
 
     Args:
-      target: accepted for TensorFlow scripts; must be empty.
+      target: for TensorFlow scripts; must be empty.
       graph: the graph to run; the default graph if None.
       config: accepted for TensorFlow scripts.
       mode: ``"static"`` compiles a whole fetch into one program; ``"eager"`` runs the same
@@ -84,17 +45,18 @@ class Session:
         self, target: str = "", graph: Graph | None = None, config: Any = None,
         mode: str = "static",
     ) -> None:  # fmt: skip
-        self.graph = graph or get_default_graph()
+        if target:
+            raise GraphError(f"a Session runs in this process: its target is '', not {target!r}")
+        if mode not in MODES:
+            raise GraphError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+        self.graph = get_default_graph() if graph is None else graph
         self._config = config
         self._mode = mode
         self._closed = False
-        self._cells: dict[str, Cell] = {}
         self._plans: dict[Any, RunPlan] = {}
-        self._lock = threading.RLock()
-        self._native_lock = native.SessionLock()
+        self._state = State()
+        self._runner = Runner(self._state, mode)
         self._contexts: list[Any] = []
-        self._eager: dict[Any, Any] = {}
-        self.compilations = 0
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -102,7 +64,7 @@ class Session:
         """Free the variables; later runs are refused."""
         self._closed = True
         self._plans.clear()
-        self._cells.clear()
+        self._state.clear()
 
     def __enter__(self) -> Session:
         graph, session = self.graph.as_default(), session_context(self)
@@ -120,6 +82,11 @@ class Session:
     def as_default(self) -> Any:
         """A context in which this is the default session; leaving it does not close it."""
         return session_context(self)
+
+    @property
+    def compilations(self) -> int:
+        """How many programs have been compiled (or loaded from the cache) so far."""
+        return self._runner.compilations
 
     @property
     def sess_str(self) -> str:
@@ -191,241 +158,52 @@ class Session:
         key = (feed_key(fetches), feeds)
         found = self._plans.get(key)
         if found is None:
-            tree = FetchTree(self.graph, fetches)
-            fed = set(feeds)
-            computed = [
-                t for t in tree.tensors if t not in fed and t.dtype.base_dtype is not dtypes.string
-            ]
-            found = RunPlan(tree, list(feeds), computed, tree.operations)
-            self._plans[key] = found
+            found = self._plans[key] = make_plan(FetchTree(self.graph, fetches), feeds)
         return found
 
     def _execute(self, plan: RunPlan, values: list[Any]) -> dict[Tensor, Any]:
-        if not plan.computed and not plan.targets:
-            arrays = [feed_array(t, v) for t, v in zip(plan.feeds, values, strict=True)]
-            return self._results(plan, arrays, ())
-        if plan.single is not None:
+        single = plan.single
+        if single is not None and plan.layout == self._state.layout:
             try:
-                answer = plan.single.call(*values)
-            except Mismatch:
-                pass
-            except GuardBroken:
+                if single.changes:
+                    with self._state.turn:
+                        answer = single.call(*values)
+                else:
+                    answer = single.call(*values)
+            except (Mismatch, GuardBroken):
                 pass
             else:
                 if plan.tree.simple:
                     return dict(zip(plan.computed, answer, strict=True))
                 return self._results(plan, values, answer)
         arrays = [feed_array(t, v) for t, v in zip(plan.feeds, values, strict=True)]
-        answer = self._run_arrays(plan, arrays)
-        return self._results(plan, arrays, answer)
+        if not plan.computed and not plan.targets:
+            return self._results(plan, arrays, ())
+        pairs = zip(plan.feeds, arrays, strict=True)
+        data = [a for t, a in pairs if is_numeric(t)]
+        return self._results(plan, arrays, self._runner.run(plan, data))
 
     def _results(
         self, plan: RunPlan, arrays: Sequence[Any], answer: Sequence[Any]
     ) -> dict[Tensor, Any]:
-        values = dict(zip(plan.computed, answer, strict=False))
+        values = dict(zip(plan.computed, answer, strict=True))
+        if plan.tree.simple:
+            return values
         for t, a in zip(plan.feeds, arrays, strict=True):
             values[t] = feed_array(t, a)
         for t in plan.tree.tensors:
             if t not in values:
-                values[t] = feeding.host_value(self, t, values)
+                values[t] = feeding.host_value(self._state.is_set, t, values)
         return values
-
-    def _run_arrays(self, plan: RunPlan, arrays: list[np.ndarray]) -> Sequence[Any]:
-        numeric = [
-            (t, a) for t, a in zip(plan.feeds, arrays, strict=True)
-            if t.dtype.base_dtype is not dtypes.string
-        ]  # fmt: skip
-        return self._run_numeric(plan, [t for t, _ in numeric], [a for _, a in numeric])
-
-    def _run_numeric(
-        self, plan: RunPlan, feeds: list[Tensor], data: list[np.ndarray]
-    ) -> Sequence[Any]:
-        if self._mode != "static":
-            return self._run_other(plan, feeds, data)
-        shapes = tuple(a.shape for a in data)
-        known: dict[Tensor, list[int]] = {}
-        while True:
-            try:
-                known = self._values_of(plan, plan.needed, feeds, data)
-                executable = self._executable(plan, feeds, shapes, known)
-                break
-            except ValuesNeeded as e:
-                plan.needed += [t for t in e.tensors if t not in plan.needed]
-        try:
-            return self._call(plan, executable, feeds, data)
-        except (GuardBroken, BadSize) as e:
-            if isinstance(e, BadSize) and not executable.bound:
-                raise
-            tensors = [t for t, _ in executable.bound]
-            known |= self._values_of(plan, tensors, feeds, data)
-            executable = self._specialised(plan, feeds, shapes, known)
-            return self._call(plan, executable, feeds, data)
-
-    def _executable(
-        self, plan: RunPlan, feeds: list[Tensor], shapes: tuple[tuple[int, ...], ...],
-        known: dict[Tensor, list[int]],
-    ) -> Executable:  # fmt: skip
-        """The program for these shapes: a specialised one, else the general one of the ranks."""
-        with self._lock:
-            if plan.initialized and any(self._is_set(k) != v for k, v in plan.initialized):
-                plan.executables.clear()
-                plan.single = None
-            values = tuple(tuple(v) for v in known.values())
-            ranks = tuple(len(s) for s in shapes)
-            found = plan.executables.get((shapes, values)) or plan.executables.get((ranks, values))
-            if found is None:
-                any_size = [(None,) * r for r in ranks]
-                found = self._compile(plan, feeds, any_size, known, shapes)
-                plan.executables[(ranks, values)] = found
-            return found
-
-    def _specialised(
-        self, plan: RunPlan, feeds: list[Tensor], shapes: tuple[tuple[int, ...], ...],
-        known: dict[Tensor, list[int]],
-    ) -> Executable:  # fmt: skip
-        """A program for exactly these shapes (and values that sizes depend on)."""
-        with self._lock:
-            executable = self._compile(plan, feeds, shapes, known)
-            if not known:
-                plan.executables[(shapes, ())] = executable
-                plan.single = None
-            return executable
-
-    def _compile(
-        self, plan: RunPlan, feeds: list[Tensor], shapes: Sequence[tuple[int | None, ...]],
-        known: dict[Tensor, list[int]] | None = None, seen: Sequence[tuple[int, ...]] = (),
-    ) -> Executable:  # fmt: skip
-        declared = {}
-        for t, shape in zip(feeds, shapes, strict=True):
-            sizes = t.sizes or (None,) * len(shape)
-            declared[t] = tuple(
-                k if isinstance(k, int) else s for k, s in zip(sizes, shape, strict=True)
-            )
-        code = compile_graph(
-            plan.computed, plan.targets, declared, self._variable_state, known=known,
-            seen=dict(zip(feeds, seen, strict=False)),
-        )  # fmt: skip
-        consulted = code.program.function.consulted
-        plan.initialized = tuple((k, self._is_set(k)) for k in sorted(consulted))
-        self.compilations += 1
-        arrays = {i.key: self._cell(i).array for i in code.program.inputs if i.kind == "variable"}
-        executable = Executable(code, arrays, self._native_lock)
-        outputs = code.program.function.outputs
-        plan.stores = [o.source for o in outputs if o.kind == "store"]
-        return executable
-
-    def _values_of(
-        self, owner: RunPlan, tensors: list[Tensor], feeds: list[Tensor], data: list[np.ndarray]
-    ) -> dict[Tensor, list[int]]:
-        """The values of the integer tensors that a program's shapes depend on."""
-        if not tensors:
-            return {}
-        tensors = list(dict.fromkeys(tensors))
-        fed = dict(zip(feeds, data, strict=True))
-        plan = self._plan([t for t in tensors if t not in fed], tuple(owner.feeds))
-        computed = {t: fed[t] for t in tensors if t in fed}
-        if plan.computed:
-            computed.update(zip(plan.computed, self._run_numeric(plan, feeds, data), strict=True))
-        return {t: [int(v) for v in np.asarray(computed[t]).reshape(-1)] for t in tensors}
-
-    def _call(
-        self, plan: RunPlan, executable: Executable, feeds: list[Tensor], data: list[np.ndarray]
-    ) -> Sequence[Any]:
-        extra: list[np.ndarray] = []
-        if executable.bound:
-            values = self._values_of(plan, [t for t, _ in executable.bound], feeds, data)
-            shape: list[int] = []
-            for tensor, element in executable.bound:
-                value = values[tensor][element]
-                shape += [max(value, 0), max(-value, 0)]
-            extra = [np.empty((*shape, 0), np.int8)]
-        answer: Sequence[Any] = executable.call(*data, *extra)
-        for key in executable.code.program.updated:
-            self._cells[key].initialized = True
-        if plan.stores:
-            count = len(plan.computed)
-            for op, value in zip(plan.stores, answer[count:], strict=True):
-                self._cells[op.name] = Cell(np.array(value), True)
-            answer = answer[:count]
-            self._plans.clear()
-        elif len(plan.executables) == 1 and not plan.initialized and not executable.bound:
-            plan.single = executable
-        return answer
-
-    def _run_other(
-        self, plan: RunPlan, feeds: list[Tensor], data: list[np.ndarray]
-    ) -> Sequence[Any]:
-        """Run op by op: eager or reference mode."""
-        shapes = {t: a.shape for t, a in zip(feeds, data, strict=True)}
-        with self._lock:
-            fn = self._extract_known(plan, feeds, data, shapes)
-            arrays = {t.name: a for t, a in zip(feeds, data, strict=True)}
-            for i in fn.inputs:
-                if i.kind == "variable":
-                    arrays[i.key] = self._cell(i).array
-            if self._mode == "reference":
-                values = modes.run_reference(fn, arrays)
-            else:
-                values = modes.run_eager(fn, arrays, self._eager, self._native_lock)
-            for output, value in zip(fn.outputs, values, strict=True):
-                if output.kind != "fetch":
-                    self._cells[output.key] = Cell(np.array(value), True)
-        fetched = zip(fn.outputs, values, strict=True)
-        return [v[()] if v.ndim == 0 else np.array(v) for o, v in fetched if o.kind == "fetch"]
-
-    def _extract_known(
-        self, plan: RunPlan, feeds: list[Tensor], data: list[np.ndarray], shapes: Any
-    ) -> Function:
-        """The function for these shapes and for the values that shapes depend on."""
-        known: dict[Tensor, list[int]] = {}
-        while True:
-            try:
-                fn = extract(plan.computed, plan.targets, shapes, self._variable_state, known)
-                needed = [t for t, _ in fn.bound]
-            except ValuesNeeded as e:
-                needed = e.tensors
-            if not needed:
-                return fn
-            known |= self._values_of(plan, needed, feeds, data)
 
     # --- variables ----------------------------------------------------------------------------
 
     def _variable_state(self, op: Operation) -> VariableState:
-        cell = self._cells.get(op.name)
-        sizes = op.outputs[0].sizes
-        dtype = op.outputs[0].dtype.base_dtype
-        if cell is not None:
-            return VariableState(dtype, cell.array.shape, cell.initialized)
-        known = None
-        if sizes is not None and all(isinstance(s, int) for s in sizes):
-            known = tuple(int(s) for s in sizes if isinstance(s, int))
-        return VariableState(dtype, known, False)
-
-    def _is_set(self, key: str) -> bool:
-        cell = self._cells.get(key)
-        return cell is not None and cell.initialized
-
-    def _cell(self, item: Any) -> Cell:
-        cell = self._cells.get(item.key)
-        if cell is None:
-            counter = item.key.endswith("^counter")
-            shape = tuple(int(s) for s in item.tensor.sizes)
-            array = aligned_array(shape, item.tensor.dtype.base_dtype.numpy)
-            cell = self._cells[item.key] = Cell(array, counter)
-        return cell
+        return self._state.variable_state(op)
 
     def load_variable(self, op: Operation, value: Any) -> None:
         """Give a variable a value without running anything; a graph is not changed."""
-        with self._lock:
-            cell = self._cells.get(op.name)
-            dtype = op.outputs[0].dtype.base_dtype
-            array = np.asarray(value, dtype.numpy)
-            if cell is None or cell.array.shape != array.shape:
-                self._cells[op.name] = Cell(aligned_array(array.shape, dtype.numpy), True)
-                self._plans.clear()
-            with self._native_lock:
-                self._cells[op.name].array[...] = array
-            self._cells[op.name].initialized = True
+        self._state.load(op, value)
 
     def read_variable(self, op: Operation) -> np.ndarray:
         """A copy of a variable's value.
@@ -433,13 +211,7 @@ class Session:
         Raises:
           FailedPreconditionError: it has none yet.
         """
-        cell = self._cells.get(op.name)
-        if cell is None or not cell.initialized:
-            raise FailedPreconditionError(
-                op.node_def, op, f"Attempting to use uninitialized value {op.name}"
-            )
-        with self._native_lock:
-            return cell.array.copy()
+        return self._state.read(op)
 
 
 class InteractiveSession(Session):
@@ -454,6 +226,3 @@ class InteractiveSession(Session):
         pop_session(self)
         super().close()
 
-
-__all__ = ["Cell", "InteractiveSession", "OpError", "Session"]
-_ = Mapping

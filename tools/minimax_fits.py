@@ -220,7 +220,7 @@ def _erfinv_ratio(w: mp.mpf) -> mp.mpf:
     return y / x
 
 
-# erfinv(x) = x * ERFINV_*(...), w = -log(1 - x**2): NEAR(w - 3.125), w <= 6.25;
+# erfinv(x) = x * ERFINV_*(...), w = -log(1 - x**2): NEAR(w - 2), w <= 6.25;
 # MIDDLE(sqrt(w) - 3.25), w <= 16; FAR(sqrt(w) - 5), w <= 37 (Giles 2012 has the idea).
 _both(
     "erfinv_near",
@@ -228,7 +228,7 @@ _both(
     mp.mpf(-3.125),
     mp.mpf("3.13"),
     (12, 26),
-    lambda u: 1 / _erfinv_ratio(u + 3.125),
+    lambda u: 1 / _erfinv_ratio(u + 2),
 )
 _both(
     "erfinv_middle",

@@ -135,9 +135,13 @@ class Memory:
             return v if mask is None or other is None else self.e.choose(mask, v, other)
         if reverse:
             mask = self._reversed(mask)
-        passthru = self._passthru(st, other, n)
-        args = (address, mask, self._reversed(passthru) if reverse else passthru)
-        v = self._masked(st, "load", args, n, raw=True)
+        zero = Val("zeroinitializer", st.ty, n)
+        v = self._masked(st, "load", (address, mask, zero), n, raw=True)
+        if other is not None:
+            # LLVM 22 splits a load that is wider than a register wrongly if its mask is false in
+            # a whole half and its passthru is not zero: it then loads that half without a mask.
+            passthru = self._passthru(st, other, n)
+            v = self.e.choose(mask, v, self._reversed(passthru) if reverse else passthru)
         return self._register(st, self._reversed(v) if reverse else v)
 
     def _passthru(self, st: Storage, other: Val | None, n: int) -> Val:

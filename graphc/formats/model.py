@@ -8,6 +8,7 @@ from typing import Any
 from graphc.errors import FeedError
 from graphc.formats.save import needed_operations
 from graphc.graph import Graph, Operation, Tensor
+from graphc.passes.extract import reachable
 from graphc.session import Session
 from graphc.variables import Variable
 
@@ -69,15 +70,16 @@ class Model:
         return values
 
     def missing(self, given: Collection[str]) -> list[str]:
-        """The inputs that a run needs beside those given: placeholders that the outputs reach."""
+        """The inputs that a run needs beside those given: without them a placeholder is not fed."""
         key = frozenset(given)
         found = self._required.get(key)
         if found is None:
-            fed = [self.inputs[name] for name in given]
-            needed = set(needed_operations(fed, self.outputs.values()))
+            fed = dict.fromkeys(self.inputs[name] for name in given)
+            needed = needed_operations(fed, self.outputs.values())
+            unfed = {op for op in needed if op.type == "Placeholder" and op.outputs[0] not in fed}
             found = self._required[key] = [
                 name for name, t in self.inputs.items()
-                if name not in key and t.op.type == "Placeholder" and t.op in needed
+                if name not in key and t.op in needed and unfed & {*reachable([t.op], fed)}
             ]  # fmt: skip
         return found
 

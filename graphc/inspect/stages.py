@@ -13,7 +13,7 @@ from graphc.feeding import FetchTree
 from graphc.function import format_function
 from graphc.loop.printer import format_kernel
 from graphc.passes.extract import extract
-from graphc.passes.fuse import format_plan
+from graphc.passes.plan import format_plan
 from graphc.passes.pipeline import default_pipeline
 from graphc.program import build_program, format_program
 from graphc.runtime import jit

@@ -9,6 +9,7 @@ import numpy as np
 from graphc.loop.ir import Const, Expr, bitcast, select
 from graphc.loop.scalar_math_core import (
     Table,
+    chain,
     copysign,
     derive,
     div,
@@ -96,7 +97,7 @@ def acos(x: Expr) -> Expr:
 def _atan_rest(t: Expr) -> Expr:
     """atan(t) - t for 0 <= t <= 1."""
     z = t * t
-    return t * z * poly(z, ATAN)
+    return t * z * poly(z, ATAN, chain)
 
 
 @in_float32

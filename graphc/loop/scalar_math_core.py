@@ -23,6 +23,7 @@ from graphc.loop.scalar import ScalarFn, register
 Table = dict[str, tuple[float, ...]]
 INF = float("inf")
 NAN = float("nan")
+LONG = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +105,29 @@ def at_least(x: Expr, bound: float) -> Expr:
     return select(x < bound, bound, x)
 
 
-def horner(x: Expr, coefs: Sequence[float]) -> Expr:
-    """The polynomial with ``coefs``, constant term first."""
+def chain(x: Expr, coefs: Sequence[float]) -> Expr:
+    """The polynomial with ``coefs``, constant term first, by Horner's rule."""
     total: Expr = Const(coefs[-1], x.dtype)
     for c in reversed(coefs[:-1]):
         total = fma(total, x, c)
     return total
 
 
-def poly(x: Expr, table: Table) -> Expr:
+def horner(x: Expr, coefs: Sequence[float]) -> Expr:
+    """The same, but a long polynomial is two in x**2, side by side.
+
+    One chain of dependent operations would be longer than what a CPU overlaps of the iterations
+    of a loop. Where terms of alternating sign are all large (atan), one chain rounds better.
+    """
+    if len(coefs) < LONG:
+        return chain(x, coefs)
+    square = x * x
+    return fma(horner(square, coefs[1::2]), x, horner(square, coefs[::2]))
+
+
+def poly(x: Expr, table: Table, how: Callable[[Expr, Sequence[float]], Expr] = horner) -> Expr:
     """The polynomial of a table that has one row per format."""
-    return horner(x, table[x.dtype.code])
+    return how(x, table[x.dtype.code])
 
 
 def pick(x: Expr, single: Any, double: Any) -> Any:

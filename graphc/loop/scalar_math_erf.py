@@ -18,6 +18,7 @@ from graphc.loop.ir import Expr, apply, bitcast, cast, select
 from graphc.loop.scalar_math_core import (
     Table,
     at_most,
+    chain,
     copysign,
     derive,
     div,
@@ -107,7 +108,7 @@ def _exp_of_minus_square(a: Expr) -> tuple[Expr, Expr]:
     n = fma(square, -LOG2_E, fmt.magic) - fmt.magic
     rest = fma(n, fmt.ln2_lo, low)
     r = fma(n, -fmt.ln2_hi, neg(square)) - rest
-    return fma(r * r, poly(r, EXPM1), r), n
+    return fma(r * r, poly(r, EXPM1, chain), r), n
 
 
 def _erfc64(x: Expr) -> Expr:

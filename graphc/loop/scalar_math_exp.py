@@ -16,6 +16,7 @@ from graphc.loop.scalar_math_core import (
     Table,
     at_least,
     at_most,
+    chain,
     copysign,
     derive,
     div,
@@ -162,7 +163,7 @@ def exp2(x: Expr) -> Expr:
 def expm1_parts(x: Expr) -> tuple[Expr, Expr]:
     """``(p, bits)``: exp(x) = 2**n * (1 + p); the low bits of ``bits`` are n."""
     _, bits, r = reduce_ln2(x)
-    return fma(r * r, poly(r, EXPM1), r), bits
+    return fma(r * r, poly(r, EXPM1, chain), r), bits
 
 
 @in_float32

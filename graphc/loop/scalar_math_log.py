@@ -139,4 +139,4 @@ def log1p(x: Expr) -> Expr:
 
 derive("log", log, np.log, ulp=1.0, cost=25)
 derive("log2", log2, np.log2, ulp=2.0, cost=26)
-derive("log1p", log1p, np.log1p, ulp=1.5, cost=30)
+derive("log1p", log1p, np.log1p, ulp=1.6, cost=30)

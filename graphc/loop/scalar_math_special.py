@@ -18,6 +18,7 @@ from graphc.loop.scalar_math_core import (
     INF,
     NAN,
     Table,
+    chain,
     copysign,
     derive,
     div,
@@ -34,7 +35,7 @@ from graphc.loop.scalar_math_core import (
 from graphc.loop.scalar_math_log import log, log_normal
 from graphc.loop.scalar_math_trig import cos_reduced, sin_reduced
 
-# erfinv(x) = x * ERFINV_NEAR(w - 3.125), w = -log(1 - x**2) <= 6.25
+# erfinv(x) = x * ERFINV_NEAR(w - 2), w = -log(1 - x**2) <= 6.25
 ERFINV_NEAR: Table = {
     "f32": (  # 2**-27.0
         1.6536546, 0.24015819, -0.0060337507, -0.0007407132, 0.00018681625, -1.3875974e-05,
@@ -104,10 +105,10 @@ def erfinv(x: Expr) -> Expr:
     a = fabs(x)
     w = neg(log_normal((1 - a) * (a + 1)))
     root = sqrt(w)
-    ratio = poly(root - 3.25, ERFINV_MIDDLE)
+    ratio = poly(root - 3.25, ERFINV_MIDDLE, chain)
     if x.dtype is float64:
-        ratio = select(w > 16, poly(root - 5, ERFINV_FAR), ratio)
-    ratio = select(w > 6.25, ratio, poly(w - 3.125, ERFINV_NEAR))
+        ratio = select(w > 16, poly(root - 5, ERFINV_FAR, chain), ratio)
+    ratio = select(w > 6.25, ratio, poly(w - 2, ERFINV_NEAR, chain))
     inside = select(a < 1, x * ratio, NAN)
     return select(eq(a, 1.0), copysign(INF, x), inside)
 
@@ -224,7 +225,7 @@ def _digamma(x: Any) -> Any:
     return np.where(wide == 0, -np.copysign(np.inf, wide), value)
 
 
-derive("erfinv", erfinv, np.vectorize(_erfinv_one, otypes=[np.float64]), ulp=4.0, cost=80)
+derive("erfinv", erfinv, np.vectorize(_erfinv_one, otypes=[np.float64]), ulp=2.5, cost=80)
 # float64: 2 ulp or 4e-15, whichever is more; float32 and float16 are rounded from that.
 derive("lgamma", lgamma, np.vectorize(_lgamma_one, otypes=[np.float64]), ulp=2.0, cost=200)
 derive("digamma", digamma, _digamma, ulp=2.0, cost=160)

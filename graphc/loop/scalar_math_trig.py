@@ -223,6 +223,6 @@ def tan(x: Expr) -> Expr:
     return _with_sign(value, Const(0, pick(x, uint32, uint64)), x)
 
 
-derive("sin", sin, np.sin, ulp=1.5, cost=80)
-derive("cos", cos, np.cos, ulp=1.5, cost=80)
+derive("sin", sin, np.sin, ulp=1.6, cost=80)
+derive("cos", cos, np.cos, ulp=1.6, cost=80)
 derive("tan", tan, np.tan, ulp=2.0, cost=86)

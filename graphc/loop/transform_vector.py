@@ -46,18 +46,25 @@ def _lanes(body: Block, var: Var, base: Expr, width: int, count: Expr | None) ->
 
 
 def vectorize(
-    loop: Loop, body: Block, width: int, *, start: Expr = ZERO, between: Sequence[Loop] = ()
+    loop: Loop,
+    body: Block,
+    width: int,
+    *,
+    start: Expr = ZERO,
+    between: Sequence[Loop] = (),
+    shrink: bool = True,
 ) -> Block:
     """The loop by vectors of ``width``: full ones, then one under a mask for what is left.
 
     ``start`` is added to the loop variable, for a loop that is a piece of a longer one. The loops
-    ``between`` are put inside of the loop over vectors, around each vector.
+    ``between`` are put inside of the loop over vectors, around each vector. With ``shrink``, a rest
+    of known size gets a vector that is no wider than it needs.
     """
     var, extent = loop
     size = known(extent)
 
-    def vector(base: Expr, count: Expr | None) -> Stmt:
-        one = _lanes(body, var, base, width, count)
+    def vector(base: Expr, count: Expr | None, lanes: int = width) -> Stmt:
+        one = _lanes(body, var, base, lanes, count)
         return instance(close_nest(between, block(one)), {}).stmts[0] if between else one
 
     if size is not None and size <= width:
@@ -70,7 +77,9 @@ def vectorize(
         return block(main)
     done = mul(whole, width)
     if size is not None:
-        return block(main, vector(add(start, done), sub(extent, done)))
+        rest = size % width
+        lanes = 1 << (rest - 1).bit_length() if shrink else width
+        return block(main, vector(add(start, done), None if rest == lanes else const(rest), lanes))
     first = Var(f"{var.name}d")
     tail = vector(add(start, first), sub(extent, first))
     return Block((main, Let(first, done), If(first < extent, block(tail))))
@@ -135,7 +144,7 @@ def vectorize_reduction(outer: Sequence[Loop], loop: Loop, body: Block, width: i
         before.append(_vector(first, width, Store(own, first, identity)))
         total = Reduce(acc, reduce.index, reduce.op, Load(own, last))
         after.append(_vector(last, width, total))
-    inner = _to_lanes(vectorize(loop, body, width), lanes, None)
+    inner = _to_lanes(vectorize(loop, body, width, shrink=False), lanes, None)
     return Block((*before, *close_nest(outer, inner).stmts, *after))
 
 

@@ -154,7 +154,7 @@ def zero_fraction(value: Any, name: str | None = None) -> Tensor:
     """How large a part of the elements is 0, as float32."""
     with name_scope(name, "zero_fraction", [value]):
         value = convert_to_tensor(value, name="value")
-        size = cast(call("Size", value, out_type=dtypes.int64), dtypes.float32)
+        size: Any = cast(call("Size", value, out_type=dtypes.int64), dtypes.float32)
         zero = convert_to_tensor(np.zeros((), value.dtype.base_dtype.numpy))
         nonzero = reduce_sum(cast(not_equal(value, zero), dtypes.int64))
         rest: Any = size - cast(nonzero, dtypes.float32)
@@ -180,6 +180,7 @@ def embedding_lookup(
     Raises:
       ValueError: ``params`` in several parts, none at all, or a ``max_norm``.
     """
+    del partition_strategy, validate_indices
     parts = list(params) if isinstance(params, (list, tuple)) else [params]
     if not parts:
         raise GraphError("Need at least one param")

@@ -177,7 +177,7 @@ def sigmoid_cross_entropy_with_logits(
         zeros = call("ZerosLike", x)
         positive = x >= zeros
         above, below = where(positive, x, zeros), where(positive, -x, x)
-        linear: Any = above - x * z  # type: ignore[operator]
+        linear: Any = above - x * z
         return add(linear, log1p(exp(below)), name=scope)
 
 
@@ -209,8 +209,8 @@ def log_poisson_loss(
         _same_shape(counts, rate, "targets")
         loss: Any = exp(rate) - rate * counts
         if compute_full_loss:
-            stirling = counts * call("Log", counts) - counts
-            stirling += 0.5 * call("Log", 6.283185307179586 * counts)
+            tail: Any = call("Log", 6.283185307179586 * counts)
+            stirling = counts * call("Log", counts) - counts + 0.5 * tail
             zeros = call("ZerosLike", counts)
             few = call("LogicalAnd", counts >= zeros, counts <= call("OnesLike", counts))
             loss = loss + where(few, zeros, stirling)

@@ -65,7 +65,8 @@ def batch_normalization(
     """
     with name_scope(name, "batchnorm", [x, mean, variance, scale, offset]):
         x, mean = convert_to_tensor(x, name="x"), convert_to_tensor(mean)
-        inverse: Any = rsqrt(convert_to_tensor(variance) + variance_epsilon)  # type: ignore[operator]
+        spread: Any = convert_to_tensor(variance)
+        inverse: Any = rsqrt(spread + variance_epsilon)
         if scale is not None:
             inverse = inverse * scale
         shift = offset - mean * inverse if offset is not None else -mean * inverse

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc import dtypes
+from graphc.build import create, single
 from graphc.dims import DimLike
 from graphc.dtypes import DType
 from graphc.errors import ShapeError
@@ -24,7 +25,7 @@ from graphc.op import (
     Sample,
     register,
 )
-from graphc.ops.base import call, grid, unbroadcast
+from graphc.ops.base import grid, unbroadcast
 from graphc.shapes import shape_text
 
 MATRIX_TYPES = (*dtypes.FLOATS, dtypes.int32, dtypes.int64)
@@ -130,7 +131,7 @@ def _gradients(
     """The gradients of ``a @ b`` with either transposed."""
 
     def product(x: Tensor | None, y: Tensor | None, tx: bool, ty: bool) -> Tensor:
-        return call(op_name, x, y, **{flags[0]: tx, flags[1]: ty})
+        return single(create(op_name, [x, y], {flags[0]: tx, flags[1]: ty}))
 
     ga = product(b, g, tb, True) if ta else product(g, b, False, not tb)
     gb = product(g, a, True, ta) if tb else product(a, g, not ta, False)

@@ -33,7 +33,9 @@ from graphc.ops.conv_window import (
     from_nhwc,
     image_axes,
     of_nhwc,
+    padded_array,
     to_nhwc,
+    whole,
     windows,
 )
 from graphc.ops.movement_value import operand_values, shape_tensor
@@ -63,7 +65,7 @@ class Convolution:
     @property
     def output(self) -> Sizes:
         """The sizes of the result."""
-        return arranged(self.data_format, self.batch, self.h.out, self.w.out, self.outputs)
+        return arranged(self.data_format, self.batch, (self.h.out, self.w.out), self.outputs)
 
     @property
     def spatial(self) -> dict[str, Any]:
@@ -127,10 +129,8 @@ def padded_image(x: Tensor, g: Convolution) -> Tensor:
     return x if g.padding is None else call("SpreadImage", x, **g.padding)
 
 
-def _pad(x: np.ndarray, g: Convolution) -> np.ndarray:
-    (h, w) = g.h, g.w
-    ends = ((0, 0), (h.before, h.after), (w.before, w.after), (0, 0))
-    return np.pad(np.asarray(x), ends)  # type: ignore[arg-type]
+def _padded(x: np.ndarray, g: Convolution) -> np.ndarray:
+    return padded_array(as_nhwc(x, g.data_format), (g.h, g.w))
 
 
 def _sizes(tensor: Tensor) -> Sizes:
@@ -159,16 +159,20 @@ SAMPLES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], str], ...
 )  # fmt: skip
 
 
+Case = tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any], str]
+
+
 class _Convolution(CompositeOp):
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.FLOATS}
     attrs: ClassVar[dict[str, Attr]] = CONV_ATTRS
 
-    def geometries(self) -> Iterable[tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any], str]]:
+    def geometries(self) -> Iterable[Case]:
         """Images, filters and gradients of the result for the samples."""
         for image, kernel, attrs, note in SAMPLES:
             full = {k: a.default for k, a in CONV_ATTRS.items()} | attrs
             out = convolution(full, image, kernel).output
-            yield grid(*image), grid(*kernel), grid(*out, low=-1.0), attrs, note  # type: ignore[arg-type]
+            grad = grid(*(whole(s) for s in out), low=-1.0)
+            yield grid(*image), grid(*kernel), grad, attrs, note
 
 
 @register
@@ -208,8 +212,8 @@ class Conv2D(_Convolution):
         """A sum of NumPy's products, one for each tap."""
         x, kernel = (np.asarray(v) for v in inputs)
         g = convolution(attrs, x.shape, kernel.shape)
-        image = _pad(as_nhwc(x, g.data_format), g)
-        return of_nhwc(forward_reference(image, kernel, g.spatial | {"groups": g.groups}), g.data_format)
+        found = forward_reference(_padded(x, g), kernel, g.spatial | {"groups": g.groups})
+        return of_nhwc(found, g.data_format)
 
     def samples(self) -> Iterable[Sample]:
         """All paddings, both layouts, strides, dilations, groups, size 1, nothing."""
@@ -265,16 +269,17 @@ class Conv2DBackpropInput(_Convolution):
         g = convolution(attrs, tuple(int(s) for s in sizes), kernel.shape)
         dy = as_nhwc(grad, g.data_format).astype(np.float64)
         kh, kw, ic, oc = kernel.shape
-        h, w = (int(a.size + a.before + a.after) for a in (g.h, g.w))  # type: ignore[call-overload]
+        h, w = (whole(a.size + a.before + a.after) for a in (g.h, g.w))
         total = np.zeros((dy.shape[0], h, w, g.groups, ic))
         dy = dy.reshape(*dy.shape[:3], g.groups, oc // g.groups)
         weights = kernel.astype(np.float64).reshape(kh, kw, ic, g.groups, -1)
         for i, j in np.ndindex(kh, kw):
             part = taps_of(total, i, j, g.spatial, dy.shape[1:3])
             part += np.einsum("nhwgo,igo->nhwgi", dy, weights[i, j])
-        top, left = int(g.h.before), int(g.w.before)  # type: ignore[arg-type]
-        size = (g.h.size, g.w.size)
-        inner = total[:, top : top + size[0], left : left + size[1]]  # type: ignore[operator, misc]
+        rows, columns = (
+            slice(whole(a.before), whole(a.before + a.size)) for a in (g.h, g.w)
+        )
+        inner = total[:, rows, columns]
         return of_nhwc(inner.reshape(*inner.shape[:3], -1), g.data_format)
 
     def samples(self) -> Iterable[Sample]:
@@ -325,9 +330,8 @@ class Conv2DBackpropFilter(_Convolution):
         x, sizes, grad = (np.asarray(v) for v in inputs)
         kernel = tuple(int(s) for s in sizes)
         g = convolution(attrs, x.shape, kernel)
-        image = _pad(as_nhwc(x, g.data_format), g)
         full = g.spatial | {"ksize": kernel[:2], "groups": g.groups}
-        return filter_reference(image, as_nhwc(grad, g.data_format), full)
+        return filter_reference(_padded(x, g), as_nhwc(grad, g.data_format), full)
 
     def samples(self) -> Iterable[Sample]:
         """Those of Conv2D."""

@@ -28,7 +28,7 @@ from graphc.op import (
     register,
 )
 from graphc.ops.base import grid
-from graphc.ops.conv_window import Index, only_where, slide
+from graphc.ops.conv_window import Index, only_where, slide, whole
 from graphc.ops.movement_value import all_of
 
 SPATIAL: dict[str, Attr] = {"strides": Attr("ints", (1, 1)), "dilations": Attr("ints", (1, 1))}
@@ -51,16 +51,16 @@ def forward_reference(x: np.ndarray, f: np.ndarray, attrs: dict[str, Any]) -> np
     """A convolution of a padded NHWC array, accumulated in float64."""
     (kh, kw, ic, oc), groups = f.shape, attrs["groups"]
     out = [
-        slide(size, taps, stride, dilation).out
+        whole(slide(size, taps, stride, dilation).out)
         for size, taps, stride, dilation in zip(
             x.shape[1:3], (kh, kw), attrs["strides"], attrs["dilations"], strict=True
         )
     ]
-    total = np.zeros((x.shape[0], *out, groups, oc // groups))  # type: ignore[arg-type]
+    total = np.zeros((x.shape[0], *out, groups, oc // groups))
     weights = f.astype(np.float64).reshape(kh, kw, ic, groups, oc // groups)
     wide = x.astype(np.float64).reshape(*x.shape[:3], groups, ic)
     for i, j in np.ndindex(kh, kw):
-        part = taps_of(wide, i, j, attrs, out)  # type: ignore[arg-type]
+        part = taps_of(wide, i, j, attrs, out)
         total += np.einsum("nhwgi,igo->nhwgo", part, weights[i, j])
     return total.reshape(*total.shape[:3], oc)
 

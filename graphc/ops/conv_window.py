@@ -84,9 +84,9 @@ def image_axes(data_format: str) -> tuple[int, int, int]:
     return (2, 3, 1) if data_format == "NCHW" else (1, 2, 3)
 
 
-def arranged(data_format: str, n: Any, h: Any, w: Any, c: Any) -> tuple[Any, Any, Any, Any]:
-    """Four values in the order of the format."""
-    return (n, c, h, w) if data_format == "NCHW" else (n, h, w, c)
+def arranged(data_format: str, n: Any, spatial: Sequence[Any], c: Any) -> tuple[Any, ...]:
+    """A value of each dimension in the order of the format."""
+    return (n, c, *spatial) if data_format == "NCHW" else (n, *spatial, c)
 
 
 def check_window(ctx: InferContext, kinds: Sequence[str]) -> None:
@@ -219,6 +219,18 @@ def to_nhwc(x: Tensor, data_format: str) -> Tensor:
 def from_nhwc(x: Tensor, data_format: str) -> Tensor:
     """The reverse of :func:`to_nhwc`."""
     return call("Transpose", x, int_tensor([0, 3, 1, 2])) if data_format == "NCHW" else x
+
+
+def whole(size: DimLike) -> int:
+    """A size that is known, where references compute."""
+    assert isinstance(size, int)
+    return size
+
+
+def padded_array(image: np.ndarray, axes: Sequence[Axis], outside: Any = 0) -> np.ndarray:
+    """An NHWC array with the windows' padding around it."""
+    h, w = ((whole(a.before), whole(a.after)) for a in axes)
+    return np.pad(image, ((0, 0), h, w, (0, 0)), constant_values=outside)
 
 
 def as_nhwc(x: Any, data_format: str) -> np.ndarray:

@@ -43,20 +43,20 @@ def dropout(
     if rate is None:
         raise GraphError("You must provide a rate to dropout.")
     with name_scope(name, "dropout", [x]):
-        x = convert_to_tensor(x, name="x")
-        if not x.dtype.is_floating:
+        tensor = convert_to_tensor(x, name="x")
+        if not tensor.dtype.is_floating:
             raise GraphError(
                 "x has to be a floating point tensor since it's going to be scaled. Got a "
-                f"{x.dtype} tensor instead."
+                f"{tensor.dtype} tensor instead."
             )
         if isinstance(rate, numbers.Real):
-            if not 0 <= rate < 1:
+            if not 0 <= float(rate) < 1:
                 raise GraphError(
                     f"rate must be a scalar tensor or a float in the range [0, 1), got {rate:g}"
                 )
             if rate == 0:
-                return x
-        return _dropped(x, rate, noise_shape, seed)
+                return tensor
+        return _dropped(tensor, rate, noise_shape, seed)
 
 
 def _dropped(x: Tensor, rate: Any, noise_shape: Any, seed: int | None) -> Tensor:

@@ -128,7 +128,8 @@ class FusedBatchNormV3(CompositeOp):
         if grads[0] is not None:
             g = c.wide(grads[0])
             normal = call("Mul", centred, c.spread(inverse))
-            found.offset, found.scale = sum_over(g, c.axes), sum_over(call("Mul", g, normal), c.axes)
+            found.offset = sum_over(g, c.axes)
+            found.scale = sum_over(call("Mul", g, normal), c.axes)
             factor = call("Mul", inverse, scale)
             if training:
                 count = c.count(x)
@@ -212,7 +213,9 @@ class _BatchNormGradients:
 
     def result(self, op: Operation) -> list[Tensor | None]:
         """The sums, in the dtypes of the operands."""
-        parts = (self.x, [self.scale], [self.offset], self.mean, self.variance)
+        parts: tuple[Sequence[Tensor | None], ...] = (
+            self.x, [self.scale], [self.offset], self.mean, self.variance
+        )  # fmt: skip
         found: list[Tensor | None] = []
         for operand, terms in zip(op.inputs, parts, strict=True):
             there = [t for t in terms if t is not None]

@@ -33,7 +33,9 @@ from graphc.ops.conv_window import (
     image_axes,
     of_nhwc,
     only_where,
+    padded_array,
     tap,
+    whole,
     windows,
 )
 from graphc.ops.movement_value import shape_tensor
@@ -56,7 +58,7 @@ def pooled_sizes(attrs: dict[str, Any], image: Sizes) -> Sizes:
     """The sizes of the result for those of the image."""
     h, w = pool_axes(attrs, image)
     channels = image[image_axes(attrs["data_format"])[2]]
-    return arranged(attrs["data_format"], image[0], h.out, w.out, channels)
+    return arranged(attrs["data_format"], image[0], (h.out, w.out), channels)
 
 
 def infer_pool(ctx: InferContext, image: Sizes) -> Sizes:
@@ -92,7 +94,7 @@ class Pool(ReductionOp):
 
         def body(taps: Index) -> ir.Expr:
             at, inside = tap(ctx, axes, place, taps)
-            value = ctx.operand(0, arranged(attrs["data_format"], n, *at, c))
+            value = ctx.operand(0, arranged(attrs["data_format"], n, at, c))
             return only_where(inside, ir.cast(value, dtype), outside)
 
         return axes, body
@@ -117,8 +119,8 @@ def pool_attrs(
 ) -> dict[str, Any]:
     """The attributes of pooling by windows of height and width."""
     return {
-        "ksize": arranged(data_format, 1, *ksize, 1),
-        "strides": arranged(data_format, 1, *strides, 1),
+        "ksize": arranged(data_format, 1, ksize, 1),
+        "strides": arranged(data_format, 1, strides, 1),
         "padding": padding,
         "data_format": data_format,
     }
@@ -126,15 +128,11 @@ def pool_attrs(
 
 def window_views(x: Any, attrs: dict[str, Any], outside: Any) -> np.ndarray:
     """The elements of each window of an array: ``[n, oh, ow, c, taps]``."""
-    image = as_nhwc(x, attrs["data_format"])
-    (h, w) = pool_axes(attrs, np.shape(x))
-    ends: Any = ((0, 0), (h.before, h.after), (w.before, w.after), (0, 0))
-    padded = np.pad(image, ends, constant_values=outside)
-    kh, kw = h.taps, w.taps
-    assert isinstance(kh, int)
-    assert isinstance(kw, int)
+    h, w = pool_axes(attrs, np.shape(x))
+    padded = padded_array(as_nhwc(x, attrs["data_format"]), (h, w), outside)
+    kh, kw = whole(h.taps), whole(w.taps)
     views = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), (1, 2))
-    views = views[:, :: h.stride, :: w.stride][:, : h.out, : w.out]  # type: ignore[misc]
+    views = views[:, :: h.stride, :: w.stride][:, : whole(h.out), : whole(w.out)]
     return views.reshape(*views.shape[:4], kh * kw)
 
 

@@ -66,7 +66,8 @@ class _Softmax(CompositeOp):
 def shifted(x: np.ndarray, axis: int) -> np.ndarray:
     """An array in float64, less the largest element along an axis."""
     wide = np.asarray(x, np.float64)
-    return wide - np.max(wide, axis, keepdims=True, initial=-np.inf)
+    found: np.ndarray = wide - np.max(wide, axis, keepdims=True, initial=-np.inf)
+    return found
 
 
 @register

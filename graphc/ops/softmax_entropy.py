@@ -21,7 +21,7 @@ from graphc.op import (
     register,
 )
 from graphc.ops.base import call, grid, unbroadcast
-from graphc.ops.movement_value import INDEX, dim_tensor, int_tensor
+from graphc.ops.movement_value import INDEX, int_tensor
 from graphc.ops.softmax import axis_tensor, narrowed, shifted, widened
 
 LABEL_TYPES: dict[str, tuple[DType, ...]] = {"T": dtypes.FLOATS, "Tlabels": INDEX}
@@ -122,29 +122,32 @@ class SoftmaxCrossEntropyWithLogits(CompositeOp):
         yield Sample((np.zeros((0, 3)), np.zeros((0, 3))), grad=(), note="empty")
 
 
+class _Labels(ElementOp):
+    inputs = "labels: Tlabels, features: T"
+    types: ClassVar[dict[str, tuple[DType, ...]]] = LABEL_TYPES
+    differentiable = False
+
+
 @register
-class CheckLabels(ElementOp):
-    """``labels``, each of which must be the number of a column of ``features``.
+class CheckLabels(_Labels):
+    """The vector ``labels`` as a column; each must be the number of a column of ``features``.
 
     A label out of range fails the run.
     """
 
     name = "CheckLabels"
-    inputs = "labels: Tlabels, features: T"
-    types: ClassVar[dict[str, tuple[DType, ...]]] = LABEL_TYPES
     shape_operands: ClassVar[tuple[int, ...]] = (1,)
     fallible = True
-    differentiable = False
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
-        """The labels' type."""
+        """A column of labels."""
         rows = ctx.equal(ctx.rank(0, 1)[0], ctx.rank(1, 2)[0])
-        return [TensorType(ctx.dtype(0), (rows,))]
+        return [TensorType(ctx.dtype(0), (rows, 1))]
 
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
         """The label."""
         classes = ctx.size(ctx.sizes(1)[1])
-        label = ctx.operand(0, index)
+        label = ctx.operand(0, index[:1])
         number = ir.cast(label, dtypes.int64)
         site = ctx.site(
             "Received a label value of %d which is outside the valid range of [0, %d)."
@@ -153,10 +156,10 @@ class CheckLabels(ElementOp):
         return ir.Require(inside, label, site, (number, classes))
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
-        """The labels, checked by NumPy's choose."""
+        """The labels, checked by NumPy's take."""
         labels, features = (np.asarray(v) for v in inputs)
         np.take(np.zeros(features.shape[1]), labels)
-        return labels
+        return labels[:, None]
 
     def samples(self) -> Iterable[Sample]:
         """Labels in range, none."""
@@ -165,35 +168,64 @@ class CheckLabels(ElementOp):
 
 
 @register
-class PickLabels(ElementOp):
-    """The element of each row of ``features`` in the column that is its label."""
+class PickLabels(_Labels):
+    """The element of each row of ``features`` in the column that is its label, as a column."""
 
     name = "PickLabels"
-    inputs = "features: T, labels: Tlabels"
-    types: ClassVar[dict[str, tuple[DType, ...]]] = LABEL_TYPES
-    differentiable = False
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
-        """A vector, one element a row."""
-        rows = ctx.equal(ctx.rank(0, 2)[0], ctx.rank(1, 1)[0])
-        return [TensorType(ctx.dtype(0), (rows,))]
+        """A column, one element a row."""
+        rows = ctx.equal(ctx.rank(1, 2)[0], ctx.rank(0, 2)[0])
+        return [TensorType(ctx.dtype(1), (rows, 1))]
 
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
         """The element in the label's column; 0 where a row has none."""
-        label = ir.cast(ctx.operand(1, index), dtypes.int64)
-        value = ctx.operand(0, (index[0], label))
-        inside = ir.logical_and(label >= 0, label < ctx.size(ctx.sizes(0)[1]))
+        label = ir.cast(ctx.operand(0, index), dtypes.int64)
+        value = ctx.operand(1, (index[0], label))
+        inside = ir.logical_and(label >= 0, label < ctx.size(ctx.sizes(1)[1]))
         return ir.Guard(inside, value, ir.const(0, value.dtype))
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's take_along_axis."""
-        features, labels = (np.asarray(v) for v in inputs)
-        return np.take_along_axis(features, labels[:, None].astype(np.int64), 1)[:, 0]
+        labels, features = (np.asarray(v) for v in inputs)
+        return np.take_along_axis(features, labels.astype(np.int64), 1)
 
     def samples(self) -> Iterable[Sample]:
         """Labels in range, none."""
-        yield Sample((grid(4, 3), np.array([0, 2, 1, 2])))
-        yield Sample((np.zeros((0, 3)), np.zeros((0,), np.int64)))
+        yield Sample((np.array([[0], [2], [1], [2]]), grid(4, 3)))
+        yield Sample((np.zeros((0, 1), np.int64), np.zeros((0, 3))))
+
+
+@register
+class MarkLabels(_Labels):
+    """1 in each row's column that is its label, 0 elsewhere, in the shape of ``features``."""
+
+    name = "MarkLabels"
+    shape_operands: ClassVar[tuple[int, ...]] = (1,)
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """The type of the features."""
+        rows, classes = ctx.rank(1, 2)
+        rows = ctx.equal(rows, ctx.rank(0, 2)[0])
+        return [TensorType(ctx.dtype(1), (rows, classes))]
+
+    def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
+        """Whether the column is the label."""
+        label = ir.cast(ctx.operand(0, (index[0], ir.ZERO)), dtypes.int64)
+        dtype = ctx.op.outputs[0].dtype
+        same = ir.apply("eq", label, index[1])
+        return ir.select(same, ir.const(1, dtype), ir.const(0, dtype))
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """NumPy's comparison with an arange."""
+        labels, features = (np.asarray(v) for v in inputs)
+        return (labels == np.arange(features.shape[1])).astype(features.dtype)
+
+    def samples(self) -> Iterable[Sample]:
+        """Labels in range, none; one class."""
+        yield Sample((np.array([[0], [2], [1], [2]]), grid(4, 3)))
+        yield Sample((np.zeros((2, 1), np.int64), grid(2, 1)))
+        yield Sample((np.zeros((0, 1), np.int64), np.zeros((0, 3))))
 
 
 @register
@@ -221,13 +253,10 @@ class SparseSoftmaxCrossEntropyWithLogits(CompositeOp):
         x = widened(inputs[0])
         labels = call("CheckLabels", inputs[1], x)
         largest, e, total = softmax_parts(x)
-        largest, total_log = (
-            call("Squeeze", t, squeeze_dims=(1,)) for t in (largest, call("Log", total))
-        )
-        loss = call("Sub", total_log, call("Sub", call("PickLabels", x, labels), largest))
-        one, zero = np.ones((), x.dtype.numpy), np.zeros((), x.dtype.numpy)
-        hot = call("OneHot", labels, dim_tensor(x, 1), one, zero)
-        backprop = call("Sub", call("RealDiv", e, total), hot)
+        picked = call("Sub", call("PickLabels", labels, x), largest)
+        column = call("Sub", call("Log", total), picked)
+        loss = call("Squeeze", column, squeeze_dims=(1,))
+        backprop = call("Sub", call("RealDiv", e, total), call("MarkLabels", labels, x))
         return [narrowed(loss, inputs[0]), narrowed(backprop, inputs[0])]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:

@@ -21,15 +21,21 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.dims import Dim, DimLike, Symbol, substitute, symbols_of
+from graphc.dims import DimLike
 from graphc.dtypes import DType
 from graphc.errors import CompileError, GraphcError, InvalidArgumentError
-from graphc.function import Function, Guard, Input, Output
+from graphc.function import Function, Input, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
-from graphc.op import InferContext, ShapeEnv, get_op, value_sizes
+from graphc.op import InferContext, get_op, value_sizes
 from graphc.ops.random import stateless_form
 from graphc.ops.state import assigned_variable, is_assignment
-
+from graphc.passes.assume import CompileEnv, ValuesNeeded
+from graphc.passes.extract_errors import (
+    fed_variable_assigned,
+    missing_feed,
+    shape_mismatch,
+    uninitialized,
+)
 
 BOUND = "^bound"
 
@@ -41,75 +47,6 @@ class VariableState:
     dtype: DType
     shape: tuple[int, ...] | None
     initialized: bool
-
-
-class ValuesNeeded(Exception):  # noqa: N818 - not an error: the caller computes the values
-    """The values of some tensors must be known to compile: extract again with them."""
-
-    def __init__(self, tensors: list[Tensor]) -> None:
-        super().__init__([t.name for t in tensors])
-        self.tensors = tensors
-
-
-class CompileEnv(ShapeEnv):
-    """Inference while compiling: equalities that are needed become guards."""
-
-    def __init__(self) -> None:
-        self.binding: dict[Symbol, DimLike] = {}
-        self.guards: list[Guard] = []
-        self.bound: list[tuple[Tensor, int]] = []
-        self.carriers: list[DimLike] = []
-        self.values: dict[Tensor, tuple[DimLike, ...]] = {}
-        self.user: dict[Tensor, Tensor] = {}
-        self.known: Mapping[Tensor, Sequence[int]] = {}
-        self.count = 0
-
-    def new_symbol(self, positive: bool = True) -> Dim:
-        """A symbol with the next canonical name."""
-        self.count += 1
-        return Dim.symbol(f"s{self.count - 1}", positive)
-
-    def canonical(self, size: DimLike) -> DimLike:
-        """The size with all assumptions applied."""
-        if isinstance(size, int) or not self.binding:
-            return size
-        return substitute(size, self.binding)
-
-    def assume_equal(self, a: DimLike, b: DimLike) -> DimLike:
-        """Record that two sizes are equal; eliminate a symbol where that is possible."""
-        a, b = self.canonical(a), self.canonical(b)
-        if a == b:
-            return a
-        self.guards.append(Guard(a, b))
-        for x, y in ((a, b), (b, a)):
-            symbol = x.as_symbol if isinstance(x, Dim) else None
-            if symbol is not None and symbol not in symbols_of(y):
-                single = {symbol: y}
-                self.binding = {k: substitute(v, single) for k, v in self.binding.items()}
-                self.binding[symbol] = y
-                return y
-        return b if isinstance(b, int) else a
-
-    def broadcast_unknown(self, a: DimLike, b: DimLike) -> DimLike:
-        """Sizes that broadcast together, neither 1, must be equal."""
-        return self.assume_equal(a, b)
-
-    def value_symbols(self, tensor: Tensor, count: int) -> tuple[DimLike, ...]:
-        """Sizes that stand for the elements of a tensor that only a run can tell."""
-        source = self.user.get(tensor)
-        if source is None:
-            raise CompileError(f"a size depends on {tensor.name}, which no pass may introduce")
-        if source in self.known:
-            return tuple(int(v) for v in self.known[source])
-        if tensor not in self.values:
-            found = []
-            for i in range(count):
-                up, down = self.new_symbol(), self.new_symbol()
-                self.carriers += [up, down]
-                self.bound.append((source, i))
-                found.append(up - down)
-            self.values[tensor] = tuple(found)
-        return tuple(self.canonical(v) for v in self.values[tensor])
 
 
 def reachable(roots: Sequence[Operation], fed: Mapping[Tensor, Any]) -> list[Operation]:
@@ -124,6 +61,18 @@ def reachable(roots: Sequence[Operation], fed: Mapping[Tensor, Any]) -> list[Ope
         stack.extend(t.op for t in op.inputs if t not in fed)
         stack.extend(op.control_inputs)
     return sorted(seen, key=lambda op: op.serial)
+
+
+def needed_operations(tensors: Sequence[Tensor]) -> set[Operation]:
+    """The operations that the tensors depend on by data."""
+    found: set[Operation] = set()
+    stack = [t.op for t in tensors]
+    while stack:
+        op = stack.pop()
+        if op not in found:
+            found.add(op)
+            stack.extend(t.op for t in op.inputs)
+    return found
 
 
 class Extractor:
@@ -224,9 +173,11 @@ class Extractor:
         if tensor in self.map:
             return self.map[tensor]
         variable = self.variable_of(tensor)
-        if variable is not None:
-            return self.read(variable, reader)
-        return self.map[tensor]
+        if variable is None:
+            raise CompileError(f"{tensor.name} is needed by {reader}, and was not visited")
+        # A fed variable has that value for everyone who reads it.
+        fed = self.map.get(variable.outputs[0])
+        return self.read(variable, reader) if fed is None else fed
 
     def known_constant(self, tensor: Tensor) -> Tensor:
         """A tensor whose value is given, as a constant."""
@@ -248,13 +199,17 @@ class Extractor:
     def assign(self, op: Operation) -> None:
         """Append an assignment to its variable's chain."""
         variable = assigned_variable(op)
+        if variable.outputs[0] in self.feeds:
+            raise fed_variable_assigned(op, variable)
         chain = self.chains.setdefault(variable, [])
         value = self.operand(op.inputs[1], op)
-        self.infer_checked(op, value)
-        if op.type != "Assign":
+        if op.type == "Assign":
+            if op.attrs["validate_shape"]:
+                self.check_shape(op, value, op.inputs[0].sizes)
+        else:
             before = chain[-1][1] if chain else self.variable_before(variable)
-            fn = "AddV2" if op.type == "AssignAdd" else "Sub"
-            value = self.emit(fn, op, [before, value])
+            self.check_shape(op, value, before.sizes)
+            value = self.emit("AddV2" if op.type == "AssignAdd" else "Sub", op, [before, value])
         chain.append((op, value))
         self.map[op.outputs[0]] = value
 
@@ -270,19 +225,33 @@ class Extractor:
             self.before[key] = self.add_input("variable", key, dtype, shape, variable)
         return Output("update", value, variable, key)
 
-    def infer_checked(self, op: Operation, value: Tensor) -> None:
+    def check_shape(
+        self, op: Operation, value: Tensor, declared: tuple[DimLike, ...] | None
+    ) -> None:
         """The assigned value must have the variable's shape."""
-        declared = op.inputs[0].sizes
-        if op.attrs.get("validate_shape", True) and declared is not None:
-            sizes = value.sizes
-            assert sizes is not None
-            if len(sizes) != len(declared):
-                raise shape_mismatch(op, value)
-            for a, b in zip(declared, sizes, strict=True):
-                if isinstance(a, int) and isinstance(b, int) and a != b:
-                    raise shape_mismatch(op, value)
-                if isinstance(a, int) and not isinstance(b, int):
-                    self.env.assume_equal(b, a)
+        sizes = value.sizes
+        if declared is None or sizes is None:
+            return
+        if len(sizes) != len(declared):
+            raise shape_mismatch(op, declared, sizes)
+        for a, b in zip(declared, sizes, strict=True):
+            if isinstance(a, int) and isinstance(b, int) and a != b:
+                raise shape_mismatch(op, declared, sizes)
+            if isinstance(a, int) and not isinstance(b, int):
+                self.env.assume_equal(b, a)
+
+    def checks(self, outputs: Sequence[Output]) -> list[Output]:
+        """What must be computed although no output needs it, because it can make the run fail."""
+        live = needed_operations([o.tensor for o in outputs])
+        idle = [
+            op for op in self.graph.get_operations() if op.definition.fallible and op not in live
+        ]
+        live = needed_operations([t for op in idle for t in op.inputs])
+        return [
+            Output("check", op.outputs[0], self.origin.get(op.name), op.name)
+            for op in idle
+            if op not in live
+        ]
 
     # --- operations -----------------------------------------------------------------------------
 
@@ -341,6 +310,11 @@ class Extractor:
             inputs = [self.operand(t, op) for t in op.inputs]
             self.env.user.update(zip(inputs, op.inputs, strict=True))
             name, operands, attrs = stateless_form(op, inputs, counter)
+            if not any(op.attrs[seed] for seed in ("seed", "seed2")):
+                # Not a constant: that would be another program in every session.
+                operands[1] = self.add_input(
+                    "variable", f"{op.name}^key", dtypes.uint32, (2,), op
+                )
             self.map[op.outputs[0]] = self.emit(name, op, list(operands), attrs)
             one = self.emit("Const", op, [], {"value": dtypes.int64.numpy.type(1) + _zero()})
             after = self.emit("AddV2", op, [counter, one])
@@ -349,6 +323,9 @@ class Extractor:
     def copy(self, op: Operation) -> None:
         """The same operation over the function's operands, inferred anew."""
         inputs = [self.operand(t, op) for t in op.inputs]
+        if op.type == "PlaceholderWithDefault":
+            self.map[op.outputs[0]] = inputs[0]
+            return
         self.env.user.update(zip(inputs, op.inputs, strict=True))
         needed = self.constant_operands(op, inputs)
         if needed:
@@ -389,6 +366,7 @@ def extract(
     feeds: Mapping[Tensor, tuple[DimLike | None, ...]],
     variable_state: Callable[[Operation], VariableState],
     known: Mapping[Tensor, Sequence[int]] | None = None,
+    keep: bool = True,
 ) -> Function:
     """The pure function that computes ``fetches`` and runs ``targets``.
 
@@ -398,6 +376,7 @@ def extract(
       feeds: for each fed tensor the sizes to compile for; None where any size is to be accepted.
       variable_state: what is known of a variable.
       known: values of integer tensors to compile for, where sizes depend on them.
+      keep: False leaves every variable and counter as it was.
     Raises:
       OpError: a missing feed, an uninitialized variable, shapes that do not go together.
     """
@@ -406,11 +385,11 @@ def extract(
     roots = [t.op for t in fetches if t not in feeds] + list(targets)
     for op in reachable(roots, feeds):
         extractor.visit(op)
-    outputs = [
-        Output("fetch", extractor.operand(t, None), t, t.name) for t in fetches
-    ]
-    outputs += [extractor.update(v, chain[-1][1]) for v, chain in extractor.chains.items()]
-    outputs += extractor.counters
+    outputs = [Output("fetch", extractor.operand(t, None), t, t.name) for t in fetches]
+    if keep:
+        outputs += [extractor.update(v, chain[-1][1]) for v, chain in extractor.chains.items()]
+        outputs += extractor.counters
+    outputs += extractor.checks(outputs)
     return finish(extractor, outputs)
 
 
@@ -437,41 +416,3 @@ def canonicalize(graph: Graph, env: CompileEnv) -> None:
             if t.sizes is not None:
                 t._type = TensorType(t.dtype, tuple(env.canonical(s) for s in t.sizes))
                 t._value_sizes = None
-
-
-def missing_feed(op: Operation) -> InvalidArgumentError:
-    """A placeholder that was not fed."""
-    from graphc.shapes import shape_text
-
-    dtype = {"float32": "float", "float64": "double"}.get(
-        op.outputs[0].dtype.name, op.outputs[0].dtype.name
-    )
-    shape = "" if op.outputs[0].sizes is None else f" and shape {shape_text(op.outputs[0].sizes)}"
-    return InvalidArgumentError(
-        op.node_def,
-        op,
-        f"You must feed a value for placeholder tensor '{op.name}' with dtype {dtype}{shape}",
-    )
-
-
-def uninitialized(variable: Operation) -> Exception:
-    """A variable that was read before it had a value."""
-    from graphc.errors import FailedPreconditionError
-
-    return FailedPreconditionError(
-        variable.node_def, variable, f"Attempting to use uninitialized value {variable.name}"
-    )
-
-
-def shape_mismatch(op: Operation, value: Tensor) -> InvalidArgumentError:
-    """An assignment of a value of another shape."""
-    from graphc.shapes import shape_text
-
-    return InvalidArgumentError(
-        op.node_def,
-        op,
-        "Assign requires shapes of both tensors to match. lhs shape= "
-        f"{shape_text(op.inputs[0].sizes)} rhs shape= {shape_text(value.sizes)}",
-    )
-
-

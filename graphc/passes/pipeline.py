@@ -47,6 +47,11 @@ class Trace:
     texts: list[tuple[str, str]] = field(default_factory=list)
 
 
+def verifying() -> bool:
+    """Whether ``GRAPHC_VERIFY`` asks for every graph, kernel and program to be verified."""
+    return os.environ.get("GRAPHC_VERIFY", "0") not in ("", "0")
+
+
 def dump_directory() -> Path | None:
     """Where ``GRAPHC_DUMP`` asks for the text after every pass, or None."""
     folder = os.environ.get("GRAPHC_DUMP")

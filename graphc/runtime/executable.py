@@ -91,6 +91,12 @@ class Executable:
 
     ``call(*feeds)`` takes C-contiguous arrays of the declared dtypes in the order of ``inputs``,
     then the array that carries the bound symbols if there are any.
+
+    Attributes:
+      bound: the elements of computed tensors that sizes depend on.
+      stores: variables that take values of another shape; they come after the fetches.
+      fresh: variables that a run gives a value, until the session has noted it.
+      changes: whether a run changes any variable.
     """
 
     def __init__(self, code: Code, variables: dict[str, np.ndarray], lock: Any) -> None:
@@ -117,6 +123,9 @@ class Executable:
                 native.Output(number, result.dtype.numpy, rank, first, scalar=rank == 0)
             )
         self.bound = program.function.bound
+        self.stores = [o.source for o in program.function.outputs if o.kind == "store"]
+        self.fresh = tuple(program.updated)
+        self.changes = bool(self.stores or self.fresh)
         signature = native.Signature(
             inputs, outputs, len(program.symbols), code.dims,
             len(program.slots), ARENA if program.blocks else -1,

@@ -82,7 +82,10 @@ class State:
                 sizes = item.tensor.sizes or ()
                 shape = tuple(s for s in sizes if isinstance(s, int))
                 array = aligned_array(shape, item.tensor.dtype.base_dtype.numpy)
-                found = self.cells[item.key] = Cell(array, item.key.endswith("^counter"))
+                if item.key.endswith("^key"):
+                    array.view(np.uint8)[...] = np.frombuffer(os.urandom(array.nbytes), np.uint8)
+                hidden = item.key.endswith(("^counter", "^key"))
+                found = self.cells[item.key] = Cell(array, hidden)
             return found
 
     def store(self, key: str, value: np.ndarray) -> None:

@@ -17,16 +17,18 @@ ROWS = """
     graph
     op build
     ops
-    gradients rewrite
+    gradients interpret initializers variables variable_scope
+    function rewrite
     passes
     kernels
     lower
-    program
+    program program_verify program_interpret
     runtime
     compiler
+    feeding modes
+    runner
     session
-    eager
-    nn layers train data summary quantize compress distributed formats inspect
+    nn losses layers train data summary quantize compress distributed formats inspect
     tf1
     __init__
     __main__

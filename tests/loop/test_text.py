@@ -122,16 +122,17 @@ def test_what_differs_prints_differently():
     assert len({format_expr(e) for e in exprs}) == len(exprs)
 
 
+def serial(var: Var, extent: int, body: Block) -> For:
+    return For(var, const(extent), LoopKind.SERIAL, body)
+
+
 def test_names_that_clash_get_numbers():
     x = Buffer("x", float32, const(8))
     outer, inner, again, word = Var("i"), Var("i"), Var("i"), Var("for")
-    body = block(
-        For(outer, const(2), LoopKind.SERIAL, block(
-            For(inner, const(2), LoopKind.SERIAL, block(Store(x, outer + inner, const(1, float32)))),
-            For(again, const(2), LoopKind.SERIAL, block(Store(x, outer + again, const(1, float32)))),
-        )),
-        For(word, const(2), LoopKind.SERIAL, Block(())),
-    )  # fmt: skip
+    first = Store(x, outer + inner, const(1, float32))
+    second = Store(x, outer + again, const(1, float32))
+    loops = (serial(inner, 2, block(first)), serial(again, 2, block(second)))
+    body = block(serial(outer, 2, block(*loops)), serial(word, 2, Block(())))
     text = format_kernel(Kernel("k", (x,), (), body))
     assert text == (
         "kernel k(x: f32[8]):\n"
@@ -153,7 +154,7 @@ def test_shared_and_long_expressions_stand_before_the_statement():
         value = apply("add", apply("exp", value), apply("exp", value))
     text = format_kernel(Kernel("k", (x,), (), block(Store(x, const(0), value))))
     assert len(text) < 10_000
-    assert "%1 = exp(x[0]) + exp(x[0])\n" in text or "%1 = " in text
+    assert "  %1 = " in text
     assert format_kernel(parse_kernel(text)) == text
 
 

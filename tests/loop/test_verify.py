@@ -84,18 +84,18 @@ def test_the_complaint_stands_below_the_statement():
 
 
 X = Buffer("x", float32, const(4))
-I = Var("i")  # noqa: E741
+INDEX = Var("i")
 
 
 @pytest.mark.parametrize(
     ("stmts", "message"),
     [
-        ((Store(X, I, const(1, float32)),), "the variable 'i' is not in scope"),
-        ((Let(I, ZERO), Let(I, ZERO)), "'i' is already in scope"),
+        ((Store(X, INDEX, const(1, float32)),), "the variable 'i' is not in scope"),
+        ((Let(INDEX, ZERO), Let(INDEX, ZERO)), "'i' is already in scope"),
         ((Store(Buffer("z", float32, const(4)), ZERO, const(1, float32)),), "the buffer 'z'"),
         ((Store(X, ZERO, Load(Buffer("z", float32, const(4)), ZERO)),), "the buffer 'z'"),
         ((For(Var("i", float32), const(4), LoopKind.SERIAL, block()),), "the loop variable"),
-        ((Let(I, Apply("add", (TRUE, TRUE), TRUE.dtype)),), "add is not defined for b1"),
+        ((Let(INDEX, Apply("add", (TRUE, TRUE), TRUE.dtype)),), "add is not defined for b1"),
     ],
 )
 def test_what_text_cannot_say_is_refused(stmts, message):
@@ -104,7 +104,7 @@ def test_what_text_cannot_say_is_refused(stmts, message):
 
 
 def test_the_same_variable_may_be_used_again_after_its_loop():
-    loop = For(I, const(4), LoopKind.SERIAL, block(Store(X, I, const(1, float32))))
+    loop = For(INDEX, const(4), LoopKind.SERIAL, block(Store(X, INDEX, const(1, float32))))
     verify_kernel(Kernel("k", (X,), (), block(loop, loop)))
 
 
@@ -113,4 +113,4 @@ def test_parameters_have_names_of_their_own_and_sizes_of_the_scalars():
     with pytest.raises(VerifyError, match="names of their own"):
         verify_kernel(Kernel("k", (X, other), (), block()))
     with pytest.raises(VerifyError, match="not in scope"):
-        verify_kernel(Kernel("k", (Buffer("x", float32, I),), (), block()))
+        verify_kernel(Kernel("k", (Buffer("x", float32, INDEX),), (), block()))

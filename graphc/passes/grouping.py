@@ -1,0 +1,184 @@
+"""Groups: operations that one loop nest computes, and when two groups can be one."""
+
+from __future__ import annotations
+
+from graphc import dims
+from graphc.graph import Tensor
+from graphc.loop.ir import ZERO, Expr, Var
+from graphc.op import ContractionOp, ElementOp, ReductionOp, TemplateOp
+from graphc.passes.inline import Inliner
+from graphc.passes.plan import Group, Member, only_unit_dims
+
+MAX_ROW = 1 << 16
+
+Place = tuple[int | None, ...]
+
+
+class Grouper:
+    """Makes and joins groups over what an :class:`Inliner` has decided to store."""
+
+    def __init__(self, inliner: Inliner) -> None:
+        self.inliner = inliner
+
+    def initial_groups(self) -> list[Group]:
+        """One group per stored operation."""
+        groups = []
+        for op in self.inliner.fn.operations:
+            if isinstance(op.definition, TemplateOp):
+                sizes = op.outputs[0].sizes
+                assert sizes is not None
+                groups.append(Group(sizes, (), [], op, list(op.outputs)))
+            elif isinstance(op.definition, (ElementOp, ReductionOp)):
+                for t in op.outputs:
+                    if t not in self.inliner.inlined and t not in self.inliner.aliases:
+                        groups.append(self.group_of(t))
+        return groups
+
+    def group_of(self, tensor: Tensor) -> Group:
+        """The group of one tensor."""
+        sizes = tensor.sizes
+        assert sizes is not None
+        if not isinstance(tensor.op.definition, ReductionOp):
+            place = tuple(None if s == 1 else k for k, s in enumerate(sizes))
+            return Group(sizes, (), [Member(tensor, "point", place)], None, [tensor])
+        info = self.inliner.trace(tensor)
+        variables = info.out + info.inner
+        first, index = info.reads[0]
+        known = {v: k for k, v in enumerate(variables)}
+        needed = {v for v, s in zip(info.out, sizes, strict=True) if s != 1}
+        needed |= {v for v, s in zip(info.inner, info.extents, strict=True) if s != 1}
+        simple = (
+            len(info.reads) == 1
+            and needed <= set(index)
+            and all(isinstance(x, Var) and x in known or x is ZERO for x in index)
+            and len({x for x in index if x is not ZERO}) == sum(x is not ZERO for x in index)
+        )
+        if not simple:
+            frame = sizes + info.extents
+            reduced = tuple(range(len(sizes), len(frame)))
+            place = tuple(None if s == 1 else k for k, s in enumerate(sizes))
+            member = Member(tensor, "reduce", place)
+            return Group(frame, reduced, [member], None, [tensor], plain=True)
+        assert first.sizes is not None
+        position = {x: k for k, x in enumerate(index) if x is not ZERO}
+        reduced = tuple(position[r] for r in info.inner if r in position)
+        place = tuple(position.get(v) for v in info.out)
+        reduced = tuple(sorted(reduced))
+        return Group(first.sizes, reduced, [Member(tensor, "reduce", place)], None, [tensor])
+
+    def member_for(self, group: Group, tensor: Tensor) -> Member | None:
+        """How ``tensor`` (elementwise) would fit the group's frame, or None."""
+        sizes = tensor.sizes
+        assert sizes is not None
+        if sizes == group.frame:
+            return Member(
+                tensor, "point", tuple(None if s == 1 else k for k, s in enumerate(sizes))
+            )
+        kept = [k for k in range(len(group.frame)) if k not in group.reduced]
+        if not group.reduced:
+            return None
+        if len(sizes) == len(group.frame) and all(
+            s == (1 if k in group.reduced else group.frame[k]) for k, s in enumerate(sizes)
+        ):
+            place = tuple(
+                None if k in group.reduced or s == 1 else k for k, s in enumerate(sizes)
+            )
+            return Member(tensor, "row", place)
+        if list(sizes) == [group.frame[k] for k in kept]:
+            return Member(
+                tensor, "row", tuple(None if group.frame[k] == 1 else k for k in kept)
+            )
+        return None
+
+    def group_reads(self, group: Group) -> set[Tensor]:
+        """The storage roots that the group reads, its own tensors left out."""
+        inliner = self.inliner
+        found: set[Tensor] = set()
+        if group.template is not None:
+            for t in inliner.operands(group.template):
+                for read, _ in inliner.expand(t, tuple(ZERO for _ in t.sizes or ())):
+                    found.add(inliner.root(read))
+        for m in group.members:
+            found |= {inliner.root(read) for read, _ in inliner.reads(m.tensor)}
+        return found - set(group.tensors)
+
+    def aligned(self, computed: dict[Tensor, Place], member: Member) -> bool:
+        """Whether the member reads what its group computes at its own iteration only.
+
+        ``computed`` gives the frame dimensions that index each tensor of the group.
+        """
+        inliner = self.inliner
+        info = inliner.trace(member.tensor)
+        position: dict[Expr, int | None] = dict(zip(info.out, member.place, strict=True))
+        if member.role == "reduce":
+            position = {x: k for k, x in enumerate(info.reads[0][1]) if x is not ZERO}
+        for read, index in inliner.reads(member.tensor):
+            if inliner.root(read) not in computed:
+                continue
+            source = read
+            while source not in computed and only_unit_dims(source.op):
+                source = inliner.aliases[source]
+            # Through an alias, the iteration's own value is at another index.
+            if source is not read or source not in computed:
+                return False
+            if tuple(position.get(x) if x is not ZERO else None for x in index) != computed[read]:
+                return False
+        return True
+
+    def merge(self, first: Group, second: Group) -> Group | None:
+        """One group that computes both, ``first`` before ``second``; None where that is not so."""
+        if second.template is not None or first.plain or second.plain:
+            return None
+        if first.template is not None:
+            return self.merge_epilogue(first, second)
+        reduced = first.reduced
+        if second.reduced:
+            if (first.reduced and first.reduced != second.reduced) or second.frame != first.frame:
+                return None
+            reduced = second.reduced
+        merged = Group(first.frame, reduced, list(first.members))
+        computed = {m.tensor: m.place for m in first.members}
+        for m in second.members:
+            member = m if m.role == "reduce" else self.member_for(merged, m.tensor)
+            if member is None or not self.aligned(computed, member):
+                return None
+            merged.members.append(member)
+            computed[member.tensor] = member.place
+        if not worthwhile(merged):
+            return None
+        merged.outputs = first.outputs + second.outputs
+        return merged
+
+    def merge_epilogue(self, first: Group, second: Group) -> Group | None:
+        """Elementwise operations over a contraction's output become its epilogue."""
+        assert first.template is not None
+        if not isinstance(first.template.definition, ContractionOp):
+            return None
+        if second.reduced or second.frame != first.frame:
+            return None
+        merged = Group(first.frame, (), list(first.members), first.template)
+        computed = {m.tensor: m.place for m in first.members}
+        place = tuple(None if s == 1 else k for k, s in enumerate(first.frame))
+        computed[first.template.outputs[0]] = place
+        for m in second.members:
+            if not self.aligned(computed, m):
+                return None
+            merged.members.append(m)
+            computed[m.tensor] = m.place
+        merged.outputs = first.outputs + second.outputs
+        return merged
+
+
+def worthwhile(group: Group) -> bool:
+    """Whether the merged loops still run well: rows must be trailing and not too long."""
+    if not group.reduced:
+        return True
+    stages = {m.role for m in group.members}
+    if "point" not in stages:
+        return True
+    trailing = tuple(range(len(group.frame) - len(group.reduced), len(group.frame)))
+    row = dims.product([group.frame[k] for k in group.reduced])
+    outer = dims.product([s for k, s in enumerate(group.frame) if k not in group.reduced])
+    if group.reduced != trailing or (isinstance(row, int) and row > MAX_ROW):
+        return False
+    return outer != 1 or (isinstance(row, int) and row <= 4096)

@@ -1,0 +1,135 @@
+"""What is computed at its uses and what is stored, and what an element reads through that."""
+
+from __future__ import annotations
+
+from graphc import dims
+from graphc.function import Function
+from graphc.graph import Operation, Tensor
+from graphc.loop import ir
+from graphc.loop.ir import ZERO
+from graphc.op import ElementOp, ReductionOp, TemplateOp
+from graphc.passes.plan import is_literal, is_view, only_unit_dims
+from graphc.passes.trace import Index, Trace, trace
+
+CHEAP = 2
+MAX_INLINE_COST = 160
+
+
+class Inliner:
+    """Decides for every elementwise tensor whether it is *inlined*, an alias or stored."""
+
+    def __init__(self, fn: Function) -> None:
+        self.fn = fn
+        self.results = set(fn.results())
+        self.traces: dict[Tensor, Trace] = {}
+        self.inlined: set[Tensor] = set()
+        self.aliases: dict[Tensor, Tensor] = {}
+        self.costs: dict[Tensor, int] = {}
+        self.deep: dict[Tensor, list[tuple[Tensor, Index]]] = {}
+        self.consumers: dict[Tensor, list[Operation]] = {}
+        for op in fn.operations:
+            for t in dict.fromkeys(self.operands(op)):
+                self.consumers.setdefault(t, []).append(op)
+
+    def operands(self, op: Operation) -> list[Tensor]:
+        """The operands whose elements the operation reads, not only their shapes."""
+        if isinstance(op.definition, (ElementOp, ReductionOp)):
+            return [t for out in op.outputs for t, _ in self.trace(out).reads]
+        unread = getattr(op.definition, "shape_operands", ())
+        return [t for k, t in enumerate(op.inputs) if k not in unread]
+
+    def trace(self, tensor: Tensor) -> Trace:
+        """The trace of a tensor, computed once."""
+        found = self.traces.get(tensor)
+        if found is None:
+            found = self.traces[tensor] = trace(tensor)
+        return found
+
+    def root(self, tensor: Tensor) -> Tensor:
+        """The tensor whose storage this one uses."""
+        while tensor in self.aliases:
+            tensor = self.aliases[tensor]
+        return tensor
+
+    def decide(self) -> None:
+        """Choose for every elementwise tensor whether it is inlined, an alias or stored."""
+        for op in self.fn.operations:
+            if not isinstance(op.definition, ElementOp):
+                continue
+            for tensor in op.outputs:
+                source = op.inputs[0] if op.inputs else None
+                if is_view(op) and source is not None and source not in self.inlined:
+                    if not is_literal(source):
+                        self.aliases[tensor] = source
+                        continue
+                self.costs[tensor] = self.trace(tensor).cost + sum(
+                    self.costs.get(t, 1) if t in self.inlined else 1 for t in op.inputs
+                    if not is_literal(t)
+                )  # fmt: skip
+                if self.may_inline(tensor):
+                    self.inlined.add(tensor)
+
+    def may_inline(self, tensor: Tensor) -> bool:
+        """Whether computing ``tensor`` at its uses is right and cheaper than storing it."""
+        uses = self.consumers.get(tensor, [])
+        if tensor in self.results or tensor.op.definition.fallible:
+            return False
+        cost = self.costs[tensor]
+        if cost > MAX_INLINE_COST:
+            return False
+        free = cost - len([t for t in tensor.op.inputs if not is_literal(t)]) <= 0
+        for op in uses:
+            if isinstance(op.definition, TemplateOp):
+                if not (free and self.trace(tensor).moves and self.stored_inputs(tensor)):
+                    return False
+            elif is_view(op) and not only_unit_dims(op):
+                return False
+            elif self.repeats(tensor, op) and cost > CHEAP:
+                return False
+        return len(uses) <= 1 or cost <= CHEAP
+
+    def stored_inputs(self, tensor: Tensor) -> bool:
+        """Whether the operands are all in memory."""
+        return all(t not in self.inlined for t in tensor.op.inputs)
+
+    def repeats(self, tensor: Tensor, op: Operation) -> bool:
+        """Whether ``op`` reads elements of ``tensor`` more than once."""
+        assert tensor.sizes is not None
+        size = dims.product(tensor.sizes)
+        for out in op.outputs:
+            if isinstance(op.definition, (ElementOp, ReductionOp)):
+                info = self.trace(out)
+                if out.sizes == tensor.sizes and not info.extents:
+                    continue
+                domain = dims.product((*(out.sizes or ()), *info.extents))
+                if domain != size and not (
+                    isinstance(domain, int) and isinstance(size, int) and domain < size
+                ):
+                    return True
+        return False
+
+    # --- reads through inlined tensors -----------------------------------------------------------
+
+    def reads(self, tensor: Tensor) -> list[tuple[Tensor, Index]]:
+        """The stored elements that one element of ``tensor`` needs, inlined tensors seen through.
+
+        The indices are over the variables of ``trace(tensor)``.
+        """
+        found = self.deep.get(tensor)
+        if found is None:
+            found = []
+            for read, index in self.trace(tensor).reads:
+                found += self.expand(read, index)
+            self.deep[tensor] = found
+        return found
+
+    def expand(self, tensor: Tensor, index: Index) -> list[tuple[Tensor, Index]]:
+        """One read, expanded until it meets stored tensors."""
+        if tensor not in self.inlined:
+            return [(tensor, index)]
+        info = self.trace(tensor)
+        binding = dict(zip(info.out, index, strict=True))
+        found = []
+        for read, at in self.reads(tensor):
+            found.append((read, tuple(ir.substitute(x, binding) for x in at)))
+        return found
