@@ -6,7 +6,7 @@ values: the whole fetch runs as one native program.
 
 from __future__ import annotations
 
-from graphc import data, errors, nn, train
+from graphc import data, eager, errors, initializers, inspect, losses, nn, train
 from graphc.build import constant, convert_to_tensor
 from graphc.dtypes import (
     DType,
@@ -27,6 +27,8 @@ from graphc.dtypes import (
     uint64,
     uint8,
 )
+from graphc.formats import load, save
+from graphc.formats.model import Model
 from graphc.gradients import AggregationMethod, gradients, UnconnectedGradients
 from graphc.graph import (
     Graph,
@@ -65,6 +67,7 @@ from graphc.ops.array import (
     stop_gradient,
     tuple_ as tuple,
 )
+from graphc.ops.contraction_functions import matmul
 from graphc.ops.math import (
     abs,
     accumulate_n,
@@ -248,7 +251,7 @@ newaxis = None
 
 __all__ = [
     "AUTO_REUSE", "AggregationMethod", "DType", "Dimension", "Graph", "GraphKeys",
-    "InteractiveSession", "Operation", "Session", "Tensor", "TensorShape",
+    "InteractiveSession", "Model", "Operation", "Session", "Tensor", "TensorShape",
     "UnconnectedGradients", "Variable", "VariableAggregation", "VariableDef", "VariableScope",
     "VariableSynchronization", "abs", "accumulate_n", "acos", "acosh", "add", "add_n",
     "add_to_collection", "add_to_collections", "all_variables", "arg_max", "arg_min", "argmax",
@@ -258,30 +261,31 @@ __all__ = [
     "clip_by_average_norm", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "concat",
     "constant", "constant_initializer", "control_dependencies", "convert_to_tensor", "cos",
     "cosh", "count_nonzero", "data", "device", "div", "div_no_nan", "divide", "double",
-    "equal", "erf", "erfc", "errors", "exp", "expand_dims", "expm1", "eye", "fill", "float16",
-    "float32", "float64", "floor", "floor_div", "floordiv", "floormod", "gather", "gather_nd",
-    "get_collection", "get_collection_ref", "get_default_graph", "get_default_session",
-    "get_local_variable", "get_num_threads", "get_variable", "get_variable_scope",
-    "global_norm", "global_variables", "global_variables_initializer",
+    "eager", "equal", "erf", "erfc", "errors", "exp", "expand_dims", "expm1", "eye", "fill",
+    "float16", "float32", "float64", "floor", "floor_div", "floordiv", "floormod", "gather",
+    "gather_nd", "get_collection", "get_collection_ref", "get_default_graph",
+    "get_default_session", "get_local_variable", "get_num_threads", "get_variable",
+    "get_variable_scope", "global_norm", "global_variables", "global_variables_initializer",
     "glorot_normal_initializer", "glorot_uniform_initializer", "gradients", "greater",
     "greater_equal", "group", "half", "identity", "initialize_all_variables",
-    "initialize_local_variables", "initialize_variables", "int16", "int32", "int64", "int8",
-    "invert", "invert_permutation", "is_finite", "is_inf", "is_nan", "is_variable_initialized",
-    "left_shift", "less", "less_equal", "linspace", "local_variables",
-    "local_variables_initializer", "log", "log1p", "log_sigmoid", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "maximum", "meshgrid", "minimum", "mod", "model_variables",
-    "moving_average_variables", "multiply", "multiply_no_nan", "name_scope", "negative", "nn",
-    "no_op", "no_regularizer", "norm", "not_equal", "one_hot", "ones", "ones_initializer",
-    "ones_like", "pad", "placeholder", "placeholder_with_default", "pow", "random_normal",
-    "random_normal_initializer", "random_uniform", "random_uniform_initializer", "range",
-    "rank", "realdiv", "reciprocal", "reduce_all", "reduce_any", "reduce_euclidean_norm",
-    "reduce_logsumexp", "reduce_max", "reduce_mean", "reduce_min", "reduce_prod", "reduce_std",
-    "reduce_sum", "reduce_variance", "report_uninitialized_variables", "reset_default_graph",
-    "reshape", "reverse", "right_shift", "rint", "round", "rsqrt", "saturate_cast",
-    "scalar_mul", "sequence_mask", "set_num_threads", "set_random_seed", "shape", "sigmoid",
-    "sign", "sin", "sinh", "size", "slice", "split", "sqrt", "square", "squared_difference",
-    "squeeze", "stack", "stop_gradient", "strided_slice", "string", "subtract", "tan", "tanh",
-    "tile", "to_double", "to_float", "to_int32", "to_int64", "train", "trainable_variables",
+    "initialize_local_variables", "initialize_variables", "initializers", "inspect", "int16",
+    "int32", "int64", "int8", "invert", "invert_permutation", "is_finite", "is_inf", "is_nan",
+    "is_variable_initialized", "left_shift", "less", "less_equal", "linspace", "load",
+    "local_variables", "local_variables_initializer", "log", "log1p", "log_sigmoid",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "losses", "matmul", "maximum",
+    "meshgrid", "minimum", "mod", "model_variables", "moving_average_variables", "multiply",
+    "multiply_no_nan", "name_scope", "negative", "nn", "no_op", "no_regularizer", "norm",
+    "not_equal", "one_hot", "ones", "ones_initializer", "ones_like", "pad", "placeholder",
+    "placeholder_with_default", "pow", "random_normal", "random_normal_initializer",
+    "random_uniform", "random_uniform_initializer", "range", "rank", "realdiv", "reciprocal",
+    "reduce_all", "reduce_any", "reduce_euclidean_norm", "reduce_logsumexp", "reduce_max",
+    "reduce_mean", "reduce_min", "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance",
+    "report_uninitialized_variables", "reset_default_graph", "reshape", "reverse",
+    "right_shift", "rint", "round", "rsqrt", "saturate_cast", "save", "scalar_mul",
+    "sequence_mask", "set_num_threads", "set_random_seed", "shape", "sigmoid", "sign", "sin",
+    "sinh", "size", "slice", "split", "sqrt", "square", "squared_difference", "squeeze",
+    "stack", "stop_gradient", "strided_slice", "string", "subtract", "tan", "tanh", "tile",
+    "to_double", "to_float", "to_int32", "to_int64", "train", "trainable_variables",
     "transpose", "truediv", "truncated_normal", "truncated_normal_initializer", "truncatediv",
     "truncatemod", "tuple", "uint16", "uint32", "uint64", "uint8",
     "uniform_unit_scaling_initializer", "unstack", "variable_scope", "variables_initializer",

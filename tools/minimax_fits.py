@@ -224,10 +224,10 @@ def _erfinv_ratio(w: mp.mpf) -> mp.mpf:
 # MIDDLE(sqrt(w) - 3.25), w <= 16; FAR(sqrt(w) - 5), w <= 37 (Giles 2012 has the idea).
 _both(
     "erfinv_near",
-    lambda u: _erfinv_ratio(u + 3.125),
-    mp.mpf(-3.125),
-    mp.mpf("3.13"),
-    (12, 26),
+    lambda u: _erfinv_ratio(u + 2),
+    mp.mpf(-2),
+    mp.mpf("4.26"),
+    (13, 28),
     lambda u: 1 / _erfinv_ratio(u + 2),
 )
 _both(

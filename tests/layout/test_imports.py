@@ -28,6 +28,7 @@ ROWS = """
     feeding modes
     runner
     session
+    eager
     nn losses layers train data summary quantize compress distributed formats inspect
     tf1
     __init__

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from graphc.runtime import jit, library, native, structs
-from graphc.runtime.native import CallContext, Output
+from graphc.runtime.native import CallContext, Input, Output
 
 F32, F64, I64, U8, BOOL = (np.dtype(name) for name in ("f4", "f8", "i8", "u1", "?"))
 AT = native.context_offsets()
