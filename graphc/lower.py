@@ -177,6 +177,8 @@ class GroupLowering:
 
     def value(self, tensor: Tensor, index: Index) -> Expr:
         """The tensor's element at an index: computed by this group, inlined or loaded."""
+        assert tensor.sizes is not None
+        index = tuple(ZERO if s == 1 else x for s, x in zip(tensor.sizes, index, strict=True))
         key = (tensor, tuple(id(x) for x in index))
         found = self.memo.get(key)
         if found is None:
@@ -192,9 +194,10 @@ class GroupLowering:
             return ir.Const(value, tensor.dtype.base_dtype)
         if tensor in self.lowering.plan.inlined:
             return self.element(tensor, index)
-        alias = self.lowering.plan.aliases.get(tensor)
-        if alias is not None and alias in self.own:
-            return self.element(tensor, index)
+        if self.lowering.plan.root(tensor) in self.own:
+            raise CompileError(
+                f"kernel {self.name} reads {tensor.name} elsewhere than where it computes it"
+            )
         assert tensor.sizes is not None
         return ir.Load(self.buffer(tensor), self.flat(tensor.sizes, index))
 
@@ -204,7 +207,7 @@ class GroupLowering:
         assert isinstance(definition, ElementOp), tensor
         return definition.element(Reader(self, tensor.op, tensor.index), index)
 
-    @property
+    @functools.cached_property
     def own(self) -> set[Tensor]:
         """The tensors that the group computes."""
         return set(self.group.tensors)

@@ -177,8 +177,10 @@ class Planner:
         member_of = {m.tensor: m for m in group.members}
         if value not in member_of:
             return old not in self.reads[group]
-        place = member_of[value].place
-        role = member_of[value].role
+        place, role = member_of[value].place, member_of[value].role
+        # Where there are reductions, a group has several loop nests: a later one would see the
+        # new value.
+        single = not any(m.role == "reduce" for m in group.members)
         for m in group.members:
             info = self.inliner.trace(m.tensor)
             position: dict[Any, int | None] = dict(zip(info.out, m.place, strict=True))
@@ -186,6 +188,8 @@ class Planner:
                 if self.plan.root(read) is not old:
                     continue
                 if m.role != role or read is not old:
+                    return False
+                if not single and (role != "row" or m.tensor is not value):
                     return False
                 at = tuple(position.get(x) if x is not ZERO else None for x in index)
                 if at != place:

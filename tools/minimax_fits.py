@@ -227,7 +227,7 @@ _both(
     lambda u: _erfinv_ratio(u + 2),
     mp.mpf(-2),
     mp.mpf("4.26"),
-    (13, 28),
+    (12, 26),
     lambda u: 1 / _erfinv_ratio(u + 2),
 )
 _both(

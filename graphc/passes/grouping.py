@@ -49,6 +49,7 @@ class Grouper:
         needed |= {v for v, s in zip(info.inner, info.extents, strict=True) if s != 1}
         simple = (
             len(info.reads) == 1
+            and any(s != 1 for s in info.extents)
             and needed <= set(index)
             and all(isinstance(x, Var) and x in known or x is ZERO for x in index)
             and len({x for x in index if x is not ZERO}) == sum(x is not ZERO for x in index)
@@ -132,8 +133,10 @@ class Grouper:
         if first.template is not None:
             return self.merge_epilogue(first, second)
         reduced = first.reduced
-        if second.reduced:
-            if (first.reduced and first.reduced != second.reduced) or second.frame != first.frame:
+        if has_reduction(second):
+            if second.frame != first.frame:
+                return None
+            if has_reduction(first) and first.reduced != second.reduced:
                 return None
             reduced = second.reduced
         merged = Group(first.frame, reduced, list(first.members))
@@ -167,6 +170,11 @@ class Grouper:
             computed[m.tensor] = m.place
         merged.outputs = first.outputs + second.outputs
         return merged
+
+
+def has_reduction(group: Group) -> bool:
+    """Whether some member is a reduction, be it over dimensions of size 1 only."""
+    return any(m.role == "reduce" for m in group.members)
 
 
 def worthwhile(group: Group) -> bool:
