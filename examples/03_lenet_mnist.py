@@ -84,7 +84,7 @@ def lenet(images: gc.Tensor) -> gc.Tensor:
 def train(args: argparse.Namespace) -> float:
     """Train, test, save and draw; returns the accuracy on the test images."""
     dataset, train_images, test_images = load(args.quick)
-    print(f"{dataset}")
+    print(dataset)
     steps = args.epochs * (len(train_images) // args.batch)
 
     gc.set_random_seed(args.seed)

@@ -125,8 +125,6 @@ def resolve_feed(graph: Graph, key: Any) -> Tensor:
 
 def expand_feeds(graph: Graph, feed_dict: Any) -> tuple[list[Tensor], list[Any]]:
     """The fed tensors and their values."""
-    if not hasattr(feed_dict, "items"):
-        raise DTypeError(f"feed_dict must be a dict, not {type(feed_dict).__name__}")
     found: dict[Tensor, Any] = {}
     for key, value in feed_dict.items():
         if isinstance(key, tuple):
@@ -142,7 +140,11 @@ def expand_feeds(graph: Graph, feed_dict: Any) -> tuple[list[Tensor], list[Any]]
 
 
 def check_value(tensor: Tensor, value: Any) -> None:
-    """Refuse symbolic values."""
+    """Refuse symbolic values and None."""
+    if value is None:
+        raise DTypeError(
+            f"The value of a feed cannot be None: it was passed to the feed with key {tensor}."
+        )
     if isinstance(value, Tensor) or hasattr(value, "_to_tensor"):
         raise DTypeError(
             "The value of a feed cannot be a tf.Tensor object. Acceptable feed values include "

@@ -82,7 +82,9 @@ def _run(
 def _kernel(op: Operation, arrays: list[np.ndarray], cache: dict[Any, Kernel], lock: Any) -> Kernel:
     """The compiled program of one op for operands of these types."""
     definition = op.definition
-    values = {*definition.value_operands, *definition.constant_operands}
+    values = {
+        k % len(arrays) for k in (*definition.value_operands, *definition.constant_operands)
+    }
     shapes = tuple((a.shape, a.dtype.char) for a in arrays)
     small = tuple(
         a.tobytes() if k in values and a.dtype.kind in "iu" else None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc import feeding
-from graphc.errors import FinalizedError, GraphError
+from graphc.errors import DTypeError, FinalizedError, GraphError, OpError
 from graphc.feeding import FetchTree, feed_array, feed_key
 from graphc.graph import (
     Graph,
@@ -119,7 +119,11 @@ class Session:
         if self._closed:
             raise FinalizedError("Attempted to use a closed Session.")
         plan, values = self._prepare(fetches, feed_dict)
-        return plan.tree.build(self._execute(plan, values))
+        try:
+            return plan.tree.build(self._execute(plan, values))
+        except OpError as e:
+            self._check_open(e)
+            raise
 
     def make_callable(
         self, fetches: Any, feed_list: Sequence[Any] | None = None, accept_options: bool = False
@@ -133,15 +137,26 @@ class Session:
                 raise FinalizedError("Attempted to use a closed Session.")
             if len(values) != len(feeds):
                 raise feeding.wrong_count(len(feeds), len(values))
-            return plan.tree.build(self._execute(plan, list(values)))
+            try:
+                return plan.tree.build(self._execute(plan, list(values)))
+            except OpError as e:
+                self._check_open(e)
+                raise
 
         return call
+
+    def _check_open(self, cause: Exception) -> None:
+        """What fails because another thread has closed the session fails for that reason."""
+        if self._closed:
+            raise FinalizedError("Attempted to use a closed Session.") from cause
 
     def _prepare(self, fetches: Any, feed_dict: Any) -> tuple[RunPlan, list[Any]]:
         if not feed_dict:
             keys: tuple[Any, ...] = ()
             values: list[Any] = []
         else:
+            if not hasattr(feed_dict, "values"):
+                raise DTypeError(f"feed_dict must be a dict, not {type(feed_dict).__name__}")
             keys, values = tuple(feed_dict), list(feed_dict.values())
         try:
             plan = self._plans.get((feed_key(fetches), keys))

@@ -22,6 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\-/]*", re.ASCII)
 _SYMBOL = re.compile(r"[sn][0-9]{1,9}", re.ASCII)
 _OUTPUT = re.compile(r"[0-9]{1,9}", re.ASCII)
 _LIMIT = 1 << 63
+_INT32 = 1 << 31
 _DEPTH = 16
 _SIZE_FUNCTIONS: dict[str, Callable[[DimLike, DimLike], DimLike]] = {
     "floordiv": dims.floordiv, "mod": dims.mod, "max": dims.maximum, "min": dims.minimum,
@@ -284,7 +285,8 @@ class GraphDecoder:
         if attr.kind == "shape":
             return self.shape(value, what)
         if attr.kind == "ints":
-            return tuple(self.integer(v, what) for v in self.typed(value, list, what))
+            # Strides, windows, paddings, axes: 32 bits, so that products of two stay exact.
+            return tuple(self.integer(v, what, _INT32) for v in self.typed(value, list, what))
         if attr.kind == "int":
             return self.integer(value, what)
         if attr.kind == "float":
@@ -293,10 +295,10 @@ class GraphDecoder:
             return self._handles(value, what)
         return self.typed(value, {"bool": bool, "str": str}[attr.kind], what)
 
-    def integer(self, value: Any, what: str) -> int:
-        """An integer of 64 bits."""
-        if not -_LIMIT <= self.typed(value, int, what) < _LIMIT:
-            raise self.fail(f"{what} is out of the range of int64")
+    def integer(self, value: Any, what: str, limit: int = 1 << 63) -> int:
+        """An integer of 64 bits, or of fewer."""
+        if not -limit <= self.typed(value, int, what) < limit:
+            raise self.fail(f"{what} is out of range: {shown(value)}")
         return int(value)
 
     def number(self, value: Any, what: str) -> float:

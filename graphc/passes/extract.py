@@ -64,14 +64,15 @@ def reachable(roots: Sequence[Operation], fed: Mapping[Tensor, Any]) -> list[Ope
 
 
 def needed_operations(tensors: Sequence[Tensor]) -> set[Operation]:
-    """The operations that the tensors depend on by data."""
+    """The operations whose elements, not only shapes, the tensors depend on."""
     found: set[Operation] = set()
     stack = [t.op for t in tensors]
     while stack:
         op = stack.pop()
         if op not in found:
             found.add(op)
-            stack.extend(t.op for t in op.inputs)
+            unread = getattr(op.definition, "shape_operands", ())
+            stack.extend(t.op for k, t in enumerate(op.inputs) if k not in unread)
     return found
 
 
