@@ -195,7 +195,7 @@ def convert_to_tensor(
     if to_tensor is not None:
         return _checked(to_tensor(wanted, name), wanted)
     if isinstance(value, (list, tuple)) and _contains_symbolic(value):
-        return _PACK[0](value, wanted or hint, name)
+        return _PACK[0](value, wanted, name)
     if wanted is None and hint is not None:
         try:
             return constant(value, hint, name=name or "Const")

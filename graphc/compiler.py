@@ -9,8 +9,9 @@ from graphc.dims import Dim, DimLike, Symbol
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
 from graphc.passes.extract import VariableState, extract
-from graphc.passes.pipeline import default_pipeline, run_passes
+from graphc.passes.pipeline import default_pipeline, run_passes, verifying
 from graphc.program import Program, build_program
+from graphc.program_verify import verify_program
 from graphc.runtime import executable, jit
 from graphc.runtime.executable import Code
 
@@ -25,7 +26,9 @@ def compile_function(fn: Function, target: Any = None, seen: Shapes | None = Non
 
 def plan_function(fn: Function, target: Any, seen: Shapes | None = None) -> Program:
     """The program of a function, before code generation."""
-    return build_program(run_passes(fn, default_pipeline()), target, size_hints(fn, seen or {}))
+    passed = run_passes(fn, default_pipeline())
+    program = build_program(passed, target, size_hints(fn, seen or {}))
+    return verify_program(program) if verifying() else program
 
 
 def size_hints(fn: Function, seen: Shapes) -> dict[Symbol, int]:

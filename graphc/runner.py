@@ -15,11 +15,11 @@ import numpy as np
 
 from graphc import dtypes, modes
 from graphc.compiler import compile_graph
-from graphc.errors import FinalizedError
+from graphc.errors import CompileError, FinalizedError
 from graphc.feeding import FetchTree
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
-from graphc.passes.assume import ValuesNeeded
+from graphc.passes.assume import RanksNeeded, ValuesNeeded
 from graphc.passes.extract import extract
 from graphc.runtime.executable import BadSize, Executable, GuardBroken
 from graphc.runtime.state import State
@@ -43,6 +43,8 @@ class RunPlan:
         ``needed``, tensors that must be constants for the compiler (axes, permutations).
       functions: what the other modes run, by shapes and values.
       single: the executable to try first.
+      stated: how much of the shapes must be compiled in, because ranks depend on them: 0 nothing,
+        1 the sizes of integer vectors, 2 everything.
       initialized: the variables whose being initialized decides what is computed.
       layout: the state's layout that the executables are bound to.
     """
@@ -58,6 +60,7 @@ class RunPlan:
     initialized: tuple[tuple[str, bool], ...] = ()
     needed: list[Tensor] = field(default_factory=list)
     layout: int = -1
+    stated: int = 0
 
     def __post_init__(self) -> None:
         self.numeric = [t for t in self.feeds if is_numeric(t)]
@@ -106,6 +109,10 @@ class Runner:
                 break
             except ValuesNeeded as e:
                 plan.needed += [t for t in e.tensors if t not in plan.needed]
+            except RanksNeeded:
+                if plan.stated == 2:
+                    raise CompileError("a rank is not known for known shapes") from None
+                plan.stated += 1
         try:
             return self._call(plan, executable, data)
         except (GuardBroken, BadSize) as e:
@@ -130,7 +137,7 @@ class Runner:
                 found = plan.executables.get((key, values))
                 if found is not None:
                     return found
-            return self._made(plan, any_size(shapes), shapes, known)
+            return self._made(plan, general_sizes(plan, shapes), shapes, known)
 
     def _made(
         self, plan: RunPlan, sizes: Any, shapes: Shapes, known: Values
@@ -313,9 +320,13 @@ class Runner:
                 plan.needed += [t for t in needed if t not in plan.needed]
 
 
-def any_size(shapes: Shapes) -> tuple[tuple[None, ...], ...]:
-    """Sizes that accept every shape of these ranks."""
-    return tuple((None,) * len(s) for s in shapes)
+def general_sizes(plan: RunPlan, shapes: Shapes) -> tuple[tuple[int | None, ...], ...]:
+    """Sizes that accept every shape of these ranks, but for what the plan must state."""
+    return tuple(
+        s if plan.stated == 2 or (plan.stated and len(s) == 1 and t.dtype.is_integer)
+        else (None,) * len(s)
+        for t, s in zip(plan.numeric, shapes, strict=True)
+    )  # fmt: skip
 
 
 def ones_only(shapes: Shapes) -> tuple[tuple[int | None, ...], ...]:

@@ -188,7 +188,7 @@ def test_tuples_of_tensors_as_keys(session):
         ("float32", [], [1.0], ValueError, "Cannot feed value of shape"),
         ("float32", None, "abc", ValueError, "could not convert string to float"),
         ("float32", None, object(), TypeError, "float"),
-        ("float32", None, None, TypeError, "NoneType"),
+        ("float32", None, None, TypeError, "cannot be None"),
         ("float32", None, {"a": 1}, TypeError, "dict"),
         ("float32", None, [[1.0], [1.0, 2.0]], ValueError, "setting an array element"),
         ("int8", [], 300, TypeError, "not compatible with"),

@@ -235,6 +235,13 @@ class Prod(AxisReduction):
     name = "Prod"
     op = "mul"
 
+    def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike | Element, ...] | None:
+        """Of a vector of sizes: how many elements the shape has."""
+        factors, axes = value_sizes(op.inputs[0]), value_sizes(op.inputs[1])
+        if op.inputs[0].sizes is None or len(op.inputs[0].sizes) != 1:
+            return None
+        return None if factors is None or axes not in ((0,), (-1,)) else (dims.product(factors),)
+
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """``g`` times the product of the others, zeros among them or not.
 

@@ -81,7 +81,8 @@ def _filled(shape: Any, dtype: Any, number: int, name: str | None, default: str)
             if known is not None:
                 listed = isinstance(shape, (list, tuple, TensorShape, np.ndarray))
                 if listed and int(np.prod(known)) < SMALL and min(known, default=0) >= 0:
-                    return constant(value, wanted, known, name=scope)
+                    filled = np.full(known, value, object if isinstance(value, str) else None)
+                    return constant(filled, wanted, name=scope)
                 shape = constant(list(known), dtypes.int32, name="shape_as_tensor")
             else:
                 shape = convert_to_tensor(shape, dtypes.int32)

@@ -19,6 +19,10 @@ class ValuesNeeded(Exception):  # noqa: N818 - not an error: the caller computes
         self.tensors = tensors
 
 
+class RanksNeeded(Exception):  # noqa: N818 - not an error: the caller says more of the shapes
+    """A rank depends on a size: extract again with the sizes of integer vectors."""
+
+
 class CompileEnv(ShapeEnv):
     """Inference while compiling: equalities that are needed become guards."""
 

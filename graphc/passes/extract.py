@@ -29,7 +29,7 @@ from graphc.graph import Graph, Operation, Tensor, TensorType
 from graphc.op import InferContext, get_op, value_sizes
 from graphc.ops.random import stateless_form
 from graphc.ops.state import assigned_variable, is_assignment
-from graphc.passes.assume import CompileEnv, ValuesNeeded
+from graphc.passes.assume import CompileEnv, RanksNeeded, ValuesNeeded
 from graphc.passes.extract_errors import (
     fed_variable_assigned,
     missing_feed,
@@ -337,6 +337,8 @@ class Extractor:
             )
         except GraphcError as e:
             raise InvalidArgumentError(op.node_def, op, str(e)) from e
+        if any(t.sizes is None for t in types):
+            raise RanksNeeded
         types = [refine(t, user, self.env) for t, user in zip(types, op.outputs, strict=True)]
         name = op.name if op.name not in self.graph._ops else self.graph.unique_name(op.name)
         new = self.graph.add_operation(op.definition, inputs, op.attrs, types, name, op.location)

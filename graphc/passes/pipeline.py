@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from graphc.errors import CompileError, GraphcError
+from graphc.errors import CompileError, GraphcError, VerifyError
 from graphc.function import Function, format_function
 from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
 from graphc.passes.simplify import Fold, Simplify
+from graphc.passes.verify import verify_function
 
 
 class Pass(Protocol):
@@ -61,8 +62,10 @@ def dump_directory() -> Path | None:
 def run_passes(fn: Function, passes: Sequence[Pass], trace: Trace | None = None) -> Function:
     """Run the passes in order; a failure is blamed on the pass by name."""
     trace = trace or Trace()
-    folder = dump_directory()
+    folder, verify = dump_directory(), verifying()
     dump(folder, trace, "extract", fn)
+    if verify:
+        verify_after("extract", fn)
     for p in passes:
         start = time.perf_counter()
         try:
@@ -73,7 +76,17 @@ def run_passes(fn: Function, passes: Sequence[Pass], trace: Trace | None = None)
             raise CompileError(f"pass {p.name!r} failed: {type(e).__name__}: {e}") from e
         trace.seconds[p.name] = trace.seconds.get(p.name, 0.0) + time.perf_counter() - start
         dump(folder, trace, p.name, fn)
+        if verify:
+            verify_after(p.name, fn)
     return fn
+
+
+def verify_after(name: str, fn: Function) -> None:
+    """Verify a function; a complaint names the pass that made it."""
+    try:
+        verify_function(fn)
+    except VerifyError as e:
+        raise VerifyError(f"after pass {name!r}: {e}") from e
 
 
 def dump(folder: Path | None, trace: Trace, name: str, fn: Function) -> None:

@@ -154,7 +154,13 @@ class Executable:
           Mismatch, GuardBroken: see there.
           OpError: the run failed; no variable was changed.
         """
-        answer = self.function(*feeds)
+        try:
+            answer = self.function(*feeds)
+        except (MemoryError, ValueError) as e:
+            # NumPy, asked for the array of a fetch.
+            raise ResourceExhaustedError(
+                None, None, f"OOM when allocating a fetch: {e}; no variable was changed"
+            ) from None
         if type(answer) is tuple:
             return answer
         self.explain(answer)

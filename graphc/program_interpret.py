@@ -1,0 +1,187 @@
+"""The program's living definition: its steps in NumPy, over buffers planned as they are.
+
+Temporaries live in an arena of blocks that hold NaN bytes until they are written and again as
+soon as they are dead, so that a plan that lets two tensors into one block, or reads one too early
+or too late, gives a wrong answer here as it would in native code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from graphc.dims import Dim, DimLike, Symbol, substitute
+from graphc.dtypes import DType
+from graphc.errors import FeedError, GraphcError, InvalidArgumentError
+from graphc.loop.interpret import RequireFailed, run_kernel
+from graphc.program import Call, Copy, Program, Slot
+
+POISON = 0xFF  # a NaN in every floating type, -1 in integers
+
+
+class GuardFailed(GraphcError, RuntimeError):
+    """The sizes of a run break an assumption of the program."""
+
+
+def run_program(
+    program: Program,
+    inputs: Mapping[str, Any],
+    variables: Mapping[str, np.ndarray] | None = None,
+    *,
+    fast: bool = True,
+) -> list[np.ndarray]:
+    """Run a program.
+
+    Args:
+      program: what is run.
+      inputs: arrays by the keys of the program's feeds.
+      variables: the variables' buffers by key; updates are written into them.
+      fast: whether kernels that were made for these very sizes are used, as the driver does.
+    Returns:
+      The results, in order.
+    Raises:
+      GuardFailed: the sizes break an assumption; nothing was done.
+      InvalidArgumentError: the run failed; no variable was changed, if the program is right.
+      KernelFault: a kernel does what no kernel may.
+    """
+    machine = _Machine(program, inputs, variables or {})
+    machine.check_guards()
+    machine.fast = fast and all(
+        machine.binding.get(s, v) == v for s, v in program.hints.items()
+    )
+    for n, step in enumerate(program.steps):
+        machine.begin(n)
+        if isinstance(step, Copy):
+            machine.array(step.target)[...] = machine.array(step.source)
+        else:
+            machine.call(step)
+        machine.end(n)
+    return [
+        machine.array(r.slot).reshape([machine.size(s) for s in r.sizes]) for r in program.results
+    ]
+
+
+class _Machine:
+    """The memory of one run."""
+
+    def __init__(
+        self, program: Program, inputs: Mapping[str, Any], variables: Mapping[str, np.ndarray]
+    ) -> None:
+        self.program = program
+        self.fast = False
+        self.binding: dict[Symbol, DimLike] = {}
+        self.given: dict[int, np.ndarray] = {}
+        for i in program.inputs:
+            source = inputs if i.kind == "feed" else variables
+            if i.key not in source:
+                raise FeedError(f"no value was given for the {i.kind} {i.key!r}")
+            array = np.asarray(source[i.key])
+            dtype = i.tensor.dtype.base_dtype.numpy
+            if i.kind == "feed":
+                array = np.array(array, dtype, order="C")
+            elif array.dtype != dtype or not array.flags.c_contiguous:
+                raise FeedError(f"the buffer of the variable {i.key!r} must be {dtype}, contiguous")
+            self.bind(i.key, i.raw, array)
+            self.given[id(i)] = array
+        self.arrays = {s.number: self.storage(s) for s in program.slots if s.kind != "temp"}
+        self.blocks = [
+            np.full(self.size(size) * bytes_, POISON, np.uint8) for size, bytes_ in program.blocks
+        ]
+        self.first, self.last = self.lives()
+
+    def bind(self, key: str, raw: tuple[DimLike, ...], array: np.ndarray) -> None:
+        """Take the values of symbols from the shape of an input."""
+        if array.ndim != len(raw):
+            raise FeedError(f"{key!r} has rank {array.ndim}, expected {len(raw)}")
+        for size, value in zip(raw, array.shape, strict=True):
+            symbol = size.as_symbol if isinstance(size, Dim) else None
+            known = size if symbol is None else self.binding.setdefault(symbol, value)
+            if known != value:
+                raise FeedError(f"{key!r} has shape {array.shape}, expected {raw}")
+
+    def size(self, size: DimLike) -> int:
+        """The value of a size in this run."""
+        value = substitute(size, self.binding)
+        if not isinstance(value, int):
+            raise FeedError(f"the size {value} is bound by no input")
+        if value < 0:
+            raise InvalidArgumentError(None, None, "a computed size is negative or too large")
+        return value
+
+    def storage(self, slot: Slot) -> np.ndarray:
+        """The array of a slot outside of the arena."""
+        if slot.kind == "const":
+            return np.ascontiguousarray(slot.source).reshape(-1)
+        if slot.kind == "output":
+            return poisoned(self.size(slot.size), slot.dtype)
+        return self.given[id(slot.source)].reshape(-1)
+
+    def lives(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        """The temporaries that begin and that end at each step."""
+        begin: dict[int, int] = {}
+        end: dict[int, int] = {}
+        for n, step in enumerate(self.program.steps):
+            for number in step.slots if isinstance(step, Call) else (step.source, step.target):
+                if self.program.slots[number].kind == "temp":
+                    begin.setdefault(number, n)
+                    end[number] = n
+        return by_step(begin), by_step(end)
+
+    def begin(self, n: int) -> None:
+        """Poison the temporaries that a step is the first to use."""
+        for number in self.first.get(n, ()):
+            self.array(number).view(np.uint8)[...] = POISON
+
+    def end(self, n: int) -> None:
+        """Poison the temporaries that nobody needs after a step."""
+        for number in self.last.get(n, ()):
+            self.array(number).view(np.uint8)[...] = POISON
+
+    def array(self, number: int) -> np.ndarray:
+        """The elements of a slot."""
+        slot = self.program.slots[number]
+        if slot.kind != "temp":
+            return self.arrays[number]
+        count = self.size(slot.size) * slot.dtype.size
+        block = self.blocks[slot.block]
+        if count > len(block):
+            raise FeedError(f"slot {number} needs {count} bytes, its block has {len(block)}")
+        return block[:count].view(slot.dtype.numpy)
+
+    def check_guards(self) -> None:
+        """The assumptions must hold."""
+        for guard in self.program.guards:
+            left, right = (substitute(g, self.binding) for g in (guard.left, guard.right))
+            if left != right:
+                raise GuardFailed(f"{guard}: {left} and {right}")
+
+    def call(self, step: Call) -> None:
+        """Run a kernel; a failed condition becomes the error of its operation."""
+        low = step.lowered
+        arrays = [self.array(number) for number in step.slots]
+        try:
+            if self.fast and low.fast is not None:
+                run_kernel(low.fast, arrays)
+            else:
+                scalars = [self.size(Dim((((s,), 1),))) for s in low.symbols]
+                run_kernel(low.kernel, arrays, scalars)
+        except RequireFailed as e:
+            site = self.program.sites[e.site]
+            message = site.message % e.details[: site.message.count("%d")]
+            op = self.program.function.origin.get(site.op.name, site.op)
+            raise InvalidArgumentError(op.node_def, op, message) from None
+
+
+def poisoned(count: int, dtype: DType) -> np.ndarray:
+    """An array of NaN bytes."""
+    return np.full(count * dtype.size, POISON, np.uint8).view(dtype.numpy)
+
+
+def by_step(steps: Mapping[int, int]) -> dict[int, list[int]]:
+    """The slots of each step."""
+    found: dict[int, list[int]] = {}
+    for number, step in steps.items():
+        found.setdefault(step, []).append(number)
+    return found
