@@ -28,6 +28,7 @@ import numpy as np
 
 import graphc as gc
 
+
 def random_problem(args: argparse.Namespace) -> tuple[np.ndarray, ...]:
     """Inputs, targets and starting weights, in float64."""
     generator = np.random.RandomState(args.seed)

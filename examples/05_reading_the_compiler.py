@@ -30,6 +30,8 @@ TITLES = {
     "llvm": "LLVM IR",
     "assembly": "Assembly",
 }
+# Where the extract of a long text begins: at the second kernel, which is the shorter one.
+STARTS = {"loops": "kernel k1(", "llvm": "define void @k1(", "assembly": "k1:"}
 
 
 def stages() -> list[gc.inspect.Stage]:
@@ -43,19 +45,22 @@ def stages() -> list[gc.inspect.Stage]:
         return gc.inspect.compile_stages(sess, y)
 
 
-def extract(text: str, lines: int) -> str:
-    """The first lines of a text, and how many there are more."""
-    found = text.rstrip("\n").splitlines()
-    if len(found) <= lines:
-        return "\n".join(found)
-    return "\n".join([*found[:lines], f"... {len(found) - lines} more lines"])
+def extract(stage: gc.inspect.Stage, lines: int) -> str:
+    """Some lines of a stage, each cut to the width of a page, and how many there are in all."""
+    every = stage.text.rstrip("\n").splitlines()
+    start = STARTS.get(stage.name, "")
+    first = next((k for k, line in enumerate(every) if line.startswith(start)), 0)
+    shown = [line if len(line) <= 100 else line[:97] + "..." for line in every[first:][:lines]]
+    if len(shown) < len(every):
+        shown.append(f"({len(shown)} of {len(every)} lines)")
+    return "\n".join(shown)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--stage", help="show this stage only, whole")
     parser.add_argument("--all", action="store_true", help="show every stage, whole")
-    parser.add_argument("--lines", type=int, default=24, help="lines to show of each stage")
+    parser.add_argument("--lines", type=int, default=30, help="lines to show of each stage")
     args = parser.parse_args()
 
     found = stages()
@@ -72,7 +77,7 @@ def main() -> None:
             continue
         last_graph = stage.text
         print(f"--- {TITLES.get(stage.name, 'The graph after the pass ' + stage.name)}")
-        print(stage.text if whole else extract(stage.text, args.lines))
+        print(stage.text if whole else extract(stage, args.lines))
         print()
 
 

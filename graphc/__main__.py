@@ -3,184 +3,229 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphc.errors import GraphcError
-from graphc.formats.model import Model, load
-from graphc.inspect.stages import compile_stages, write_stages
-from graphc.op import REGISTRY
-from graphc.runtime import cache, jit, native
+from graphc import __version__
+from graphc.dtypes import string
+from graphc.errors import FeedError, GraphcError
+from graphc.formats import Model, load
+from graphc.inspect import compile_stages, write_stages
+from graphc.inspect.describe import describe_installation, describe_model, describe_op, list_ops
+from graphc.runtime.jit import JitError
+
+FAILED, BROKEN_PIPE, INTERRUPTED = 1, 141, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status (0 good, 1 the run failed, 2 wrong usage)."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    """Run the command line.
+
+    Returns:
+      0 when all went well, 1 when it failed, 141 when the reader of the output went away; wrong
+      usage exits with 2.
+    """
+    args = _parser().parse_args(argv)
     try:
-        result: int = args.run(args)
-    except (GraphcError, OSError, ValueError, TypeError, KeyError) as e:
-        print(f"graphc: {e}", file=sys.stderr)
-        return 1
+        args.run(args)
+        sys.stdout.flush()
     except BrokenPipeError:
-        return 1
-    return result
+        # Python would complain again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as e:
+        where = f"{e.filename}: " if e.filename is not None else ""
+        return _failed(f"{where}{e.strerror or e}")
+    except MemoryError:
+        return _failed("out of memory")
+    except (GraphcError, JitError, ValueError, TypeError) as e:
+        return _failed(str(e))
+    return 0
+
+
+def _failed(message: str) -> int:
+    print(f"graphc: {message}", file=sys.stderr)
+    return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="graphc", description="Run and look at graphc model files, ops and the installation."
     )
+    parser.add_argument("--version", action="version", version=f"graphc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    run = commands.add_parser("run", help="run a model on arrays from .npy files")
+    run = commands.add_parser("run", help="run a model on arrays from .npy or .npz files")
     run.add_argument("model", help="a model file")
-    run.add_argument("--feed", action="append", default=[], metavar="NAME=FILE.npy",
-                     help="an input; once for each")  # fmt: skip
-    run.add_argument("--out", metavar="FILE.npy", help="where to write the output (several "
-                     "outputs: FILE-NAME.npy each)")  # fmt: skip
+    run.add_argument(
+        "--feed", action="append", default=[], type=_feed, metavar="NAME=FILE.npy",
+        help="an input, once for each; or FILE.npz with inputs by name",
+    )  # fmt: skip
+    run.add_argument(
+        "--out", metavar="FILE.npy",
+        help="where to write the output (several outputs: FILE-NAME.npy each); or FILE.npz",
+    )  # fmt: skip
     run.set_defaults(run=_run)
     show = commands.add_parser("show", help="print a model's signature, ops, parameters and sizes")
-    show.add_argument("model")
+    show.add_argument("model", help="a model file")
     show.set_defaults(run=_show)
     dump = commands.add_parser("dump", help="print every stage of compiling a model")
-    dump.add_argument("model")
+    dump.add_argument("model", help="a model file")
     dump.add_argument("--stage", help="only this stage (extract, fuse, loops, program, llvm, ...)")
+    dump.add_argument(
+        "--shape", action="append", default=[], type=_shape, metavar="NAME=8,?,3",
+        help="compile for this shape of an input, instead of its declared one",
+    )  # fmt: skip
     dump.add_argument("--target", help="avx512, avx2 or generic instead of this machine")
     dump.add_argument("--out", metavar="FOLDER", help="write one file per stage")
     dump.set_defaults(run=_dump)
     ops = commands.add_parser("ops", help="list the ops, or describe one")
-    ops.add_argument("name", nargs="?")
+    ops.add_argument("name", nargs="?", help="an op: MatMul")
     ops.set_defaults(run=_ops)
-    info = commands.add_parser("info", help="describe the installation: targets, CUDA, cache")
+    info = commands.add_parser("info", help="describe the installation: CPU, CUDA, cache")
     info.set_defaults(run=_info)
     return parser
 
 
-def _run(args: argparse.Namespace) -> int:
+# --- run ------------------------------------------------------------------------------------------
+
+
+def _feed(text: str) -> tuple[str | None, str]:
+    name, equals, path = text.partition("=")
+    if not equals and text.endswith(".npz"):
+        return None, text
+    if not equals or not name or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE.npy, nor a FILE.npz")
+    return name, path
+
+
+def _run(args: argparse.Namespace) -> None:
     model = load(args.model)
-    feeds = {}
-    for item in args.feed:
-        name, equals, path = item.partition("=")
-        if not equals:
-            raise ValueError(f"--feed {item}: expected NAME=FILE.npy")
-        feeds[name] = np.load(path, allow_pickle=False)
-    if missing := model.inputs.keys() - feeds.keys():
-        optional = {
-            n for n in missing if model.inputs[n].op.type == "PlaceholderWithDefault"
-        }
-        if missing - optional:
-            raise ValueError(f"no --feed for the inputs {sorted(missing - optional)}")
+    feeds: dict[str, Any] = {}
+    for name, path in args.feed:
+        for key, array in _arrays(name, path).items():
+            if key in feeds:
+                raise FeedError(f"the input {key!r} is fed twice")
+            _check_dtype(model, key, array, path)
+            feeds[key] = array
     values = model.run(**feeds)
-    for name, value in values.items():
-        if args.out is None:
-            print(f"{name} = {value}")
-            continue
-        path = Path(args.out)
-        if len(values) > 1:
-            path = path.with_name(f"{path.stem}-{name.replace('/', '_')}{path.suffix or '.npy'}")
-        np.save(path, value)
-        print(f"{name}: {np.asarray(value).dtype}{list(np.shape(value))} -> {path}")
-    return 0
+    if args.out is None:
+        for name, value in values.items():
+            print(f"{name}: {_described(value)}")
+    else:
+        _write(values, Path(args.out))
 
 
-def _show(args: argparse.Namespace) -> int:
+def _arrays(name: str | None, path: str) -> dict[str, np.ndarray]:
+    """The array of a .npy file under the given name, or those of a .npz file."""
+    with open(path, "rb") as file:
+        magic = file.read(6)
+        if magic != b"\x93NUMPY" and not magic.startswith(b"PK"):
+            raise FeedError(f"{path} is no .npy or .npz file")
+        if (name is None) != magic.startswith(b"PK"):
+            how = f"NAME={path}: it holds one" if name is None else f"{path}: it holds several"
+            raise FeedError(f"feed {how}")
+        file.seek(0)
+        try:
+            loaded = np.load(file, allow_pickle=False)
+            return dict(loaded) if name is None else {name: loaded}
+        except (ValueError, EOFError, zipfile.BadZipFile) as e:
+            pickled = "Object arrays" in str(e)
+            reason = "it holds pickled objects, which are never loaded" if pickled else e
+            raise FeedError(f"{path} cannot be read as an array: {reason}") from None
+
+
+def _check_dtype(model: Model, name: str, array: np.ndarray, path: str) -> None:
+    """Refuse what would lose its meaning on the way: floats for integers, say."""
+    tensor = model.inputs.get(name)
+    if tensor is None or tensor.dtype.base_dtype is string:
+        return
+    wanted = tensor.dtype.base_dtype.numpy
+    if not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise FeedError(
+            f"the input {name!r} is {wanted}{tensor.shape}; {path} holds "
+            f"{array.dtype}{list(array.shape)}"
+        )
+
+
+def _described(value: Any) -> str:
+    if value is None:
+        return "done"
+    array = np.asarray(value)
+    dtype = "string" if array.dtype == object else array.dtype
+    lines = "\n" if array.ndim > 1 else " "
+    return f"{dtype}{list(array.shape)}{lines}{value}"
+
+
+def _write(values: Mapping[str, Any], path: Path) -> None:
+    """Write the outputs to one .npz file or to a .npy file each."""
+    arrays = {n: _plain_array(v) for n, v in values.items() if v is not None}
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+        print(f"{', '.join(arrays)} -> {path}")
+        return
+    path = path if path.suffix == ".npy" else path.with_name(path.name + ".npy")
+    for name, array in arrays.items():
+        target = path
+        if len(arrays) > 1:
+            target = path.with_name(f"{path.stem}-{name.replace('/', '_')}.npy")
+        np.save(target, array, allow_pickle=False)
+        print(f"{name}: {array.dtype}{list(array.shape)} -> {target}")
+
+
+def _plain_array(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    return array.astype(bytes) if array.dtype == object else array
+
+
+# --- the others -----------------------------------------------------------------------------------
+
+
+def _show(args: argparse.Namespace) -> None:
+    print(describe_model(load(args.model), args.model), end="")
+
+
+def _shape(text: str) -> tuple[str, list[int | None]]:
+    name, equals, sizes = text.partition("=")
+    parts = [p.strip() for p in sizes.split(",")] if sizes.strip() else []
+    if not name or not equals or not all(p == "?" or p.isdecimal() for p in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=8,?,3")
+    return name, [None if p == "?" else int(p) for p in parts]
+
+
+def _dump(args: argparse.Namespace) -> None:
     model = load(args.model)
-    print(f"{args.model}: {Path(args.model).stat().st_size:,} bytes")
-    for title, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
-        print(f"\n{title}")
-        for name, t in tensors.items():
-            print(f"  {name:24} {t.dtype.name:8} {t.shape}  {t.name}")
-    total = _show_variables(model)
-    counts: dict[str, int] = {}
-    for op in model.graph.get_operations():
-        counts[op.type] = counts.get(op.type, 0) + 1
-    print(f"\nops ({sum(counts.values())})")
-    for type_, count in sorted(counts.items(), key=lambda c: (-c[1], c[0])):
-        print(f"  {count:5} {type_}")
-    print(f"\n{total:,} parameters")
-    return 0
-
-
-def _show_variables(model: Model) -> int:
-    total = 0
-    print("\nvariables")
-    for v in model.variables:
-        value = model.session.read_variable(v.op)
-        total += value.size
-        print(f"  {v.op.name:32} {value.dtype!s:8} {str(value.shape):16} {value.nbytes:,} bytes"
-              f"{'' if v.trainable else '  not trainable'}")  # fmt: skip
-    return total
-
-
-def _dump(args: argparse.Namespace) -> int:
-    model = load(args.model)
-    outputs = list(model.outputs.values())
-    stages = compile_stages(
-        model.session, outputs, dict.fromkeys(model.inputs.values()), args.target
-    )
+    feeds: dict[Any, Any] = dict.fromkeys(model.inputs.values())
+    for name, shape in args.shape:
+        if name not in model.inputs:
+            raise FeedError(f"there is no input {name!r}; the model has {model.listed_inputs()}")
+        feeds[model.inputs[name]] = shape
+    stages = compile_stages(model.session, list(model.outputs.values()), feeds, args.target)
     if args.stage is not None:
+        names = list(dict.fromkeys(s.name for s in stages))
         stages = [s for s in stages if s.name == args.stage]
         if not stages:
-            raise ValueError(f"there is no stage {args.stage!r}")
+            raise ValueError(f"there is no stage {args.stage!r}; the stages are {', '.join(names)}")
     if args.out is not None:
         for path in write_stages(stages, args.out):
             print(path)
-        return 0
+        return
     for s in stages:
-        print(f"=== {s.name}\n{s.text}")
-    return 0
+        print(s.text if args.stage is not None else f"=== {s.name}\n{s.text}", end="")
 
 
-def _ops(args: argparse.Namespace) -> int:
-    if args.name is None:
-        for name, op in sorted(REGISTRY.items()):
-            print(f"{name:36} {op.family:12} {op.doc.splitlines()[0]}")
-        return 0
-    found = REGISTRY.get(args.name)
-    if found is None:
-        raise ValueError(f"there is no op named {args.name!r}")
-    print(f"{found.name} (version {found.version}, {found.family})\n\n{found.doc}\n")
-    print(f"inputs: {found.inputs or 'none'}")
-    for var, types in found.types.items():
-        print(f"  {var}: {', '.join(t.name for t in types)}")
-    for key, attr in found.attrs.items():
-        default = "" if attr.default is ... else f" = {attr.default!r}"
-        print(f"attribute {key}: {attr.kind}{default}")
-    return 0
+def _ops(args: argparse.Namespace) -> None:
+    print(list_ops() if args.name is None else describe_op(args.name), end="")
 
 
-def _info(args: argparse.Namespace) -> int:
-    from graphc import __version__
-
-    target = jit.host_target()
-    print(f"graphc {__version__}, Python {sys.version.split()[0]}, NumPy {np.__version__}")
-    print(f"target: {target.description}")
-    print(f"threads: {native.get_num_threads()}")
-    for name in ("avx512", "avx2", "generic"):
-        try:
-            print(f"  {name}: {jit.named_target(name).description}")
-        except (GraphcError, RuntimeError, ValueError) as e:
-            print(f"  {name}: not for this machine ({e})")
-    print(f"CUDA: {cuda_status()}")
-    store = cache.default_cache()
-    print(f"cache: {store.stats()}")
-    return 0
-
-
-def cuda_status() -> str:
-    """Whether a GPU can be used, or why not."""
-    try:
-        import cupy
-    except ImportError:
-        return "no: cupy is not installed (pip install graphc[cuda13] or graphc[cuda12])"
-    if not cupy.is_available():
-        return f"no: cupy {cupy.__version__} finds no GPU or driver"
-    return f"cupy {cupy.__version__} finds a GPU, which this version of graphc does not use yet"
-
+def _info(_: argparse.Namespace) -> None:
+    print(describe_installation(__version__), end="")
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ class Planner:
         seen: set[Tensor] = set()
         while stack:
             t = stack.pop()
-            if t.op.definition.fallible:
+            if t.op.definition.can_fail(t.op):
                 return True
             for i in t.op.inputs:
                 if i in self.plan.inlined and i not in seen:

@@ -81,12 +81,19 @@ class Rule:
     build: Callable[[Match], Tensor | None]
 
 
+# Ops whose output has the elements of the first operand (of Fill: the second), and no others.
+_SPREADING = (
+    "BroadcastLike", "BroadcastTo", "ExpandDims", "ExpandReduced", "Fill", "Reshape", "Squeeze",
+    "Tile", "Transpose",
+)  # fmt: skip
+
+
 def uniform_value(tensor: Tensor) -> Any:
     """The one value that all elements of a constant have; None if there is none."""
-    if tensor.op.type in ("Fill", "BroadcastTo", "Reshape", "ExpandDims"):
-        source = tensor.op.inputs[1 if tensor.op.type == "Fill" else 0]
-        return uniform_value(source)
-    if tensor.op.type != "Const":
+    op = tensor.op
+    if op.type in _SPREADING and not op.attrs.get("mean"):
+        return uniform_value(op.inputs[1 if op.type == "Fill" else 0])
+    if op.type != "Const":
         return None
     array = tensor.op.attrs["value"]
     if array.size == 0 or array.dtype == object:

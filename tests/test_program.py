@@ -131,7 +131,7 @@ def test_a_failing_run_commits_nothing():
         picked = gc.gather(gc.constant([5.0, 6.0]), i)
         program = planned([picked], [v.assign_add([1.0, 1.0]).op], {i: ()})
     value = np.array([1, 2], np.float32)
-    with pytest.raises(InvalidArgumentError, match="7.*is not in"):
+    with pytest.raises(InvalidArgumentError, match=r"7.*is not in"):
         run_program(program, {"i:0": 7}, {"v": value})
     np.testing.assert_array_equal(value, [1, 2])
     assert run_program(program, {"i:0": 1}, {"v": value})[0] == 6
@@ -233,7 +233,7 @@ MISTAKES: dict[str, tuple[Callable[[Program], Any], str]] = {
     "slot dtype": (
         lambda p: setattr(slots(p, "temp")[0], "dtype", dtypes.float64), "is f32, slot|needs"
     ),
-    "string": (lambda p: setattr(slots(p, "output")[0], "dtype", dtypes.string), "buffer of string"),
+    "string": (lambda p: setattr(slots(p, "output")[0], "dtype", dtypes.string), "of string"),
     "no block": (lambda p: setattr(slots(p, "temp")[0], "block", -1), "alone, live in a block"),
     "unknown block": (lambda p: setattr(slots(p, "temp")[0], "block", 99), "there is no block"),
     "small block": (lambda p: p.blocks.__setitem__(0, (1, 4)), r"needs .* bytes, block 0 has 4"),

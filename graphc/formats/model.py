@@ -85,13 +85,16 @@ class Model:
 
     def listed_inputs(self) -> str:
         """The inputs with their types, for messages."""
-        return ", ".join(f"{n}: {t.dtype.name}{t.shape}" for n, t in self.inputs.items()) or "none"
+        return ", ".join(_listed(n, t) for n, t in self.inputs.items()) or "none"
 
     def __repr__(self) -> str:
-        outs = ", ".join(
-            f"{n}: {t.dtype.name}{t.shape}" if isinstance(t, Tensor) else n
-            for n, t in self.outputs.items()
-        )
+        outs = ", ".join(_listed(n, t) for n, t in self.outputs.items())
         count = len(self.variables)
         noun = "variable" if count == 1 else "variables"
         return f"<graphc.Model ({self.listed_inputs()}) -> ({outs}), {count} {noun}>"
+
+
+def _listed(name: str, element: Tensor | Operation) -> str:
+    if isinstance(element, Operation):
+        return name
+    return f"{name}: {element.dtype.base_dtype.name}{element.shape}"

@@ -170,14 +170,9 @@ def read(path: Any) -> tuple[Arrays, dict[str, str]]:
       FileFormatError: (a ValueError) the file is truncated, altered or no safetensors file.
       OSError: it cannot be read.
     """
-    # Without O_NONBLOCK the opening of a pipe that nobody writes to would wait for ever.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(f"{path} is a folder, not a model file")
-        if not stat.S_ISREG(status.st_mode):
-            raise FileFormatError(f"{path} is not a regular file")
-        header, left = _header(path, file, status.st_size)
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        header, left = _header(path, file, size)
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
             raise FileFormatError(f"{path}: __metadata__ must map names to strings")
@@ -185,6 +180,18 @@ def read(path: Any) -> tuple[Arrays, dict[str, str]]:
         ordered = _laid_out(path, entries, left)
         arrays = {entry.name: _array(path, file, entry) for entry in ordered}
     return {name: arrays[name] for name in header}, metadata
+
+
+def _opened(path: Any) -> BufferedReader:
+    # Without O_NONBLOCK the opening of a pipe that nobody writes to would wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{path} is a folder, not a model file")
+    raise FileFormatError(f"{path} is not a regular file")
 
 
 def _header(path: Any, file: BufferedReader, size: int) -> tuple[dict[str, Any], int]:

@@ -9,12 +9,15 @@ from typing import Any
 
 from graphc import feeding
 from graphc.compiler import size_hints
+from graphc.dtypes import string
+from graphc.errors import FeedError
 from graphc.feeding import FetchTree
 from graphc.function import format_function
+from graphc.graph import Tensor
 from graphc.loop.printer import format_kernel
-from graphc.passes.extract import extract
-from graphc.passes.plan import format_plan
+from graphc.passes.extract import extract, reachable
 from graphc.passes.pipeline import default_pipeline
+from graphc.passes.plan import format_plan
 from graphc.program import build_program, format_program
 from graphc.runtime import jit
 from graphc.runtime.executable import llvm_text
@@ -70,15 +73,23 @@ def _declared(session: Session, tree: FetchTree, feeds: Mapping[Any, Any]) -> di
     declared = {}
     for key, shape in feeds.items():
         tensor = feeding.resolve_feed(session.graph, key)
-        sizes = tensor.shape.as_list() if shape is None else list(shape)
-        declared[tensor] = tuple(sizes)
-    from graphc.passes.extract import reachable
-
+        declared[tensor] = _sizes(tensor, shape)
     roots = [t.op for t in tree.tensors] + tree.operations
     for op in reachable(roots, declared):
         if op.type == "Placeholder" and op.outputs[0] not in declared:
-            declared[op.outputs[0]] = tuple(op.outputs[0].shape.as_list())
-    return declared
+            declared[op.outputs[0]] = _sizes(op.outputs[0], None)
+    return {t: s for t, s in declared.items() if t.dtype.base_dtype is not string}
+
+
+def _sizes(tensor: Tensor, shape: Any) -> tuple[int | None, ...]:
+    """The sizes to compile for: what was given, which must fit, else the tensor's own."""
+    if shape is None and tensor.sizes is None:
+        raise FeedError(
+            f"{tensor.name} has a shape of unknown rank (declared at {tensor.op.location}): say "
+            "for which shape it is to be compiled"
+        )
+    merged = tensor.shape.merge_with(tensor.shape if shape is None else list(shape))
+    return tuple(merged.as_list())
 
 
 def write_stages(stages: list[Stage], folder: Any) -> list[Path]:

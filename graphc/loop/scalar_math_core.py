@@ -136,9 +136,10 @@ def pick(x: Expr, single: Any, double: Any) -> Any:
 
 
 def high_part(a: Expr) -> Expr:
-    """``a`` (float64) with its last 27 bits cleared: products of two such are exact."""
-    mask = Const(-(1 << 27), int64)
-    return bitcast(apply("and", bitcast(a, int64), mask), float64)
+    """``a`` without its lower bits, at least half of them: products of two such are exact."""
+    fmt = format_of(a)
+    mask = Const(-(1 << (fmt.mantissa // 2 + 1)), fmt.integer)
+    return bitcast(apply("and", bitcast(a, fmt.integer), mask), fmt.dtype)
 
 
 def product_error(a: Expr, b: Expr, product: Expr) -> Expr:

@@ -215,7 +215,7 @@ def _sigmoid(x: Any) -> Any:
 
 
 derive("exp", exp, np.exp, ulp=1.1, cost=13)
-derive("exp2", exp2, np.exp2, ulp=1.25, cost=13)
+derive("exp2", exp2, np.exp2, ulp=1.4, cost=13)
 derive("expm1", expm1, np.expm1, ulp=2.0, cost=20)
 derive("sigmoid", sigmoid, _sigmoid, ulp=2.0, cost=20)
 derive("softplus", softplus, lambda x: np.logaddexp(x, 0.0), ulp=2.0, cost=32)

@@ -69,31 +69,32 @@ def cosh(x: Expr) -> Expr:
     return half + div(Const(0.25, half.dtype), half)
 
 
-def _log1p(x: Expr, doubled: Expr | None = None) -> Expr:
-    """log(1 + x) or, where ``doubled`` holds, log(2 x) for a large x."""
-    e, f = normalize_plus_1(x)
-    if doubled is not None:
-        e = e + select(doubled, Const(1.0, e.dtype), 0.0)
-    return outside(x + 1, log_sum(e, f))
+def _log1p_of_sum(a: Expr, b: Expr, large: Expr, x: Expr) -> Expr:
+    """log(1 + a + b) for a >= b, with what rounding a + b loses; log(2 x) where x is ``large``."""
+    total = a + b
+    lost = b - (total - a)
+    y = select(large, x, total)
+    e, f, scale = normalize_plus_1(y)
+    low = lost * scale
+    value = log_sum(e + select(large, Const(1.0, x.dtype), 0.0), f, select(large, 0.0, low))
+    return outside(y + 1, value)
 
 
 @in_float32
 def asinh(x: Expr) -> Expr:
     """log(a + sqrt(a**2 + 1)) = log1p(a + a**2 / (1 + sqrt(a**2 + 1))) for a = |x|."""
     a = fabs(x)
-    large = a > 2.0**61
     square = a * a
-    y = a + div(square, sqrt(square + 1) + 1)
-    return copysign(_log1p(select(large, a, y), large), x)
+    part = div(square, sqrt(square + 1) + 1)
+    return copysign(_log1p_of_sum(a, part, a > 2.0**58, a), x)
 
 
 @in_float32
 def acosh(x: Expr) -> Expr:
     """log(x + sqrt(x**2 - 1)) = log1p(t + sqrt(2 t + t**2)) with t = x - 1; NaN below 1."""
-    large = x > 2.0**61
     t = x - 1
-    y = t + sqrt(fma(t, t, t + t))
-    return select(x < 1, NAN, _log1p(select(large, x, y), large))
+    value = _log1p_of_sum(sqrt(fma(t, t, t + t)), t, x > 2.0**58, x)
+    return select(x < 1, NAN, value)
 
 
 @in_float32
@@ -102,7 +103,9 @@ def atanh(x: Expr) -> Expr:
     a = fabs(x)
     square = x * x
     near = fma(square * a, poly(square, ATANH_NEAR), a)
-    far = _log1p(div(a + a, 1 - a)) * 0.5
+    y = div(a + a, 1 - a)
+    e, f, _ = normalize_plus_1(y)
+    far = outside(y + 1, log_sum(e, f)) * 0.5
     return copysign(select(a < 0.5, near, far), x)
 
 

@@ -21,6 +21,7 @@ from graphc.loop.scalar_math_core import (
     eq,
     fma,
     format_of,
+    high_part,
     in_float32,
     pick,
     poly,
@@ -86,10 +87,12 @@ def normalize(x: Expr) -> tuple[Expr, Expr]:
     return unbias(biased, fmt) - select(small, Const(base + up, fmt.dtype), base), m - 1
 
 
-def log_sum(e: Expr, f: Expr) -> Expr:
-    """e log 2 + log(1 + f)."""
+def log_sum(e: Expr, f: Expr, low: Expr | None = None) -> Expr:
+    """e log 2 + log(1 + f), or log(1 + f + low) for a ``low`` less than f's last bit."""
     fmt = format_of(f)
     rest = f * f * fma(f, poly(f, LOG), -0.5)
+    if low is not None:
+        rest = fma(low, 1 - f, rest)
     return fma(e, fmt.ln2_hi, f + fma(e, fmt.ln2_lo, rest))
 
 
@@ -109,9 +112,12 @@ def log(x: Expr) -> Expr:
 def log2(x: Expr) -> Expr:
     """The logarithm to base 2; exact for powers of 2."""
     e, f = normalize(x)
-    high = pick(x, float.fromhex("0x1.716p0"), float.fromhex("0x1.7154766p0"))
-    low = pick(x, float.fromhex("-0x1.7135a8p-13"), float.fromhex("-0x1.a8fa03d1105ep-29"))
-    return outside(x, e + fma(f, high, fma(f * f, poly(f, LOG2), f * low)))
+    high = pick(x, float.fromhex("0x1.716p0"), float.fromhex("0x1.7154768p0"))
+    low = pick(x, float.fromhex("-0x1.7135a8p-13"), float.fromhex("-0x1.6a3e80f444178p-27"))
+    # high_part(f) * high is exact, so that the sum loses nothing without a fused multiply-add.
+    top = high_part(f)
+    rest = fma(f - top, high, fma(f * f, poly(f, LOG2), f * low))
+    return outside(x, e + fma(top, high, rest))
 
 
 def log_normal(x: Expr) -> Expr:
@@ -121,22 +127,25 @@ def log_normal(x: Expr) -> Expr:
     return log_sum(unbias(biased, fmt) - (fmt.magic + fmt.bias), m - 1)
 
 
-def normalize_plus_1(x: Expr) -> tuple[Expr, Expr]:
-    """``(e, f)``: 1 + x = 2**e (1 + f) for finite x > -1, with the bits of x that 1 + x loses."""
+def normalize_plus_1(x: Expr) -> tuple[Expr, Expr, Expr]:
+    """``(e, f, 2**-e)``: 1 + x = 2**e (1 + f) for finite x > -1, and for all bits of x.
+
+    Above 2**60 the scale 2**-e may be out of range, and the 1 does not count.
+    """
     fmt = format_of(x)
     biased, m = split_exponent(x + 1)
     scale = bitcast(apply("shl", Const(2 * fmt.bias, fmt.integer) - biased, fmt.mantissa), x.dtype)
-    # Above 2**60 the scale may be out of range, and the 1 does not count.
     f = select(x > 2.0**60, m - 1, fma(x, scale, scale - 1))
-    return unbias(biased, fmt) - (fmt.magic + fmt.bias), f
+    return unbias(biased, fmt) - (fmt.magic + fmt.bias), f, scale
 
 
 @in_float32
 def log1p(x: Expr) -> Expr:
     """log(1 + x)."""
-    return copysign(outside(x + 1, log_sum(*normalize_plus_1(x))), x)
+    e, f, _ = normalize_plus_1(x)
+    return copysign(outside(x + 1, log_sum(e, f)), x)
 
 
 derive("log", log, np.log, ulp=1.0, cost=25)
-derive("log2", log2, np.log2, ulp=2.0, cost=26)
+derive("log2", log2, np.log2, ulp=1.5, cost=26)
 derive("log1p", log1p, np.log1p, ulp=1.6, cost=30)

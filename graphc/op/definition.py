@@ -82,8 +82,10 @@ class Op:
       value_operands: operands whose values, not only their shapes, decide the output's shape.
       constant_operands: operands that must be constants for the compiler (axes, permutations); a
         run that computes them compiles for their values.
+      shape_operands: operands of which only the sizes are used; their elements are never read, and
+        need not be computed.
       pure: False when running the op twice or not at all makes a difference.
-      fallible: True when some operand values make a run fail.
+      fallible: True when some operand values make a run fail; see :meth:`can_fail`.
     """
 
     name: ClassVar[str] = ""
@@ -93,6 +95,7 @@ class Op:
     attrs: ClassVar[dict[str, Attr]] = {}
     value_operands: ClassVar[tuple[int, ...]] = ()
     constant_operands: ClassVar[tuple[int, ...]] = ()
+    shape_operands: ClassVar[tuple[int, ...]] = ()
     pure: ClassVar[bool] = True
     fallible: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
@@ -131,6 +134,15 @@ class Op:
         Where it tells some, the others are :class:`Element` of what they come from.
         """
         return None
+
+    def can_fail(self, op: Operation) -> bool:
+        """Whether a run of ``op`` fails for some values of its operands.
+
+        What can fail is computed even if nothing needs it, is not repeated at its uses, and comes
+        before every update in place.  An op that fails for some dtypes only, or not for operands
+        that are known, says so here.
+        """
+        return self.fallible
 
     def type_attr(self, op: Operation, name: str) -> DType | None:
         """The dtype that type variable ``name`` has in ``op``."""

@@ -218,7 +218,7 @@ class NoOp(SpecialOp):
         return ()
 
 
-# --- public functions -------------------------------------------------------------------------------
+# --- public functions -----------------------------------------------------------------------------
 
 
 def placeholder(dtype: Any, shape: Any = None, name: str | None = None) -> Tensor:

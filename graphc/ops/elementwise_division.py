@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,11 +14,19 @@ from graphc.graph import Operation, Tensor
 from graphc.loop import ir
 from graphc.loop.scalar import FUNCTIONS
 from graphc.loop.scalar_math_core import product_error
-from graphc.op import ElementContext, Gradients, Sample, register
+from graphc.op import ElementContext, Gradients, Sample, register, value_sizes
 from graphc.ops.base import INF, NAN, Binary, call, grid
 
 DIVISION_BY_ZERO = "Integer division by zero"
 NEGATIVE_POWER = "Integers to negative integer powers are not allowed"
+
+
+def all_known(tensor: Tensor, condition: Callable[[int], bool]) -> bool:
+    """Whether the graph tells every element of an integer tensor, and all meet the condition."""
+    if tensor.op.type == "Const":
+        return all(condition(int(n)) for n in np.unique(tensor.op.attrs["value"]))
+    known = value_sizes(tensor)
+    return known is not None and all(isinstance(n, int) and condition(n) for n in known)
 
 
 def _exact_mod(x: ir.Expr, y: ir.Expr) -> ir.Expr:
@@ -85,13 +93,20 @@ class _IntegerDivision(_Division):
     float_fn: ClassVar[str] = ""
     int_fn: ClassVar[str] = ""
 
+    def can_fail(self, op: Operation) -> bool:
+        """Only of integers, by what is not known to be no zero."""
+        divisor = op.inputs[1]
+        return not divisor.dtype.is_floating and not all_known(divisor, lambda n: n != 0)
+
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
         """The quotient or remainder; an integer divisor of zero fails the run."""
         x, y = ctx.broadcast_operand(0, index), ctx.broadcast_operand(1, index)
         if x.dtype.is_floating:
             return self.floats(x, y)
-        site = ctx.site(DIVISION_BY_ZERO)
-        return ir.Require(ir.apply("ne", y, 0), ir.apply(self.int_fn, x, y), site)
+        quotient = ir.apply(self.int_fn, x, y)
+        if not self.can_fail(ctx.op):
+            return quotient
+        return ir.Require(ir.apply("ne", y, 0), quotient, ctx.site(DIVISION_BY_ZERO))
 
     def floats(self, x: ir.Expr, y: ir.Expr) -> ir.Expr:
         """The element for floating operands."""
@@ -281,13 +296,20 @@ class Pow(Binary):
     low = 0.2
     rtol = 1e-5
 
+    def can_fail(self, op: Operation) -> bool:
+        """Only of signed integers, with an exponent that may be negative."""
+        exponent = op.inputs[1]
+        if exponent.dtype.is_floating or exponent.dtype.is_unsigned:
+            return False
+        return not all_known(exponent, lambda n: n >= 0)
+
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
         """The power; a negative integer exponent fails the run."""
         x, y = ctx.broadcast_operand(0, index), ctx.broadcast_operand(1, index)
         if x.dtype.is_floating:
             return ir.apply("pow", x, y)
         value = ir.apply("ipow", x, y)
-        if x.dtype.is_unsigned:
+        if not self.can_fail(ctx.op):
             return value
         return ir.Require(ir.apply("ge", y, 0), value, ctx.site(NEGATIVE_POWER))
 

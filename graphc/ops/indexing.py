@@ -135,14 +135,19 @@ def _bounds(
     ctx: ElementContext, start: ir.Expr, known: DimLike | Element | None, size: DimLike, axis: int
 ) -> list[tuple[ir.Expr, ir.Expr, int]]:
     """What must hold for one index, where it is not seen to."""
-    if known is not None and not isinstance(known, Element):
-        front = from_front(known, size)
-        low, high = dims.is_nonnegative(front), dims.is_nonnegative(size - 1 - front)
-        if low and high:
-            return []
-        if low:
-            return [(start < ctx.size(size), start, axis)]
-    return [(ir.logical_and(start >= 0, start < ctx.size(size)), start, axis)]
+    low, high = in_range(known, size)
+    if low and high:
+        return []
+    below = start < ctx.size(size)
+    return [(below if low else ir.logical_and(start >= 0, below), start, axis)]
+
+
+def in_range(index: DimLike | Element | None, size: DimLike) -> tuple[bool, bool]:
+    """Whether one index is known not to be before the first, not behind the last element."""
+    if index is None or isinstance(index, Element):
+        return False, False
+    front = from_front(index, size)
+    return bool(dims.is_nonnegative(front)), bool(dims.is_nonnegative(size - 1 - front))
 
 
 @register
@@ -159,6 +164,18 @@ class StridedSlice(_Strided):
     inputs = "input: T, begin: Index, end: Index, strides: Index"
     value_operands: ClassVar[tuple[int, ...]] = (1, 2, 3)
     constant_operands: ClassVar[tuple[int, ...]] = (3,)
+    fallible = True
+
+    def can_fail(self, op: Operation) -> bool:
+        """Unless every single index is known to be in range."""
+        sizes, known = op.inputs[0].sizes, flat_value(op.inputs[1])
+        if sizes is None or known_ints(op.inputs[3]) is None:
+            return True
+        return any(
+            e.shrink and not all(in_range(known[e.position] if known else None, sizes[e.source]))
+            for e in entry_list(op, 1, len(sizes))
+            if e.source is not None and e.position is not None
+        )
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The sizes of the part."""

@@ -97,8 +97,7 @@ class GatherV2(ElementOp):
         row = ir.cast(ctx.operand(1, at), dtypes.int64)
         value = ctx.operand(0, (*index[:axis], row, *index[stop:]))
         size = params[axis]
-        known = known_ints(ctx.op.inputs[1])
-        if known is not None and isinstance(size, int) and all(0 <= k < size for k in known):
+        if not self.can_fail(ctx.op):
             return value
         limit = str(size) if isinstance(size, int) else f"params.shape[{axis}]"
         where = "" if not indices else "[%d]"
@@ -106,6 +105,14 @@ class GatherV2(ElementOp):
         details = (flat_position(ctx, at, indices), row) if indices else (row,)
         inside = all_of([row >= 0, row < ctx.size(size)])
         return ir.Require(inside, value, site, details)
+
+    def can_fail(self, op: Operation) -> bool:
+        """Unless the indices are known and in range."""
+        known, axis, sizes = known_ints(op.inputs[1]), known_ints(op.inputs[2]), op.inputs[0].sizes
+        if known is None or not axis or sizes is None:
+            return True
+        size = sizes[axis[0]]
+        return not (isinstance(size, int) and all(0 <= k < size for k in known))
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """The rows of the gradient added up by their numbers."""

@@ -21,6 +21,7 @@ from graphc.ops.movement_value import (
     Sizes,
     all_of,
     guarded,
+    known_ints,
     operand_error,
     result,
     run_error,
@@ -40,6 +41,15 @@ _MIRRORS: tuple[tuple[tuple[int, ...], Any, str], ...] = (
 )
 
 
+def unsure(op: Operation) -> list[int]:
+    """The padded dimensions whose sizes or paddings are not known."""
+    pairs = zip(op.inputs[0].sizes or (), op.outputs[0].sizes or (), strict=False)
+    padded = [(axis, size) for axis, (size, out) in enumerate(pairs) if size != out]
+    if known_ints(op.inputs[1]) is None:
+        return [axis for axis, _ in padded]
+    return [axis for axis, size in padded if not isinstance(size, int)]
+
+
 @register
 class MirrorPad(Padding):
     """``input`` with its own mirror image around it; see Pad.
@@ -50,6 +60,11 @@ class MirrorPad(Padding):
     name = "MirrorPad"
     inputs = "input: T, paddings: Tpaddings"
     attrs: ClassVar[dict[str, Attr]] = {"mode": Attr("str")}
+    fallible = True
+
+    def can_fail(self, op: Operation) -> bool:
+        """Unless sizes and paddings are known: those have been checked."""
+        return op.outputs[0].sizes is None or bool(unsure(op))
 
     def paddings(self, ctx: InferContext, sizes: Sizes) -> list[tuple[DimLike, DimLike]]:
         """The rows, no longer than the image of the operand."""
@@ -70,6 +85,7 @@ class MirrorPad(Padding):
         """The operand's element at the index folded back at the edges."""
         before = value_exprs(ctx, 1, (len(index), 2))[::2]
         edge = int(ctx.op.attrs["mode"] == "REFLECT")
+        to_check = unsure(ctx.op)
         source: list[ir.Expr] = []
         inside: list[ir.Expr] = []
         for axis, (i, b) in enumerate(zip(index, before, strict=True)):
@@ -81,7 +97,7 @@ class MirrorPad(Padding):
             at = i - b
             folded = ir.select(at < 0, (edge - 1) - at, at)
             source.append(ir.select(folded >= n, n * 2 - (1 + edge) - folded, folded))
-            if not isinstance(out, int):
+            if axis in to_check:
                 inside.append(ir.logical_and(source[-1] >= 0, source[-1] < n))
         value = ctx.operand(0, tuple(source))
         if inside:

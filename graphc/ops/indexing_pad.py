@@ -43,6 +43,20 @@ from graphc.ops.movement_value import (
 )
 
 
+def sure(op: Operation) -> list[tuple[bool, bool]]:
+    """For each dimension of a Slice, whether its begin and its end are known to be inside."""
+    sizes, out = op.inputs[0].sizes or (), op.outputs[0].sizes or ()
+    found = []
+    known = flat_value(op.inputs[1]) or (None,) * len(out)
+    for size, taken, first in zip(sizes, out, known, strict=False):
+        if first is None or isinstance(first, Element):
+            found.append((False, False))
+        else:
+            inside = dims.is_nonnegative(size - first - taken)
+            found.append((bool(dims.is_nonnegative(first)), bool(inside)))
+    return found
+
+
 @register
 class Slice(ElementOp):
     """The part of ``input`` that starts at ``begin`` and has ``size``; -1: up to the end."""
@@ -51,6 +65,11 @@ class Slice(ElementOp):
     inputs = "input: T, begin: Index, size: Index"
     value_operands: ClassVar[tuple[int, ...]] = (1, 2)
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Index": INDEX}
+    fallible = True
+
+    def can_fail(self, op: Operation) -> bool:
+        """Unless the part is known to be one of the operand."""
+        return op.outputs[0].sizes is None or not all(low and high for low, high in sure(op))
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The size asked for."""
@@ -85,18 +104,13 @@ class Slice(ElementOp):
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
         """The operand's element at ``begin + index``."""
         begin = value_exprs(ctx, 1, (len(index),))
-        known = flat_value(ctx.op.inputs[1]) or (None,) * len(index)
         value = ctx.operand(0, tuple(b + i for b, i in zip(begin, index, strict=True)))
-        for axis, b in enumerate(begin):
-            size, taken, first = ctx.sizes(0)[axis], ctx.out_sizes()[axis], known[axis]
+        for axis, (b, (low, high)) in enumerate(zip(begin, sure(ctx.op), strict=True)):
+            size, taken = ctx.sizes(0)[axis], ctx.out_sizes()[axis]
             inside: list[ir.Expr] = []
-            if first is None or isinstance(first, Element) or not dims.is_nonnegative(first):
+            if not low:
                 inside.append(b >= 0)
-            if (
-                first is None
-                or isinstance(first, Element)
-                or not dims.is_nonnegative(size - first - taken)
-            ):
+            if not high:
                 inside.append(b + ctx.size(taken) <= ctx.size(size))
             if inside:
                 site = ctx.site(f"Expected size[{axis}] in [0, %d], but got %d")

@@ -7,7 +7,6 @@ counter that the session keeps.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -25,10 +24,12 @@ from graphc.ops.random_stateless import INDEX
 
 DEFAULT_GRAPH_SEED = 87654321
 MAX_INT32 = 2**31 - 1
+# Seeds are below 2**31: no operation with a seed has the key of one without.
+WITHOUT_SEED = 0xD1B54A32
 
 
 class RandomOp(SpecialOp):
-    """A random op with seeds; both 0 asks for numbers that no one can foresee."""
+    """A random op with seeds; where both are 0 its place in the graph stands for them."""
 
     family = "random"
     inputs = "shape: T"
@@ -49,7 +50,7 @@ class RandomOp(SpecialOp):
         return [TensorType(ctx.attrs["dtype"], ctx.value(0))]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
-        """What the first run of a session gives."""
+        """What the first run of a session gives for these seeds."""
         key = seed_key(attrs["seed"], attrs["seed2"])
         shape, rest = inputs[0], inputs[1:]
         return get_op(self.stateless).reference(attrs, shape, key, np.int64(0), *rest)
@@ -110,6 +111,16 @@ class RandomUniformInt(RandomOp):
         yield Sample((np.array([], np.int64), np.int64(0), np.int64(2)), attrs, note="scalar")
 
 
+def key_of(op: Operation) -> np.ndarray:
+    """The key of a random operation: from its seeds, or from its place in the graph.
+
+    What has no seed is as repeatable as everything else: the same graph gives the same numbers in
+    every process.  Its keys differ from those of all seeds that TensorFlow's rules can give.
+    """
+    first, second = op.attrs["seed"], op.attrs["seed2"]
+    return seed_key(first, second) if first or second else seed_key(WITHOUT_SEED, op.serial)
+
+
 def stateless_form(
     op: Operation, inputs: Sequence[Tensor], counter: Tensor
 ) -> tuple[str, list[Tensor], dict[str, Any]]:
@@ -120,16 +131,11 @@ def stateless_form(
       inputs: its inputs, in the graph that is being built (the default graph).
       counter: an int64 scalar, other in every run.
     Returns:
-      The op's name, its operands (a constant key among them) and its attributes.  The key of an
-      operation without seeds is another one in every call.
+      The op's name, its operands (a constant key among them) and its attributes.
     """
     definition = op.definition
     assert isinstance(definition, RandomOp)
-    first, second = op.attrs["seed"], op.attrs["seed2"]
-    if first == 0 and second == 0:
-        key = np.frombuffer(os.urandom(8), np.uint32).copy()
-    else:
-        key = seed_key(first, second)
+    key = key_of(op)
     attrs = {"dtype": op.attrs["dtype"]} if "dtype" in op.attrs else {}
     return definition.stateless, [inputs[0], constant_of(key, "key"), counter, *inputs[1:]], attrs
 
@@ -138,7 +144,12 @@ def stateless_form(
 
 
 def set_random_seed(seed: int | None) -> None:
-    """Set the default graph's seed, which makes its random operations repeatable."""
+    """Set the default graph's seed: other seeds give other random numbers.
+
+    Without one the numbers are not left to chance either: an operation without a seed takes its
+    place in the graph for one, so that the same program gives the same numbers in every process
+    (where TensorFlow gives new ones).  For other numbers set another seed.
+    """
     get_default_graph().seed = seed
 
 
@@ -146,7 +157,8 @@ def get_seed(op_seed: int | None) -> tuple[int | None, int | None]:
     """The attributes ``seed`` and ``seed2`` of a random operation, by TensorFlow's rules.
 
     With a seed of the graph: that seed, and the operation's own or the number of operations so far.
-    With none of the graph: a fixed one and the operation's; ``(None, None)`` for neither.
+    With none of the graph: a fixed one and the operation's; ``(None, None)`` for neither, for
+    which :func:`key_of` takes the operation's place in the graph.
     """
     graph = get_default_graph()
     if graph.seed is not None:
@@ -188,7 +200,7 @@ def random_uniform(
       shape: the shape, a list or an integer tensor.
       minval, maxval: scalars; ``maxval`` is 1 by default for floats and must be given for integers.
       dtype: float16, float32, float64, int32 or int64.
-      seed: the operation's seed; see :func:`set_random_seed`.
+      seed: the operation's seed; see :func:`set_random_seed` for what holds without one.
       name: the name scope.
     Raises:
       ValueError: another dtype, or integers without ``maxval``.

@@ -15,6 +15,7 @@ from graphc.graph import Operation, Tensor, TensorType
 from graphc.loop import ir
 from graphc.op import (
     Attr,
+    Element,
     ElementContext,
     Gradients,
     InferContext,

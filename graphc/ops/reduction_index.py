@@ -22,6 +22,7 @@ from graphc.op import (
     ReductionOp,
     Sample,
     register,
+    value_sizes,
 )
 from graphc.ops.base import INF, NAN, call, grid
 from graphc.ops.reduction import axes_of, reduced_sizes
@@ -80,11 +81,14 @@ class FirstEqual(ReductionOp):
         """The input's shape without the dimension."""
         return [TensorType(ctx.attrs["output_type"], _without_axis(ctx, 2))]
 
+    def can_fail(self, op: Operation) -> bool:
+        """Unless the dimension is known not to be empty."""
+        return not _surely_filled(op, 2)
+
     def reduction(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> Reduction:
         """The least index of those at which the condition holds."""
         sizes = ctx.sizes(0)
         (axis,) = axes_of(ctx.op, 2, len(sizes))
-        site = ctx.site(f"Reduction axis {axis} is empty in shape {shape_text(sizes)}")
         value = ctx.operand(1, (*index[:axis], ir.ZERO, *index[axis:]))
         nowhere = ir.const(dtypes.int64.max)
 
@@ -96,7 +100,10 @@ class FirstEqual(ReductionOp):
             return ir.select(found, inner[0], nowhere)
 
         def finish(first: ir.Expr) -> ir.Expr:
+            if not self.can_fail(ctx.op):
+                return ir.cast(first, ctx.op.outputs[0].dtype)
             some = ir.apply("gt", ctx.size(sizes[axis]), 0)
+            site = ctx.site(f"Reduction axis {axis} is empty in shape {shape_text(sizes)}")
             return ir.cast(ir.Require(some, first, site), ctx.op.outputs[0].dtype)
 
         return Reduction("min", (sizes[axis],), body, finish, dtypes.int64)
@@ -120,6 +127,15 @@ class FirstEqual(ReductionOp):
         yield Sample((nan, value, np.int64(1)), dtypes=dtypes.FLOATS, note="special")
 
 
+def _surely_filled(op: Operation, operand: int) -> bool:
+    """Whether the dimension that ``operand`` names is known to have elements."""
+    axis, sizes = value_sizes(op.inputs[operand]), op.inputs[0].sizes
+    if not sizes or not axis or not isinstance(axis[0], int):
+        return False
+    size = sizes[axis[0]]
+    return isinstance(size, int) and size > 0
+
+
 def _refuse_empty(x: np.ndarray, axis: int) -> None:
     if x.shape[axis] == 0 and all(s for i, s in enumerate(x.shape) if i != axis):
         raise ShapeError(f"Reduction axis {axis} is empty in shape {shape_text(x.shape)}")
@@ -139,6 +155,10 @@ class _ArgExtremum(CompositeOp):
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The input's shape without the dimension."""
         return [TensorType(ctx.attrs["output_type"], _without_axis(ctx, 1))]
+
+    def can_fail(self, op: Operation) -> bool:
+        """Unless the dimension is known not to be empty."""
+        return not _surely_filled(op, 1)
 
     def decompose(self, op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The extremum, and where it is first found."""

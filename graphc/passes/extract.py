@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.dims import DimLike
+from graphc.dims import DimLike, product
 from graphc.dtypes import DType
 from graphc.errors import CompileError, GraphcError, InvalidArgumentError
 from graphc.function import Function, Input, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
-from graphc.op import InferContext, get_op, value_sizes
+from graphc.op import InferContext, evaluate_reference, get_op, value_sizes
 from graphc.ops.random import stateless_form
 from graphc.ops.state import assigned_variable, is_assignment
 from graphc.passes.assume import CompileEnv, RanksNeeded, ValuesNeeded
@@ -71,7 +71,7 @@ def needed_operations(tensors: Sequence[Tensor]) -> set[Operation]:
         op = stack.pop()
         if op not in found:
             found.add(op)
-            unread = getattr(op.definition, "shape_operands", ())
+            unread = op.definition.shape_operands
             stack.extend(t.op for k, t in enumerate(op.inputs) if k not in unread)
     return found
 
@@ -245,7 +245,9 @@ class Extractor:
         """What must be computed although no output needs it, because it can make the run fail."""
         live = needed_operations([o.tensor for o in outputs])
         idle = [
-            op for op in self.graph.get_operations() if op.definition.fallible and op not in live
+            op
+            for op in self.graph.get_operations()
+            if op not in live and op.definition.can_fail(op)
         ]
         live = needed_operations([t for op in idle for t in op.inputs])
         return [
@@ -284,8 +286,7 @@ class Extractor:
         elif op.type == "IsVariableInitialized":
             self.consulted.add(op.inputs[0].op.name)
             state = self.variable_state(op.inputs[0].op)
-            value = dtypes.bool_.numpy.type(state.initialized)
-            self.constant(op, value)
+            self.constant(op, np.array(state.initialized))
         elif op.type == "InitializedValue":
             variable = op.inputs[0].op
             self.consulted.add(variable.name)
@@ -300,8 +301,7 @@ class Extractor:
 
     def constant(self, op: Operation, value: Any) -> None:
         """The operation's output is a constant known now."""
-        array = np.asarray(value)
-        self.map[op.outputs[0]] = self.emit("Const", op, [], {"value": array})
+        self.map[op.outputs[0]] = self.emit("Const", op, [], {"value": np.asarray(value)})
 
     def random(self, op: Operation) -> None:
         """A random op reads its counter and advances it."""
@@ -311,13 +311,8 @@ class Extractor:
             inputs = [self.operand(t, op) for t in op.inputs]
             self.env.user.update(zip(inputs, op.inputs, strict=True))
             name, operands, attrs = stateless_form(op, inputs, counter)
-            if not any(op.attrs[seed] for seed in ("seed", "seed2")):
-                # Not a constant: that would be another program in every session.
-                operands[1] = self.add_input(
-                    "variable", f"{op.name}^key", dtypes.uint32, (2,), op
-                )
             self.map[op.outputs[0]] = self.emit(name, op, list(operands), attrs)
-            one = self.emit("Const", op, [], {"value": dtypes.int64.numpy.type(1) + _zero()})
+            one = self.emit("Const", op, [], {"value": np.array(1, np.int64)})
             after = self.emit("AddV2", op, [counter, one])
         self.counters.append(Output("update", after, op, key))
 
@@ -343,13 +338,34 @@ class Extractor:
         name = op.name if op.name not in self.graph._ops else self.graph.unique_name(op.name)
         new = self.graph.add_operation(op.definition, inputs, op.attrs, types, name, op.location)
         self.origin[name] = op
-        for a, b in zip(op.outputs, new.outputs, strict=True):
+        folded = small_integers(new)
+        for k, (a, b) in enumerate(zip(op.outputs, new.outputs, strict=True)):
             if a not in self.map:
-                self.map[a] = b
+                self.map[a] = b if folded is None else self.emit("Const", op, [], folded[k])
 
 
-def _zero() -> Any:
-    return np.zeros((), np.int64)
+def small_integers(op: Operation) -> list[dict[str, Any]] | None:
+    """The outputs as constants, where they are few integers that are known already.
+
+    Shapes are computed from shapes: what is known of them here saves a run that computes them.
+    """
+    for t in op.outputs:
+        known = t.sizes is not None and all(isinstance(s, int) for s in t.sizes)
+        if not (known and t.dtype.base_dtype.is_integer and product(t.sizes or ()) in range(65)):
+            return None
+    if op.type == "Const" or op.definition.can_fail(op):
+        return None
+    values = [value_sizes(t) for t in op.outputs]
+    if all(v is not None and all(isinstance(n, int) for n in v) for v in values):
+        arrays = [np.array(v) for v in values]
+    elif op.inputs and all(t.op.type == "Const" for t in op.inputs):
+        arrays = list(evaluate_reference(op, [t.op.attrs["value"] for t in op.inputs]))
+    else:
+        return None
+    return [
+        {"value": np.asarray(a, t.dtype.base_dtype.numpy).reshape(t.sizes or ())}
+        for a, t in zip(arrays, op.outputs, strict=True)
+    ]
 
 
 def refine(type_: TensorType, user: Tensor, env: CompileEnv) -> TensorType:

@@ -139,7 +139,9 @@ class Fuser:
         """The groups that are needed, each storing what others need of it."""
         root = self.inliner.root
         needed = {root(t) for t in self.inliner.results}
-        needed |= {t for op in self.fn.operations if op.definition.fallible for t in op.outputs}
+        needed |= {
+            t for op in self.fn.operations if op.definition.can_fail(op) for t in op.outputs
+        }
         kept = []
         for group in reversed(groups):
             group.outputs = [t for t in dict.fromkeys(group.outputs) if t in needed]

@@ -132,15 +132,30 @@ class Grouper:
             return None
         if first.template is not None:
             return self.merge_epilogue(first, second)
+        if first.frame != second.frame and has_reduction(second):
+            return self.merge_rows(first, second)
         reduced = first.reduced
         if has_reduction(second):
-            if second.frame != first.frame:
-                return None
             if has_reduction(first) and first.reduced != second.reduced:
                 return None
             reduced = second.reduced
-        merged = Group(first.frame, reduced, list(first.members))
-        computed = {m.tensor: m.place for m in first.members}
+        return self.joined(Group(first.frame, reduced, list(first.members)), first, second)
+
+    def merge_rows(self, first: Group, second: Group) -> Group | None:
+        """What is computed once for each row goes in front of the reductions of the rows."""
+        if has_reduction(first):
+            return None
+        merged = Group(second.frame, second.reduced, [])
+        for m in first.members:
+            member = self.member_for(merged, m.tensor)
+            if member is None or not self.aligned(places(merged), member):
+                return None
+            merged.members.append(member)
+        return self.joined(merged, first, second)
+
+    def joined(self, merged: Group, first: Group, second: Group) -> Group | None:
+        """``merged``, which has the members of ``first``, with those of ``second``."""
+        computed = places(merged)
         for m in second.members:
             member = m if m.role == "reduce" else self.member_for(merged, m.tensor)
             if member is None or not self.aligned(computed, member):
@@ -160,7 +175,7 @@ class Grouper:
         if second.reduced or second.frame != first.frame:
             return None
         merged = Group(first.frame, (), list(first.members), first.template)
-        computed = {m.tensor: m.place for m in first.members}
+        computed = places(first)
         place = tuple(None if s == 1 else k for k, s in enumerate(first.frame))
         computed[first.template.outputs[0]] = place
         for m in second.members:
@@ -170,6 +185,11 @@ class Grouper:
             computed[m.tensor] = m.place
         merged.outputs = first.outputs + second.outputs
         return merged
+
+
+def places(group: Group) -> dict[Tensor, Place]:
+    """The frame dimensions that index each member."""
+    return {m.tensor: m.place for m in group.members}
 
 
 def has_reduction(group: Group) -> bool:

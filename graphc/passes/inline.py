@@ -15,6 +15,12 @@ CHEAP = 2
 MAX_INLINE_COST = 160
 
 
+def loaded(op: Operation) -> list[Tensor]:
+    """The operands whose elements come from memory or are computed: no literals, no mere shapes."""
+    unread = op.definition.shape_operands
+    return [t for k, t in enumerate(op.inputs) if k not in unread and not is_literal(t)]
+
+
 class Inliner:
     """Decides for every elementwise tensor whether it is *inlined*, an alias or stored."""
 
@@ -35,7 +41,7 @@ class Inliner:
         """The operands whose elements the operation reads, not only their shapes."""
         if isinstance(op.definition, (ElementOp, ReductionOp)):
             return [t for out in op.outputs for t, _ in self.trace(out).reads]
-        unread = getattr(op.definition, "shape_operands", ())
+        unread = op.definition.shape_operands
         return [t for k, t in enumerate(op.inputs) if k not in unread]
 
     def trace(self, tensor: Tensor) -> Trace:
@@ -63,8 +69,7 @@ class Inliner:
                         self.aliases[tensor] = source
                         continue
                 self.costs[tensor] = self.trace(tensor).cost + sum(
-                    self.costs.get(t, 1) if t in self.inlined else 1 for t in op.inputs
-                    if not is_literal(t)
+                    self.costs.get(t, 1) if t in self.inlined else 1 for t in loaded(op)
                 )  # fmt: skip
                 if self.may_inline(tensor):
                     self.inlined.add(tensor)
@@ -72,12 +77,12 @@ class Inliner:
     def may_inline(self, tensor: Tensor) -> bool:
         """Whether computing ``tensor`` at its uses is right and cheaper than storing it."""
         uses = self.consumers.get(tensor, [])
-        if tensor in self.results or tensor.op.definition.fallible:
+        if tensor in self.results or tensor.op.definition.can_fail(tensor.op):
             return False
         cost = self.costs[tensor]
         if cost > MAX_INLINE_COST:
             return False
-        free = cost - len([t for t in tensor.op.inputs if not is_literal(t)]) <= 0
+        free = cost - len(loaded(tensor.op)) <= 0
         for op in uses:
             if isinstance(op.definition, TemplateOp):
                 if not (free and self.trace(tensor).moves and self.stored_inputs(tensor)):

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphc.build import constant_of, create, single
+from graphc.dims import product
 from graphc.function import Function, Rebuilder
-from graphc.graph import Tensor
+from graphc.graph import Operation, Tensor
 from graphc.op import SpecialOp, evaluate_reference, value_sizes
 from graphc.rewrite import Counts, Driver, Match, Rule, any_, number, op
 
@@ -81,6 +82,19 @@ def power_of_two_divisor(m: Match) -> Tensor | None:
     return _call("Mul", m["x"], constant_of(np.array(1.0 / divisor, out.dtype.numpy)))
 
 
+def reduce_nothing(m: Match) -> Tensor | None:
+    """A reduction over dimensions of size 1 only takes them away."""
+    out: Tensor = m["out"]
+    sizes, axes = m["x"].sizes, value_sizes(m["axes"])
+    if axes is None or not all(isinstance(a, int) for a in axes):
+        return None
+    if any(sizes[a] != 1 for a in axes):
+        return None
+    if out.op.attrs["keep_dims"] or not axes:
+        return same_type(m)
+    return _call("Squeeze", m["x"], squeeze_dims=tuple(axes))
+
+
 RULES = [
     Rule("identity", op("Identity|StopGradient|PreventGradient", x), pass_through),
     Rule("default", op("PlaceholderWithDefault", x), pass_through),
@@ -99,6 +113,11 @@ RULES = [
     Rule("transpose twice", op("Transpose", op("Transpose", x, y), any_("z")), merge_transposes),
     Rule("broadcast to itself", op("BroadcastTo", x, y), same_type),
     Rule("sum to itself", op("SumToShape", x, y), same_type),
+    Rule(
+        "reduce nothing",
+        op("Sum|Mean|Prod|Max|Min|All|Any", x, any_("axes")),
+        reduce_nothing,
+    ),
     Rule("tile by one", op("Tile", x, number(1)), same_type),
 ]
 
@@ -126,12 +145,12 @@ class Fold:
         rebuilder = Rebuilder(fn)
         for operation in fn.operations:
             inputs = [rebuilder.map[t] for t in operation.inputs]
-            values = None
+            values: list[np.ndarray] | None = None
             definition = operation.definition
             foldable = (
                 not isinstance(definition, SpecialOp)
                 and definition.pure
-                and not definition.fallible
+                and not definition.can_fail(operation)
             )
             if foldable:
                 values = known_values(operation.outputs)
@@ -140,23 +159,18 @@ class Fold:
             if values is None:
                 rebuilder.copy(operation, inputs)
             else:
-                found = values
-                rebuilder.expand(operation, lambda _, v=found: [constant_of(a) for a in v])
+                made = values
+                rebuilder.expand(operation, lambda _, v=made: [constant_of(a) for a in v])
         return rebuilder.finish()
 
-    def evaluate(self, operation: object, inputs: list[Tensor]) -> list[np.ndarray] | None:
+    def evaluate(self, operation: Operation, inputs: list[Tensor]) -> list[np.ndarray] | None:
         """The outputs by the ops' own references, if they are small."""
-        outputs = operation.outputs  # type: ignore[attr-defined]
-        for t in outputs:
-            count = 1
-            for s in t.sizes or (1 << 40,):
-                if not isinstance(s, int):
-                    return None
-                count *= s
-            if count * max(1, t.dtype.size) > MAX_FOLDED_BYTES:
+        for t in operation.outputs:
+            count = None if t.sizes is None else product(t.sizes)
+            if not isinstance(count, int) or count * max(1, t.dtype.size) > MAX_FOLDED_BYTES:
                 return None
         arrays = [t.op.attrs["value"] for t in inputs]
-        return list(evaluate_reference(operation, arrays))  # type: ignore[arg-type]
+        return list(evaluate_reference(operation, arrays))
 
 
 def known_values(outputs: list[Tensor]) -> list[np.ndarray] | None:

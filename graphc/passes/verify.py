@@ -189,6 +189,8 @@ class _Verifier:
         for op in self.order:
             if self.names[op.name] is not op or op.graph is not self.fn.graph:
                 raise self.fail("its name or its graph is not its own", op)
+            if op in seen:
+                raise self.fail("it stands twice", op)
             for t in op.inputs:
                 if t.op not in seen:
                     where = "no operation of this graph" if t.op not in self.order else "later"

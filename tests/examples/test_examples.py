@@ -33,11 +33,9 @@ def test_every_example_has_its_test_here():
 
 def test_regression(example):
     printed = example("01_linear_and_logistic_regression.py")
-    slope, intercept, best_slope, best_intercept = map(
-        float, re.search(r"y = (\S+) x \+ (\S+); least squares gives (\S+) x \+ (\S+)", printed).groups()
-    )
-    assert slope == pytest.approx(best_slope, abs=1e-3)
-    assert intercept == pytest.approx(best_intercept, abs=1e-3)
+    lines = re.findall(r"([\d.]+) x \+ ([\d.]+)", printed)
+    found, expected = np.array(lines, float)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
     assert abs(number(r"with the slope by (\S+):", printed)) < 1e-5
     assert number(r"([\d.]+)% of 360 test images right", printed) > 94
 
@@ -58,9 +56,8 @@ def test_two_layers_in_double_precision(example):
 
 
 def test_lenet_on_the_digits(example, tmp_path):
-    printed = example(
-        "03_lenet_mnist.py", "--quick", "--epochs", 6, "--picture", "a/demo.png", "--save", "b/lenet.graphc"
-    )
+    paths = ["--picture", "a/demo.png", "--save", "b/lenet.graphc"]
+    printed = example("03_lenet_mnist.py", "--quick", "--epochs", 6, *paths)
     assert "<Dataset digits:" in printed
     assert number(r"test accuracy (\S+)%", printed) > 93
     assert (tmp_path / "a" / "demo.png").read_bytes().startswith(b"\x89PNG")
@@ -77,9 +74,9 @@ def test_save_and_run_elsewhere(example, tmp_path):
 
 def test_reading_the_compiler(example):
     printed = example("05_reading_the_compiler.py")
-    for shown in ("%y = Mul(", "kernel 1:", "call k1(", "define void @k1(", ".globl"):
+    for shown in ("%y = Mul(", "kernel 1:", "call k1(", "define void @k1(", "k1: "):
         assert shown in printed
-    assert "more lines" in printed
+    assert " lines)" in printed
     whole = example("05_reading_the_compiler.py", "--stage", "fuse")
     assert whole.count("---") == 1
     # What the docstring says: two kernels, the bias in the epilogue of the product.

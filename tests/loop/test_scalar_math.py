@@ -325,14 +325,25 @@ def test_float64_native(name: str) -> None:
         check(name, float64, inputs, run(*inputs), exact)
 
 
+def doubtful(name: str, y: Array, exact: Array) -> Array:
+    """Indices of all that a quick look does not pass: few, and they get the proper check."""
+    unit = np.spacing(np.abs(exact.astype(np.float32)))
+    good = (np.abs(y - exact) <= ROWS[name].ulp * unit) & (np.signbit(y) == np.signbit(exact))
+    return np.flatnonzero(~good)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in UNARY if n not in SLOW])
 def test_float32_every_input(name: str) -> None:
     """All 2**32 inputs on every target: minutes for each function."""
     compiled = list(runners(ROWS[name], float32))
-    chunk = 1 << 22
+    chunk = 1 << 18
+    low = np.arange(chunk, dtype=np.uint32)
     for start in range(0, 2**32, chunk):
-        x = np.arange(start, start + chunk, dtype=np.uint64).astype(np.uint32).view(np.float32)
+        x = (low + np.uint32(start)).view(np.float32)
         exact = exact_for(name, float32, x)
         for _, run in compiled:
-            check(name, float32, (x,), run(x), exact)
+            y = run(x)
+            some = doubtful(name, y, exact)
+            if some.size:
+                check(name, float32, (x[some],), y[some], exact[some])

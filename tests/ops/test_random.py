@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from graphc.ops.random import (
     truncated_normal,
 )
 from graphc.ops.random_bits import ARRAYS, seed_key
+from graphc.session import Session
 
 COUNT = 100_000
 PINNED = [0.4860239624977112, 0.321200966835022, 0.2961618900299072]
@@ -184,9 +188,47 @@ def test_the_stateless_form_gives_the_same_numbers():
         np.testing.assert_array_equal(*interpret([op.outputs[0], same]))
 
 
-def test_without_seeds_every_form_is_another():
-    op = random_uniform([5]).graph.get_operations()[3]
-    counter = constant_of(np.zeros((), np.int64))
-    keys = [stateless_form(op, op.inputs, counter)[1][1] for _ in range(2)]
-    a, b = interpret(keys)
-    assert not np.array_equal(a, b)
+def drawn_without_seeds() -> list[np.ndarray]:
+    with Graph().as_default() as graph:
+        outs = [random_uniform([5]), random_normal([5]), random_uniform([5])]
+        outs.append(random_uniform([5], seed=outs[0].op.inputs[0].op.inputs[0].op.serial))
+        with Session(graph=graph) as session:
+            return [*session.run(outs), *session.run(outs)]
+
+
+def test_without_seeds_the_same_graph_gives_the_same_numbers():
+    first, second = drawn_without_seeds(), drawn_without_seeds()
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for i, a in enumerate(first):
+        for b in first[:i]:
+            assert not np.array_equal(a, b)
+
+
+TRAIN_WITHOUT_SEEDS = """
+import graphc as gc
+from graphc.runtime.cache import default_cache
+
+w = gc.get_variable("w", [3, 4])
+y = gc.nn.dropout(gc.matmul(gc.random_normal([5, 3]), w), keep_prob=0.5)
+train = gc.train.AdamOptimizer(0.1).minimize(gc.reduce_sum(y * y))
+with gc.Session() as session:
+    session.run(gc.global_variables_initializer())
+    for _ in range(3):
+        session.run(train)
+    print(session.run(w).tobytes().hex(), default_cache().stats().misses)
+"""
+
+
+def test_without_seeds_another_process_finds_the_code_in_the_cache(tmp_path):
+    environment = dict(os.environ, GRAPHC_CACHE=str(tmp_path))
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", TRAIN_WITHOUT_SEEDS], env=environment, check=True,
+            capture_output=True, text=True,
+        ).stdout.split()
+        for _ in range(2)
+    ]  # fmt: skip
+    assert printed[0][0] == printed[1][0]
+    assert int(printed[0][1]) > 0
+    assert int(printed[1][1]) == 0

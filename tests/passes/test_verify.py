@@ -86,9 +86,11 @@ def stranger(fn: Function) -> None:
 
 
 def one_name(fn: Function) -> None:
-    op = find(fn, "Tanh")
-    fn.graph._ops["another"] = op
-    op._name = "x"
+    find(fn, "Tanh")._name = find(fn, "MatMul").name
+
+
+def twice(fn: Function) -> None:
+    fn.graph._ops["another"] = find(fn, "Tanh")
 
 
 def effect(fn: Function) -> None:
@@ -139,6 +141,7 @@ MISTAKES: dict[str, tuple[Callable[[Function], Any], str]] = {
     "backwards": (backwards, "is made by later"),
     "stranger": (stranger, "is made by no operation of this graph"),
     "name": (one_name, "its name or its graph is not its own"),
+    "twice": (twice, "it stands twice"),
     "effect": (effect, "no such op: it is state or control"),
     "special": (special, "no such op: it is state or control"),
     "placeholder": (placeholder, "a placeholder that is no input"),

@@ -1,0 +1,156 @@
+"""Results as text and as a picture: what bench.py prints, draws, and writes into README.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workloads import BY_NAME
+
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+TITLES = {
+    "graphc": "graphc",
+    "graphc-eager": "graphc, eager",
+    "numpy": "NumPy",
+    "torch": "PyTorch, eager",
+    "jax": "JAX, jit",
+    "tensorflow": "TF 2, function",
+}
+Results = dict[str, Any]
+
+
+def duration(seconds: float) -> str:
+    """A time with three digits."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale:
+            break
+    value = seconds / scale
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:.{digits}f} {unit}"
+
+
+def contenders(results: Results) -> list[str]:
+    """Who has done anything, in the order of the columns."""
+    return [c for c in TITLES if any(c in row for row in results["workloads"].values())]
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table with its first column to the left and the others to the right."""
+    widths = [max(len(line[k]) for line in [header, *rows]) for k in range(len(header))]
+    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
+
+    def line(cells: list[str]) -> str:
+        padded = [cells[0].ljust(widths[0])]
+        padded += [c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)]
+        return "| " + " | ".join(padded) + " |"
+
+    return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+def table(results: Results) -> str:
+    """The time of one call by contender, and how many times graphc's that is."""
+    columns = contenders(results)
+    rows = []
+    for name, found in results["workloads"].items():
+        ours = found.get("graphc", {}).get("time")
+        cells = [BY_NAME[name].title]
+        for c in columns:
+            if c not in found:
+                cells.append("")
+                continue
+            cell = duration(found[c]["time"])
+            if ours and c != "graphc":
+                cell += f" ({found[c]['time'] / ours:.2g}x)"
+            cells.append(cell)
+        rows.append(cells)
+    return markdown(["", *(TITLES[c] for c in columns)], rows)
+
+
+def floor_seconds(name: str, machine: Results) -> float:
+    """The least time that the machine could do a workload in."""
+    work = BY_NAME[name]
+    return max(work.flops / machine["gflops"], work.bytes / machine["gbytes"]) / 1e9
+
+
+def details(results: Results) -> str:
+    """What else there is to know of graphc: compile times, nearness to the machine, memory."""
+    machine = results["machine"]
+    rows = []
+    for name, found in results["workloads"].items():
+        if "graphc" not in found:
+            continue
+        ours, floor = found["graphc"], floor_seconds(name, machine)
+        rows.append([
+            BY_NAME[name].title,
+            duration(ours["first"]),
+            duration(ours["cached"]) if "cached" in ours else "",
+            f"{floor / ours['time']:.0%}" if floor else "",
+            f"{ours['megabytes']:.0f} MB",
+            *(duration(found[c]["first"]) if c in found else "" for c in ("torch", "jax")),
+        ])  # fmt: skip
+    header = ["graphc", "first call, cold", "cached", "of the machine's peak", "memory",
+              "PyTorch's first", "JAX's first"]  # fmt: skip
+    return markdown(header, rows)
+
+
+def caption(results: Results) -> str:
+    """What was measured where."""
+    machine = results["machine"]
+    versions = [
+        next(r[c]["version"] for r in results["workloads"].values() if c in r)
+        for c in contenders(results) if c != "graphc-eager"
+    ]  # fmt: skip
+    return (
+        f"Time of one call, and in brackets how many times graphc's that is; medians of "
+        f"{results['settings']['rounds']} interleaved rounds on {machine['threads']} threads of "
+        f"{machine['cpu']} ({machine['gflops']:.0f} GFLOP/s, {machine['gbytes']:.0f} GB/s "
+        f"measured), float32, {results['date']}. {', '.join(versions)}."
+    )
+
+
+def update_readme(path: Path, results: Results) -> None:
+    """Put the table between the two marks of a README."""
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{path} lacks {BEGIN} ... {END}")
+    block = f"{BEGIN}\n{table(results)}\n\n{caption(results)}\n{END}"
+    path.write_text(before + block + after, encoding="utf-8")
+    print(f"updated {path}")
+
+
+def plot(results: Results, path: Path) -> None:
+    """Bars of the contenders' times relative to graphc's, on a logarithmic axis."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no picture: matplotlib is not installed (pip install graphc[examples])")
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = [c for c in contenders(results) if c != "graphc"]
+    names = [n for n, row in results["workloads"].items() if "graphc" in row]
+    if not columns or not names:
+        return
+    figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.16 * len(names) * (len(columns) + 1)))
+    height = 0.85 / len(columns)
+    for k, c in enumerate(columns):
+        places, ratios = [], []
+        for row, name in enumerate(names):
+            found = results["workloads"][name]
+            if c in found:
+                places.append(row + (k - (len(columns) - 1) / 2) * height)
+                ratios.append(found[c]["time"] / found["graphc"]["time"])
+        axes.barh(places, ratios, height * 0.9, left=0, label=TITLES[c])
+    axes.axvline(1.0, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(names)), [BY_NAME[n].title for n in names])
+    axes.invert_yaxis()
+    axes.set_xlabel("time of one call, relative to graphc's (1)")
+    axes.legend(loc="best", fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+    print(f"drew {path}")

@@ -1,0 +1,99 @@
+"""The workloads in graphc, in either mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import graphc as gc
+
+Data = dict[str, np.ndarray]
+VERSION = f"graphc {gc.__version__}"
+
+
+def set_threads(count: int) -> None:
+    gc.set_num_threads(count)
+
+
+def make(name: str, data: Data, mode: str = "static") -> Callable[[], Any]:
+    """A function that does the workload once and returns its value as an array."""
+    sess = gc.Session(mode=mode)
+    placeholders = {k: gc.placeholder(v.dtype, v.shape, name=k) for k, v in data.items()}
+    fetches, used = BUILDERS[name](data, placeholders)
+    sess.run(gc.global_variables_initializer())
+    feeds = {placeholders[k]: data[k] for k in used}
+    value = fetches[0] if isinstance(fetches, list) else None
+    if value is not None:
+        return lambda: sess.run(fetches, feeds)[0]
+    return lambda: sess.run(fetches, feeds)
+
+
+def variables(data: Data) -> dict[str, gc.Variable]:
+    """The weights and biases among the data."""
+    return {k: gc.Variable(v, name=f"v_{k}") for k, v in data.items() if k[0] in "wb"}
+
+
+def x2p1(data: Data, p: Any) -> Any:
+    return p["x"] * 2 + 1, ["x"]
+
+
+def two_layers(data: Data, p: Any) -> Any:
+    v = variables(data)
+    prediction = gc.matmul(gc.nn.relu(gc.matmul(p["x"], v["w1"])), v["w2"])
+    loss = gc.reduce_sum(gc.square(prediction - p["y"]))
+    return [loss, gc.train.GradientDescentOptimizer(1e-7).minimize(loss)], ["x", "y"]
+
+
+def mlp_logits(data: Data, p: Any) -> gc.Tensor:
+    v = variables(data)
+    hidden = gc.nn.relu(gc.matmul(p["x"], v["w1"]) + v["b1"])
+    hidden = gc.nn.relu(gc.matmul(hidden, v["w2"]) + v["b2"])
+    return gc.matmul(hidden, v["w3"]) + v["b3"]
+
+
+def lenet_logits(data: Data, p: Any) -> gc.Tensor:
+    v, x, ones, two = variables(data), p["x"], [1, 1, 1, 1], [1, 2, 2, 1]
+    for k in ("1", "2"):
+        x = gc.nn.conv2d(x, v["w" + k], strides=ones, padding="VALID")
+        x = gc.nn.max_pool(gc.nn.relu(gc.nn.bias_add(x, v["b" + k])), two, two, "VALID")
+    x = gc.reshape(x, [64, 800])
+    x = gc.nn.relu(gc.matmul(x, v["w3"]) + v["b3"])
+    return gc.matmul(x, v["w4"]) + v["b4"]
+
+
+def trained(logits: Any, optimizer: Any) -> Callable[[Data, Any], Any]:
+    def build(data: Data, p: Any) -> Any:
+        entropy = gc.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=p["y"], logits=logits(data, p)
+        )
+        loss = gc.reduce_mean(entropy)
+        return [loss, optimizer().minimize(loss)], ["x", "y"]
+
+    return build
+
+
+def inferred(logits: Any) -> Callable[[Data, Any], Any]:
+    return lambda data, p: (gc.nn.softmax(logits(data, p)), ["x"])
+
+
+def gelu(data: Data, p: Any) -> Any:
+    z = p["x"] + p["b"]
+    return 0.5 * z * (1 + gc.erf(z * 0.7071067811865476)) * p["b"], ["x", "b"]
+
+
+BUILDERS: dict[str, Callable[[Data, Any], Any]] = {
+    "x2p1": x2p1,
+    "two_layer_10": two_layers,
+    "two_layer_1000": two_layers,
+    "mlp_train": trained(mlp_logits, lambda: gc.train.AdamOptimizer(1e-3)),
+    "lenet_train": trained(lenet_logits, lambda: gc.train.MomentumOptimizer(0.01, 0.9)),
+    "mlp_infer": inferred(mlp_logits),
+    "lenet_infer": inferred(lenet_logits),
+    "softmax": lambda data, p: (gc.nn.softmax(p["x"]), ["x"]),
+    "layer_norm": lambda data, p: (
+        gc.nn.layer_normalization(p["x"], p["g"], p["b"]), ["x", "g", "b"],
+    ),
+    "gelu": gelu,
+}  # fmt: skip

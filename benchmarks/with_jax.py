@@ -1,0 +1,123 @@
+"""The workloads in JAX, each one jitted function with its old state donated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Data = dict[str, Any]
+VERSION = f"JAX {jax.__version__}"
+
+
+def set_threads(count: int) -> None:
+    """JAX takes as many threads as the process may use."""
+
+
+def make(name: str, data: dict[str, np.ndarray]) -> Callable[[], Any]:
+    """A function that does the workload once and returns its value as an array."""
+    if data.get("y") is not None and data["y"].dtype == np.int64:
+        data = {**data, "y": data["y"].astype(np.int32)}
+    return BUILDERS[name]({k: jnp.asarray(v) for k, v in data.items()})
+
+
+def mlp(w: Data, x: Any) -> Any:
+    for k in ("1", "2"):
+        x = jax.nn.relu(x @ w["w" + k] + w["b" + k])
+    return x @ w["w3"] + w["b3"]
+
+
+def lenet(w: Data, x: Any) -> Any:
+    for k in ("1", "2"):
+        x = lax.conv_general_dilated(
+            x, w["w" + k], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = jax.nn.relu(x + w["b" + k])
+        x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    x = jax.nn.relu(x.reshape(64, 800) @ w["w3"] + w["b3"])
+    return x @ w["w4"] + w["b4"]
+
+
+def squares(w: Data, x: Any, y: Any) -> Any:
+    return jnp.square(jax.nn.relu(x @ w["w1"]) @ w["w2"] - y).sum()
+
+
+def entropy(logits: Any) -> Any:
+    def loss(w: Data, x: Any, y: Any) -> Any:
+        logs = jax.nn.log_softmax(logits(w, x))
+        return -jnp.take_along_axis(logs, y[:, None], axis=1).mean()
+
+    return loss
+
+
+def descent(w: Any, g: Any, s: Any) -> Any:
+    return w - 1e-7 * g, s
+
+
+def momentum(w: Any, g: Any, s: Any) -> Any:
+    s = 0.9 * s + g
+    return w - 0.01 * s, s
+
+
+def adam(w: Any, g: Any, s: Any) -> Any:
+    m, v, p = s
+    m, v, p = m + 0.1 * (g - m), v + 0.001 * (g * g - v), p * jnp.array([0.9, 0.999])
+    rate = 1e-3 * jnp.sqrt(1 - p[1]) / (1 - p[0])
+    return w - rate * m / (jnp.sqrt(v) + 1e-8), (m, v, p)
+
+
+def trained(loss: Any, update: Any, start: Any) -> Callable[[Data], Callable[[], Any]]:
+    """A training step with ``update(weight, gradient, slot)`` for each weight."""
+
+    def one(w: Data, s: Data, x: Any, y: Any) -> Any:
+        value, grads = jax.value_and_grad(loss)(w, x, y)
+        new = {k: update(w[k], grads[k], s[k]) for k in w}
+        return value, {k: v[0] for k, v in new.items()}, {k: v[1] for k, v in new.items()}
+
+    def build(data: Data) -> Callable[[], Any]:
+        step = jax.jit(one, donate_argnums=(0, 1))
+        weights = {k: v for k, v in data.items() if k[0] in "wb"}
+        state = [weights, {k: start(v) for k, v in weights.items()}]
+
+        def call() -> Any:
+            value, state[0], state[1] = step(*state, data["x"], data["y"])
+            jax.block_until_ready(state)
+            return value
+
+        return call
+
+    return build
+
+
+def inferred(function: Any) -> Callable[[Data], Callable[[], Any]]:
+    def build(data: Data) -> Callable[[], Any]:
+        jitted = jax.jit(function)
+        return lambda: jax.block_until_ready(jitted(data, data["x"]))
+
+    return build
+
+
+def layer_norm(d: Data, x: Any) -> Any:
+    mean = x.mean(axis=-1, keepdims=True)
+    variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
+    return (x - mean) * lax.rsqrt(variance + 1e-5) * d["g"] + d["b"]
+
+
+BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
+    "x2p1": inferred(lambda d, x: x * 2 + 1),
+    "two_layer_10": trained(squares, descent, lambda w: jnp.zeros(())),
+    "two_layer_1000": trained(squares, descent, lambda w: jnp.zeros(())),
+    "mlp_train": trained(
+        entropy(mlp), adam, lambda w: (jnp.zeros_like(w), jnp.zeros_like(w), jnp.ones(2))
+    ),
+    "lenet_train": trained(entropy(lenet), momentum, jnp.zeros_like),
+    "mlp_infer": inferred(lambda d, x: jax.nn.softmax(mlp(d, x))),
+    "lenet_infer": inferred(lambda d, x: jax.nn.softmax(lenet(d, x))),
+    "softmax": inferred(lambda d, x: jax.nn.softmax(x)),
+    "layer_norm": inferred(layer_norm),
+    "gelu": inferred(lambda d, x: jax.nn.gelu(x + d["b"], approximate=False) * d["b"]),
+}

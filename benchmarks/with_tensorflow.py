@@ -1,0 +1,134 @@
+"""The workloads in TensorFlow 2, each one ``tf.function``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+Data = dict[str, Any]
+VERSION = f"TensorFlow {tf.__version__}"
+
+
+def set_threads(count: int) -> None:
+    tf.config.threading.set_intra_op_parallelism_threads(count)
+
+
+def make(name: str, data: dict[str, np.ndarray]) -> Callable[[], Any]:
+    """A function that does the workload once and returns its value as an array."""
+    call = BUILDERS[name]({k: tf.constant(v) for k, v in data.items()})
+    return lambda: call().numpy()
+
+
+def variables(d: Data) -> Data:
+    return {**d, **{k: tf.Variable(v) for k, v in d.items() if k[0] in "wb"}}
+
+
+def mlp(d: Data) -> Any:
+    x = d["x"]
+    for k in ("1", "2"):
+        x = tf.nn.relu(tf.matmul(x, d["w" + k]) + d["b" + k])
+    return tf.matmul(x, d["w3"]) + d["b3"]
+
+
+def lenet(d: Data) -> Any:
+    x = d["x"]
+    for k in ("1", "2"):
+        x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, d["w" + k], 1, "VALID"), d["b" + k]))
+        x = tf.nn.max_pool2d(x, 2, 2, "VALID")
+    x = tf.nn.relu(tf.matmul(tf.reshape(x, [64, 800]), d["w3"]) + d["b3"])
+    return tf.matmul(x, d["w4"]) + d["b4"]
+
+
+def squares(d: Data) -> Any:
+    return tf.reduce_sum(tf.square(tf.matmul(tf.nn.relu(d["x"] @ d["w1"]), d["w2"]) - d["y"]))
+
+
+def entropy(logits: Any) -> Any:
+    return lambda d: tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=d["y"], logits=logits(d))
+    )
+
+
+def descent(d: Data) -> Callable[[Any, Any], None]:
+    return lambda w, g: w.assign_sub(1e-7 * g)
+
+
+def momentum(d: Data) -> Callable[[Any, Any], None]:
+    slots = {v.ref(): tf.Variable(tf.zeros_like(v)) for k, v in d.items() if k[0] in "wb"}
+
+    def update(w: Any, g: Any) -> None:
+        s = slots[w.ref()]
+        tf.raw_ops.ResourceApplyMomentum(
+            var=w.handle, accum=s.handle, lr=0.01, grad=g, momentum=0.9
+        )
+
+    return update
+
+
+def adam(d: Data) -> Callable[[Any, Any], None]:
+    slots = {
+        v.ref(): [tf.Variable(tf.zeros_like(v)), tf.Variable(tf.zeros_like(v)),
+                  tf.Variable(0.9), tf.Variable(0.999)]
+        for k, v in d.items() if k[0] in "wb"
+    }  # fmt: skip
+
+    def update(w: Any, g: Any) -> None:
+        m, v, p1, p2 = slots[w.ref()]
+        tf.raw_ops.ResourceApplyAdam(
+            var=w.handle, m=m.handle, v=v.handle, beta1_power=p1, beta2_power=p2, lr=1e-3,
+            beta1=0.9, beta2=0.999, epsilon=1e-8, grad=g,
+        )  # fmt: skip
+        p1.assign(p1 * 0.9)
+        p2.assign(p2 * 0.999)
+
+    return update
+
+
+def trained(loss: Any, updater: Any) -> Callable[[Data], Callable[[], Any]]:
+    def build(d: Data) -> Callable[[], Any]:
+        d = variables(d)
+        weights = [v for k, v in d.items() if k[0] in "wb"]
+        update = updater(d)
+
+        @tf.function
+        def step() -> Any:
+            with tf.GradientTape() as tape:
+                value = loss(d)
+            for w, g in zip(weights, tape.gradient(value, weights), strict=True):
+                update(w, g)
+            return value
+
+        return step
+
+    return build
+
+
+def inferred(function: Any) -> Callable[[Data], Callable[[], Any]]:
+    def build(d: Data) -> Callable[[], Any]:
+        fixed = {k: v for k, v in variables(d).items() if k != "x"}
+        traced = tf.function(lambda x: function({**fixed, "x": x}))
+        return lambda: traced(d["x"])
+
+    return build
+
+
+def layer_norm(d: Data) -> Any:
+    mean, variance = tf.nn.moments(d["x"], [-1], keepdims=True)
+    return tf.nn.batch_normalization(d["x"], mean, variance, d["b"], d["g"], 1e-5)
+
+
+BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
+    "x2p1": inferred(lambda d: d["x"] * 2 + 1),
+    "two_layer_10": trained(squares, descent),
+    "two_layer_1000": trained(squares, descent),
+    "mlp_train": trained(entropy(mlp), adam),
+    "lenet_train": trained(entropy(lenet), momentum),
+    "mlp_infer": inferred(lambda d: tf.nn.softmax(mlp(d))),
+    "lenet_infer": inferred(lambda d: tf.nn.softmax(lenet(d))),
+    "softmax": inferred(lambda d: tf.nn.softmax(d["x"])),
+    "layer_norm": inferred(layer_norm),
+    "gelu": inferred(lambda d: tf.nn.gelu(d["x"] + d["b"]) * d["b"]),
+}

@@ -1,0 +1,99 @@
+"""The workloads in PyTorch, eager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+Data = dict[str, np.ndarray]
+VERSION = f"PyTorch {torch.__version__}"
+
+
+def set_threads(count: int) -> None:
+    torch.set_num_threads(count)
+
+
+def make(name: str, data: Data) -> Callable[[], Any]:
+    """A function that does the workload once and returns its value as an array."""
+    tensors = {k: torch.from_numpy(v.copy()) for k, v in data.items()}
+    if name.startswith("lenet"):
+        tensors = native(tensors)
+    call = BUILDERS[name](tensors)
+    return lambda: call().numpy()
+
+
+def native(t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Images and filters in PyTorch's own layout; the first dense layer reads it too."""
+    t["x"] = t["x"].permute(0, 3, 1, 2).contiguous()
+    for k in ("w1", "w2"):
+        t[k] = t[k].permute(3, 2, 0, 1).contiguous()
+    t["w3"] = t["w3"].reshape(4, 4, 50, 500).permute(2, 0, 1, 3).reshape(800, 500).contiguous()
+    return t
+
+
+def parameters(t: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    return [v.requires_grad_() for k, v in t.items() if k[0] in "wb"]
+
+
+def two_layers(t: dict[str, torch.Tensor]) -> Callable[[], Any]:
+    def loss() -> torch.Tensor:
+        return (F.relu(t["x"] @ t["w1"]) @ t["w2"] - t["y"]).square().sum()
+
+    return trained(loss, torch.optim.SGD(parameters(t), 1e-7))
+
+
+def mlp(t: dict[str, torch.Tensor]) -> torch.Tensor:
+    x = t["x"]
+    for k in ("1", "2"):
+        x = F.relu(torch.addmm(t["b" + k], x, t["w" + k]))
+    return torch.addmm(t["b3"], x, t["w3"])
+
+
+def lenet(t: dict[str, torch.Tensor]) -> torch.Tensor:
+    x = t["x"]
+    for k in ("1", "2"):
+        x = F.max_pool2d(F.relu(F.conv2d(x, t["w" + k], t["b" + k])), 2)
+    x = F.relu(torch.addmm(t["b3"], x.reshape(64, 800), t["w3"]))
+    return torch.addmm(t["b4"], x, t["w4"])
+
+
+def trained(loss: Callable[[], torch.Tensor], optimizer: Any) -> Callable[[], Any]:
+    def step() -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        value = loss()
+        value.backward()
+        optimizer.step()
+        return value.detach()
+
+    return step
+
+
+def classifier(logits: Any, optimizer: Any) -> Callable[[dict[str, torch.Tensor]], Any]:
+    return lambda t: trained(
+        lambda: F.cross_entropy(logits(t), t["y"]), optimizer(parameters(t))
+    )
+
+
+def no_grad(function: Any) -> Callable[[dict[str, torch.Tensor]], Any]:
+    def build(t: dict[str, torch.Tensor]) -> Callable[[], Any]:
+        return torch.inference_mode()(lambda: function(t))
+
+    return build
+
+
+BUILDERS: dict[str, Callable[[dict[str, torch.Tensor]], Callable[[], Any]]] = {
+    "x2p1": no_grad(lambda t: t["x"] * 2 + 1),
+    "two_layer_10": two_layers,
+    "two_layer_1000": two_layers,
+    "mlp_train": classifier(mlp, lambda p: torch.optim.Adam(p, 1e-3)),
+    "lenet_train": classifier(lenet, lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)),
+    "mlp_infer": no_grad(lambda t: F.softmax(mlp(t), dim=-1)),
+    "lenet_infer": no_grad(lambda t: F.softmax(lenet(t), dim=-1)),
+    "softmax": no_grad(lambda t: F.softmax(t["x"], dim=-1)),
+    "layer_norm": no_grad(lambda t: F.layer_norm(t["x"], (1024,), t["g"], t["b"])),
+    "gelu": no_grad(lambda t: F.gelu(t["x"] + t["b"]) * t["b"]),
+}

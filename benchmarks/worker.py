@@ -1,0 +1,90 @@
+"""One contender with one workload, in a process of its own: bench.py starts it and talks to it.
+
+    python worker.py CONTENDER WORKLOAD THREADS
+
+It writes one line of JSON when it is ready, and one for every line it reads: a number of seconds
+to run for, or nothing more to be done with.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import workloads
+
+MODULES = {
+    "graphc": ("with_graphc", {}),
+    "graphc-eager": ("with_graphc", {"mode": "eager"}),
+    "numpy": ("with_numpy", {}),
+    "torch": ("with_torch", {}),
+    "jax": ("with_jax", {}),
+    "tensorflow": ("with_tensorflow", {}),
+}
+
+
+def say(**values: Any) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def timed(call: Any, seconds: float) -> dict[str, Any]:
+    """The median, least and number of the times of one call, for about so many seconds."""
+    times = []
+    stop = time.perf_counter() + seconds
+    while not times or time.perf_counter() < stop:
+        # Short calls are timed in blocks, so that reading the clock does not count.
+        block = 1 if not times else max(1, min(1000, int(2e-4 / times[-1])))
+        started = time.perf_counter()
+        for _ in range(block):
+            call()
+        times.append((time.perf_counter() - started) / block)
+    if len(times) > 2:
+        del times[0]
+    return {"median": float(np.median(times)), "least": min(times), "count": len(times)}
+
+
+def main() -> None:
+    contender, name, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    # Whatever prints to standard output must not get between the lines of JSON.
+    sys.stdout, printed = open(os.dup(1), "w", encoding="utf-8"), sys.stdout  # noqa: SIM115
+    os.dup2(2, 1)
+    del printed
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    module_name, options = MODULES[contender]
+    module = importlib.import_module(module_name)
+    module.set_threads(threads)
+    data = workloads.BY_NAME[name].data()
+    if name not in module.BUILDERS:
+        say(version=module.VERSION, missing=True)
+        return
+    before = peak_megabytes()
+    started = time.perf_counter()
+    call = module.make(name, data, **options)
+    built = time.perf_counter()
+    value = np.asarray(call(), np.float64)
+    first = time.perf_counter()
+    # Some compile again at the second call, for what the first one was given.
+    for _ in range(3):
+        call()
+    say(version=module.VERSION, build=built - started, first=first - built,
+        value=float(np.abs(value).mean()))  # fmt: skip
+    for line in sys.stdin:
+        if not line.strip():
+            break
+        say(**timed(call, float(line)))
+    say(megabytes=peak_megabytes() - before)
+
+
+if __name__ == "__main__":
+    main()
