@@ -39,8 +39,7 @@ def fma_ir(lanes: int) -> str:
         "loop:",
         "  %i = phi i64 [ 0, %entry ], [ %next, %loop ]",
     ]
-    for k in range(CHAINS):
-        lines.append(f"  %c{k} = phi {vector} [ %m, %entry ], [ %d{k}, %loop ]")
+    lines += [f"  %c{k} = phi {vector} [ %m, %entry ], [ %d{k}, %loop ]" for k in range(CHAINS)]
     for k in range(CHAINS):
         args = f"{vector} %c{k}, {vector} %m, {vector} %m"
         lines.append(f"  %d{k} = call {vector} @llvm.fma.v{lanes}f32({args})")
@@ -90,7 +89,7 @@ def compiled(ir: str, name: str, prototype: object) -> object:
     return prototype(engine.get_function_address(name))
 
 
-def fastest(call: object, threads: int, repeats: int = 5) -> float:
+def fastest(call: object, threads: int, repeats: int = 7) -> float:
     """The least time of ``call(k)`` running in all threads at once."""
     best = float("inf")
     for _ in range(repeats):
@@ -115,10 +114,10 @@ def fastest(call: object, threads: int, repeats: int = 5) -> float:
 
 def peak_flops(threads: int) -> float:
     """Float32 operations per second; a multiply-add is two."""
-    lanes, rounds = vector_lanes(), 4_000_000
+    lanes, rounds = vector_lanes(), 1_000_000
     prototype = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.c_int64, ctypes.c_float)
     loop = compiled(fma_ir(lanes), "peak", prototype)
-    seconds = fastest(lambda k: loop(rounds, 0.0), threads)
+    seconds = fastest(lambda _: loop(rounds, 0.0), threads, repeats=25)
     return threads * rounds * CHAINS * lanes * 2 / seconds
 
 

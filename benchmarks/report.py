@@ -21,12 +21,16 @@ Results = dict[str, Any]
 
 def duration(seconds: float) -> str:
     """A time with three digits."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= scale:
-            break
-    value = seconds / scale
+    units = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
+    unit = next((u for u, scale in units.items() if seconds >= scale), "µs")
+    value = seconds / units[unit]
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:.{digits}f} {unit}"
+
+
+def ratio(value: float) -> str:
+    """How many times, with two or three digits."""
+    return f"{value:.0f}x" if value >= 10 else f"{value:.1f}x" if value >= 1 else f"{value:.2f}x"
 
 
 def contenders(results: Results) -> list[str]:
@@ -60,7 +64,7 @@ def table(results: Results) -> str:
                 continue
             cell = duration(found[c]["time"])
             if ours and c != "graphc":
-                cell += f" ({found[c]['time'] / ours:.2g}x)"
+                cell += f" ({ratio(found[c]['time'] / ours)})"
             cells.append(cell)
         rows.append(cells)
     return markdown(["", *(TITLES[c] for c in columns)], rows)

@@ -35,7 +35,7 @@ def variables(data: Data) -> dict[str, gc.Variable]:
     return {k: gc.Variable(v, name=f"v_{k}") for k, v in data.items() if k[0] in "wb"}
 
 
-def x2p1(data: Data, p: Any) -> Any:
+def x2p1(_: Data, p: Any) -> Any:
     return p["x"] * 2 + 1, ["x"]
 
 
@@ -78,7 +78,7 @@ def inferred(logits: Any) -> Callable[[Data, Any], Any]:
     return lambda data, p: (gc.nn.softmax(logits(data, p)), ["x"])
 
 
-def gelu(data: Data, p: Any) -> Any:
+def gelu(_: Data, p: Any) -> Any:
     z = p["x"] + p["b"]
     return 0.5 * z * (1 + gc.erf(z * 0.7071067811865476)) * p["b"], ["x", "b"]
 
@@ -91,8 +91,8 @@ BUILDERS: dict[str, Callable[[Data, Any], Any]] = {
     "lenet_train": trained(lenet_logits, lambda: gc.train.MomentumOptimizer(0.01, 0.9)),
     "mlp_infer": inferred(mlp_logits),
     "lenet_infer": inferred(lenet_logits),
-    "softmax": lambda data, p: (gc.nn.softmax(p["x"]), ["x"]),
-    "layer_norm": lambda data, p: (
+    "softmax": lambda _, p: (gc.nn.softmax(p["x"]), ["x"]),
+    "layer_norm": lambda _, p: (
         gc.nn.layer_normalization(p["x"], p["g"], p["b"]), ["x", "g", "b"],
     ),
     "gelu": gelu,

@@ -70,6 +70,10 @@ def adam(w: Any, g: Any, s: Any) -> Any:
     return w - rate * m / (jnp.sqrt(v) + 1e-8), (m, v, p)
 
 
+def no_slot(_: Any) -> Any:
+    return jnp.zeros(())
+
+
 def trained(loss: Any, update: Any, start: Any) -> Callable[[Data], Callable[[], Any]]:
     """A training step with ``update(weight, gradient, slot)`` for each weight."""
 
@@ -108,16 +112,16 @@ def layer_norm(d: Data, x: Any) -> Any:
 
 
 BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
-    "x2p1": inferred(lambda d, x: x * 2 + 1),
-    "two_layer_10": trained(squares, descent, lambda w: jnp.zeros(())),
-    "two_layer_1000": trained(squares, descent, lambda w: jnp.zeros(())),
+    "x2p1": inferred(lambda _, x: x * 2 + 1),
+    "two_layer_10": trained(squares, descent, no_slot),
+    "two_layer_1000": trained(squares, descent, no_slot),
     "mlp_train": trained(
         entropy(mlp), adam, lambda w: (jnp.zeros_like(w), jnp.zeros_like(w), jnp.ones(2))
     ),
     "lenet_train": trained(entropy(lenet), momentum, jnp.zeros_like),
     "mlp_infer": inferred(lambda d, x: jax.nn.softmax(mlp(d, x))),
     "lenet_infer": inferred(lambda d, x: jax.nn.softmax(lenet(d, x))),
-    "softmax": inferred(lambda d, x: jax.nn.softmax(x)),
+    "softmax": inferred(lambda _, x: jax.nn.softmax(x)),
     "layer_norm": inferred(layer_norm),
     "gelu": inferred(lambda d, x: jax.nn.gelu(x + d["b"], approximate=False) * d["b"]),
 }

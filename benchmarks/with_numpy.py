@@ -1,4 +1,4 @@
-"""The workloads in NumPy, gradients worked out by hand; those that are a page of code are not here."""
+"""The workloads in NumPy, with gradients worked out by hand; not those that take pages of it."""
 
 from __future__ import annotations
 

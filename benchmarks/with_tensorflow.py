@@ -52,7 +52,7 @@ def entropy(logits: Any) -> Any:
     )
 
 
-def descent(d: Data) -> Callable[[Any, Any], None]:
+def descent(_: Data) -> Callable[[Any, Any], None]:
     return lambda w, g: w.assign_sub(1e-7 * g)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def square() -> Arrays:
 
 def dense_flops(batch: int, *sizes: int) -> float:
     """Of the products of a row of dense layers, forward."""
-    return sum(2.0 * batch * m * n for m, n in zip(sizes, sizes[1:], strict=False))
+    return sum(2.0 * batch * m * n for m, n in itertools.pairwise(sizes))
 
 
 LENET_FORWARD = 64 * 2.0 * (24 * 24 * 20 * 25 + 8 * 8 * 50 * 500 + 800 * 500 + 500 * 10)

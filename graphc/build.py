@@ -122,7 +122,8 @@ def _known_types(definition: Op, inputs: Sequence[Any]) -> dict[str, DType]:
 def _convert_operand(arg: Arg, value: Any, label: str, known: dict[str, DType]) -> Tensor:
     if arg.ref:
         handle = getattr(value, "_ref", None)
-        return handle() if handle is not None else value
+        tensor: Tensor = handle() if handle is not None else value
+        return tensor
     if is_symbolic(value):
         return convert_to_tensor(value, name=label)
     dtype = known.get(arg.type_var) if arg.type_var else None
@@ -327,7 +328,6 @@ def _check_python_value(value: Any, array: np.ndarray, dtype: DType) -> None:
     wrong = (
         dtype is dtypes.string
         or (kind == "f" and array.size > 0 and not dtype.is_floating)
-        or (kind == "b" and not dtype.is_bool)
         or (kind in "iu" and dtype.is_bool)
     )
     if wrong:

@@ -29,7 +29,7 @@ class DType:
         self.name = name
         self.code = code
         self.kind = kind
-        self._np = np.dtype(np_type)
+        self._np: np.dtype[Any] = np.dtype(np_type)
         self.size = 0 if kind == "string" else self._np.itemsize
         self.is_ref = base is not None
         self.base_dtype: DType = base or self

@@ -142,9 +142,9 @@ class Rebuilder:
         """
         first = len(self.graph._ops)
         self.graph.provenance = op.location
-        with self.graph.as_default(), self.graph.name_scope(None):
-            with self.graph.name_scope(op.name):
-                new = build([self.map[t] for t in op.inputs])
+        graph = self.graph
+        with graph.as_default(), graph.name_scope(None), graph.name_scope(op.name):
+            new = build([self.map[t] for t in op.inputs])
         self.graph.provenance = None
         for a, b in zip(op.outputs, new, strict=True):
             self.map[a] = b
@@ -156,19 +156,13 @@ class Rebuilder:
 
 def format_function(fn: Function) -> str:
     """The function as text: inputs, one line per operation, outputs; symbols by name."""
-    lines = []
-    for i in fn.inputs:
-        lines.append(f"{i.kind} %{i.tensor.op.name}: {format_type(i.tensor.type)}  # {i.key}")
+    lines = [f"{i.kind} %{i.tensor.op.name}: {format_type(i.tensor.type)}  # {i.key}"
+             for i in fn.inputs]  # fmt: skip
     boundary = {i.tensor.op for i in fn.inputs}
-    for op in fn.operations:
-        if op not in boundary:
-            lines.append(format_operation(op))
-    for guard in fn.guards:
-        lines.append(f"assume {guard}")
-    for k, (tensor, element) in enumerate(fn.bound):
-        lines.append(f"bind {k}: {format_tensor(tensor)}[{element}]")
-    for o in fn.outputs:
-        lines.append(f"{o.kind} {format_tensor(o.tensor)}  # {o.key}")
+    lines += [format_operation(op) for op in fn.operations if op not in boundary]
+    lines += [f"assume {guard}" for guard in fn.guards]
+    lines += [f"bind {k}: {format_tensor(t)}[{n}]" for k, (t, n) in enumerate(fn.bound)]
+    lines += [f"{o.kind} {format_tensor(o.tensor)}  # {o.key}" for o in fn.outputs]
     return "\n".join(lines) + "\n"
 
 

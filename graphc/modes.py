@@ -18,8 +18,8 @@ from graphc.errors import CompileError, InvalidArgumentError, OpError
 from graphc.function import Function, Input, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
 from graphc.op import InferContext, evaluate_reference, get_op
-from graphc.passes.basic import DeadCode, Decompose, attrs_key
 from graphc.passes.assume import CompileEnv
+from graphc.passes.basic import DeadCode, Decompose, attrs_key
 from graphc.passes.extract import BOUND
 from graphc.runtime.executable import Executable
 

@@ -12,7 +12,6 @@ Planning decides where every stored tensor lives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,11 +20,12 @@ from graphc.dims import DimLike, Symbol
 from graphc.dtypes import DType
 from graphc.function import Function, Guard, Input, format_function, format_type
 from graphc.graph import Tensor
-from graphc.loop.ir import ZERO, Kernel
+from graphc.loop.ir import Kernel
 from graphc.lower import Lowered, Lowering, Site, lower_group
 from graphc.passes.fuse import Fuser
 from graphc.passes.pipeline import verifying
-from graphc.passes.plan import Group, Plan, format_plan, is_literal
+from graphc.passes.plan import Plan, format_plan, is_literal
+from graphc.program_updates import Updates
 
 KEY_CONSTANT = 1024
 SlotKind = Literal["input", "output", "variable", "const", "temp"]
@@ -106,95 +106,14 @@ class Planner:
         self.fn = fn
         self.target = target
         self.hints = hints
-        self.fuser = Fuser(fn)
-        self.plan = self.fuser.run()
-        self.inliner = self.fuser.inliner
-        self.reads = {g: self.fuser.grouper.group_reads(g) for g in self.plan.groups}
+        fuser = Fuser(fn)
+        self.plan = fuser.run()
+        self.updates = Updates(fn, fuser, self.plan)
         self.lowering = Lowering(self.plan, target, hints=hints, verify=verifying())
         self.slots: list[Slot] = []
         self.where: dict[Tensor, int] = {}
         self.variables: dict[str, int] = {}
         self.steps: list[Call | Copy] = []
-
-    # --- order and in-place updates ---------------------------------------------------------------
-
-    def order_groups(self) -> None:
-        """Choose the updates that are done in place, and an order in which that is right."""
-        groups = self.plan.groups
-        owner = {t: k for k, g in enumerate(groups) for t in g.tensors}
-        reads = [self.reads[g] for g in groups]
-        deps = [{owner[r] for r in rs if r in owner} - {k} for k, rs in enumerate(reads)]
-        fallible = {k for k, g in enumerate(groups) if self.group_fallible(g)}
-        for value, old in self.update_candidates():
-            k = owner.get(value)
-            if k is None or k in fallible or not self.reads_in_step(groups[k], old, value):
-                continue
-            extra = {j for j, rs in enumerate(reads) if old in rs and j != k} | fallible
-            if not depends(deps, extra, k):
-                deps[k] |= extra
-                self.lowering.inplace[value] = old
-        self.plan.groups = [groups[k] for k in topological(deps)]
-
-    def group_fallible(self, group: Group) -> bool:
-        """Whether some operation of the group, or inlined into it, can make a run fail."""
-        stack = list(group.tensors)
-        seen: set[Tensor] = set()
-        while stack:
-            t = stack.pop()
-            if t.op.definition.can_fail(t.op):
-                return True
-            for i in t.op.inputs:
-                if i in self.plan.inlined and i not in seen:
-                    seen.add(i)
-                    stack.append(i)
-        return False
-
-    def update_candidates(self) -> list[tuple[Tensor, Tensor]]:
-        """New values of variables, with the old ones whose storage they may be written to."""
-        before = {i.key: i.tensor for i in self.fn.inputs if i.kind == "variable"}
-        roots = [self.plan.root(o.tensor) for o in self.fn.outputs]
-        found = []
-        claimed: set[Tensor] = set()
-        for o in self.fn.outputs:
-            value, old = self.plan.root(o.tensor), before.get(o.key)
-            if o.kind != "update" or old is None or old in roots or value in claimed:
-                continue
-            if value.dtype.base_dtype is old.dtype.base_dtype and same_size(value, old):
-                claimed.add(value)
-                found.append((value, old))
-        return found
-
-    def reads_in_step(self, group: Group, old: Tensor, value: Tensor) -> bool:
-        """Whether the group reads the old value only where it then writes the new one."""
-        if value not in group.outputs:
-            return False
-        if group.template is not None:
-            inputs = group.template.inputs
-            for t in inputs:
-                for read, _ in self.inliner.expand(t, tuple(ZERO for _ in t.sizes or ())):
-                    if self.plan.root(read) is old:
-                        return False
-        member_of = {m.tensor: m for m in group.members}
-        if value not in member_of:
-            return old not in self.reads[group]
-        place, role = member_of[value].place, member_of[value].role
-        # Where there are reductions, a group has several loop nests: a later one would see the
-        # new value.
-        single = not any(m.role == "reduce" for m in group.members)
-        for m in group.members:
-            info = self.inliner.trace(m.tensor)
-            position: dict[Any, int | None] = dict(zip(info.out, m.place, strict=True))
-            for read, index in self.inliner.reads(m.tensor):
-                if self.plan.root(read) is not old:
-                    continue
-                if m.role != role or read is not old:
-                    return False
-                if not single and (role != "row" or m.tensor is not value):
-                    return False
-                at = tuple(position.get(x) if x is not ZERO else None for x in index)
-                if at != place:
-                    return False
-        return len({m.role for m in group.members if m.tensor in group.outputs}) <= 1
 
     # --- slots ------------------------------------------------------------------------------------
 
@@ -248,7 +167,8 @@ class Planner:
 
     def build(self) -> Program:
         """The program."""
-        self.order_groups()
+        self.plan.groups = self.updates.ordered()
+        self.lowering.inplace = self.updates.inplace
         self.boundary_slots()
         fetched = self.result_slots()
         work: DimLike = 0
@@ -355,43 +275,6 @@ def smaller(blocks: list[tuple[DimLike, int]], a: int, b: int) -> bool:
     return isinstance(x, int) and isinstance(y, int) and x < y
 
 
-def same_size(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors have the same number of elements for sure."""
-    assert a.sizes is not None and b.sizes is not None
-    return dims.product(a.sizes) == dims.product(b.sizes)
-
-
-def depends(deps: Sequence[set[int]], some: Iterable[int], on: int) -> bool:
-    """Whether some of the groups depend on group ``on``, directly or not."""
-    stack, seen = list(some), set(some)
-    while stack:
-        k = stack.pop()
-        if k == on:
-            return True
-        fresh = deps[k] - seen
-        seen |= fresh
-        stack.extend(fresh)
-    return False
-
-
-def topological(deps: Sequence[set[int]]) -> list[int]:
-    """Group numbers, dependencies first, otherwise in the given order."""
-    done: set[int] = set()
-    order: list[int] = []
-    stack = [(k, False) for k in reversed(range(len(deps)))]
-    while stack:
-        k, expanded = stack.pop()
-        if k in done:
-            continue
-        if expanded:
-            done.add(k)
-            order.append(k)
-            continue
-        stack.append((k, True))
-        stack.extend((d, False) for d in sorted(deps[k], reverse=True) if d not in done)
-    return order
-
-
 def build_program(
     fn: Function, target: Any, hints: dict[Symbol, int] | None = None
 ) -> Program:
@@ -422,8 +305,7 @@ def program_key(program: Program) -> str:
 def format_program(program: Program) -> str:
     """The program as text: symbols, slots, steps."""
     lines = [f"symbols {', '.join(str(s) for s in program.symbols) or 'none'}"]
-    for g in program.guards:
-        lines.append(f"assume {g}")
+    lines += [f"assume {g}" for g in program.guards]
     for s in program.slots:
         where = f" block {s.block}" if s.kind == "temp" else ""
         lines.append(f"slot {s.number}: {s.kind} {s.dtype.code}[{s.size}] {s.name}{where}")
@@ -442,6 +324,5 @@ def format_program(program: Program) -> str:
             lines.append(f"{verb} {step.target} <- {step.source}")
     for k, (size, bytes_) in enumerate(program.blocks):
         lines.append(f"block {k}: {size} x {bytes_} bytes")
-    for i in program.inputs:
-        lines.append(f"input {i.key}: {format_type(i.tensor.type)}")
+    lines += [f"input {i.key}: {format_type(i.tensor.type)}" for i in program.inputs]
     return "\n".join(lines) + "\n"

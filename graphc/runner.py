@@ -221,7 +221,8 @@ class Runner:
     def _call(self, plan: RunPlan, executable: Executable, data: list[np.ndarray]) -> Sequence[Any]:
         if executable.bound:
             with self.state.turn:
-                return self._called(plan, executable, [*data, self._carrier(plan, executable, data)])
+                carrier = self._carrier(plan, executable, data)
+                return self._called(plan, executable, [*data, carrier])
         if executable.changes:
             with self.state.turn:
                 return self._called(plan, executable, data)
@@ -234,7 +235,8 @@ class Runner:
         values = self._values_of(plan, [t for t, _ in executable.bound], data)
         shape: list[int] = []
         for tensor, element in executable.bound:
-            value = values[tensor][element]
+            # What is too short breaks a guard of its own.
+            value = (values[tensor] + [0] * (element + 1))[element]
             shape += [max(value, 0), max(-value, 0)]
         return np.empty((*shape, 0), np.int8)
 

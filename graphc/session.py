@@ -24,7 +24,6 @@ from graphc.runner import Runner, RunPlan, is_numeric, make_plan
 from graphc.runtime.executable import GuardBroken, Mismatch
 from graphc.runtime.state import State
 
-
 MODES = ("static", "eager", "reference")
 
 

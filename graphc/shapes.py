@@ -222,6 +222,18 @@ class TensorShape:
             raise ShapeError(f"Shape {shape_text(self.sizes)} must have rank {rank}")
         return self
 
+    def with_rank_at_least(self, rank: int) -> TensorShape:
+        """This shape, which must have (or may have) at least ``rank`` dimensions."""
+        if self.sizes is not None and len(self.sizes) < rank:
+            raise ShapeError(f"Shape {shape_text(self.sizes)} must have rank at least {rank}")
+        return self
+
+    def with_rank_at_most(self, rank: int) -> TensorShape:
+        """This shape, which must have (or may have) at most ``rank`` dimensions."""
+        if self.sizes is not None and len(self.sizes) > rank:
+            raise ShapeError(f"Shape {shape_text(self.sizes)} must have rank at most {rank}")
+        return self
+
     def assert_is_compatible_with(self, other: Any) -> None:
         """Raise a ShapeError unless the shapes are compatible."""
         if not self.is_compatible_with(other):

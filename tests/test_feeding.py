@@ -183,7 +183,7 @@ def test_tuples_of_tensors_as_keys(session):
 @pytest.mark.parametrize(
     ("dtype", "shape", "value", "error", "message"),
     [
-        ("float32", [None, 3], np.zeros((2, 4)), ValueError, r"Cannot feed value of shape \(2, 4\)"),
+        ("float32", [None, 3], np.zeros((2, 4)), ValueError, r"feed value of shape \(2, 4\)"),
         ("float32", [2], np.zeros(3), ValueError, "which has shape '\\(2,\\)'"),
         ("float32", [], [1.0], ValueError, "Cannot feed value of shape"),
         ("float32", None, "abc", ValueError, "could not convert string to float"),
@@ -209,7 +209,7 @@ def test_what_cannot_be_fed(session, dtype, shape, value, error, message):
 def test_tensors_are_no_values(session):
     x = gc.placeholder(gc.float32)
     for value in (gc.constant(1.0), gc.Variable(1.0)):
-        with pytest.raises(TypeError, match="cannot be a tf.Tensor object"):
+        with pytest.raises(TypeError, match=r"cannot be a tf\.Tensor object"):
             session.run(x + 1.0, {x: value})
 
 

@@ -67,7 +67,7 @@ def test_the_values_do_not_depend_on_the_size_seen_first():
     found = []
     for first in (1, 5, 64):
         with Graph().as_default(), gc.Session() as s:
-            x, y, fetches = classifier()
+            x, _, fetches = classifier()
             s.run(gc.global_variables_initializer())
             s.run(fetches[:1], {x: random(first, 20)})
             found.append(s.run(fetches[0], {x: random(33, 20)}))

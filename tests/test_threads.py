@@ -146,7 +146,8 @@ def workloads() -> list[np.ndarray]:
         y = nn.relu(matmul(a, b))
         fetches = [
             y, gc.reduce_sum(y), gc.reduce_mean(y, 0), gc.reduce_max(y, 1), nn.softmax(y),
-            gc.reduce_sum(gc.square(y), 1), *gc.gradients(gc.reduce_mean(nn.log_softmax(y)), [a, b]),
+            gc.reduce_sum(gc.square(y), 1),
+            *gc.gradients(gc.reduce_mean(nn.log_softmax(y)), [a, b]),
         ]  # fmt: skip
         image = gc.placeholder(gc.float32, [None, 28, 28, 3])
         kernel = gc.Variable(rng.normal(size=(5, 5, 3, 16)).astype("f"))

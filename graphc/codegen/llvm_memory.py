@@ -85,7 +85,9 @@ class Memory:
             return self.e.splat(base, n)
         lanes = self.indices.lanes(ix.split()[1], ix.vec)
         text = f"getelementptr {st.ty}, ptr {base.text}, {lanes.full}"
-        return self.e.pure(text, "ptr", n, max(base.level, lanes.level))
+        # Not hoisted: LLVM sees the scalar base of a gather only in the same basic block, and
+        # keeps vectors of addresses in registers, or in memory, where it does not.
+        return self.e.here(text, "ptr", n, f"{text} {self.e.region.label}")
 
     def _whole(self, st: Storage, ix: Index) -> bool:
         """Whether all lanes of a contiguous access are memory of ours, whatever the mask."""

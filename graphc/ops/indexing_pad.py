@@ -76,7 +76,10 @@ class Slice(ElementOp):
         sizes = ctx.sizes(0)
         if sizes is None:
             count = ctx.rank(1, 1)[0]
-            return result(ctx, fresh_sizes(count) if isinstance(count, int) else None)
+            wanted = operand_values(ctx, 2, count) if isinstance(count, int) else None
+            if wanted is None or any(w == -1 for w in wanted):
+                return result(ctx, fresh_sizes(count) if isinstance(count, int) else None)
+            return result(ctx, wanted)
         for i in (1, 2):
             count = ctx.rank(i, 1)[0]
             if isinstance(count, int) and count != len(sizes):

@@ -104,8 +104,12 @@ from graphc.ops.reduction_functions import (
     reduce_variance,
 )
 
-floor_div = floordiv
 mod = floormod
+
+
+def floor_div(x: Any, y: Any, name: str | None = None) -> Tensor:
+    """``x / y`` rounded down, as ``floordiv``, under the name of the op."""
+    return single(create("FloorDiv", [x, y], None, name))
 
 
 def divide(x: Any, y: Any, name: str | None = None) -> Tensor:

@@ -72,6 +72,10 @@ def operand_values(ctx: InferContext, i: int, count: int) -> Sizes:
     sizes = ctx.sizes(i)
     if sizes is None or len(sizes) <= 1:
         found = ctx.value(i)
+        if found is None and sizes and ctx.env is not DECLARING:
+            # The op says how many there are, so that is what a run must give.
+            ctx.equal(sizes[0], count)
+            found = ctx.env.value_symbols(ctx.tensors[i], count)
         if found is None and known_ints(ctx.tensors[i]) is None:
             return tuple(dims.fresh("v", positive=False) for _ in range(count))
         values: Sizes = found if found is not None else known_ints(ctx.tensors[i]) or ()

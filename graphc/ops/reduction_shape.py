@@ -13,6 +13,7 @@ from graphc.dtypes import DType
 from graphc.graph import Operation, Tensor, TensorType
 from graphc.loop import ir
 from graphc.op import (
+    DECLARING,
     Attr,
     CompositeOp,
     ElementContext,
@@ -139,7 +140,10 @@ class SumToShape(CompositeOp):
         out = []
         for size, given in zip(like, grad[extra:], strict=True):
             size = ctx.env.canonical(size)
-            out.append(1 if isinstance(size, int) and size == 1 else ctx.equal(size, given))
+            # A size that is not known yet may be 1, which `given` is summed to.
+            known = isinstance(size, int) or ctx.env is not DECLARING
+            summed = size == 1 or not known
+            out.append(size if summed and given != 1 else ctx.equal(size, given))
         return [TensorType(ctx.dtype(0), tuple(out))]
 
     def decompose(self, op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -198,7 +202,8 @@ class BroadcastLike(ElementOp):
         out = list(like)
         for i, size in enumerate(sizes):
             size = ctx.env.canonical(size)
-            if not (isinstance(size, int) and size == 1):
+            known = isinstance(size, int) or ctx.env is not DECLARING
+            if size != 1 and known:
                 out[extra + i] = ctx.equal(like[extra + i], size)
         return [TensorType(ctx.dtype(0), tuple(out))]
 

@@ -194,8 +194,12 @@ def sequence_mask(
     with name_scope(name, "SequenceMask", [lengths, maxlen]):
         lengths = convert_to_tensor(lengths)
         if maxlen is None:
-            axes = constant(list(builtins.range(len(lengths.sizes or ()))), dtypes.int32)
+            if lengths.sizes is None:
+                axes = call("Range", 0, rank(lengths), 1)
+            else:
+                axes = constant(list(builtins.range(len(lengths.sizes))), dtypes.int32)
             longest = call("Max", lengths, axes, keep_dims=False)
+            longest.set_shape(())
             maxlen = call("Maximum", constant(0, longest.dtype), longest)
         else:
             maxlen = convert_to_tensor(maxlen)

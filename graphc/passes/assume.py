@@ -11,7 +11,7 @@ from graphc.graph import Tensor
 from graphc.op import ShapeEnv
 
 
-class ValuesNeeded(Exception):  # noqa: N818 - not an error: the caller computes the values
+class ValuesNeeded(Exception):
     """The values of some tensors must be known to compile: extract again with them."""
 
     def __init__(self, tensors: list[Tensor]) -> None:
@@ -19,7 +19,7 @@ class ValuesNeeded(Exception):  # noqa: N818 - not an error: the caller computes
         self.tensors = tensors
 
 
-class RanksNeeded(Exception):  # noqa: N818 - not an error: the caller says more of the shapes
+class RanksNeeded(Exception):
     """A rank depends on a size: extract again with the sizes of integer vectors."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from graphc.function import Function, Rebuilder
@@ -22,8 +23,7 @@ class Decompose:
             for op in fn.operations:
                 definition = op.definition
                 if isinstance(definition, CompositeOp):
-                    composite, source = definition, op
-                    rebuilder.expand(op, lambda xs, c=composite, o=source: c.decompose(o, xs))
+                    rebuilder.expand(op, functools.partial(definition.decompose, op))
                 else:
                     rebuilder.copy(op)
             fn = rebuilder.finish()

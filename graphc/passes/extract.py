@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.dims import DimLike, product
+from graphc.dims import DimLike
 from graphc.dtypes import DType
 from graphc.errors import CompileError, GraphcError, InvalidArgumentError
 from graphc.function import Function, Input, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
-from graphc.op import InferContext, evaluate_reference, get_op, value_sizes
+from graphc.op import InferContext, get_op, value_sizes
 from graphc.ops.random import stateless_form
 from graphc.ops.state import assigned_variable, is_assignment
 from graphc.passes.assume import CompileEnv, RanksNeeded, ValuesNeeded
@@ -36,6 +36,15 @@ from graphc.passes.extract_errors import (
     shape_mismatch,
     uninitialized,
 )
+from graphc.passes.extract_graph import (
+    canonicalize,
+    needed_operations,
+    reachable,
+    refine,
+    small_integers,
+)
+
+__all__ = ["BOUND", "Extractor", "VariableState", "extract", "reachable"]
 
 BOUND = "^bound"
 
@@ -47,33 +56,6 @@ class VariableState:
     dtype: DType
     shape: tuple[int, ...] | None
     initialized: bool
-
-
-def reachable(roots: Sequence[Operation], fed: Mapping[Tensor, Any]) -> list[Operation]:
-    """The operations that the roots depend on, roots included, in the order of declaration."""
-    seen: set[Operation] = set()
-    stack = list(roots)
-    while stack:
-        op = stack.pop()
-        if op in seen:
-            continue
-        seen.add(op)
-        stack.extend(t.op for t in op.inputs if t not in fed)
-        stack.extend(op.control_inputs)
-    return sorted(seen, key=lambda op: op.serial)
-
-
-def needed_operations(tensors: Sequence[Tensor]) -> set[Operation]:
-    """The operations whose elements, not only shapes, the tensors depend on."""
-    found: set[Operation] = set()
-    stack = [t.op for t in tensors]
-    while stack:
-        op = stack.pop()
-        if op not in found:
-            found.add(op)
-            unread = op.definition.shape_operands
-            stack.extend(t.op for k, t in enumerate(op.inputs) if k not in unread)
-    return found
 
 
 class Extractor:
@@ -344,41 +326,6 @@ class Extractor:
                 self.map[a] = b if folded is None else self.emit("Const", op, [], folded[k])
 
 
-def small_integers(op: Operation) -> list[dict[str, Any]] | None:
-    """The outputs as constants, where they are few integers that are known already.
-
-    Shapes are computed from shapes: what is known of them here saves a run that computes them.
-    """
-    for t in op.outputs:
-        known = t.sizes is not None and all(isinstance(s, int) for s in t.sizes)
-        if not (known and t.dtype.base_dtype.is_integer and product(t.sizes or ()) in range(65)):
-            return None
-    if op.type == "Const" or op.definition.can_fail(op):
-        return None
-    values = [value_sizes(t) for t in op.outputs]
-    if all(v is not None and all(isinstance(n, int) for n in v) for v in values):
-        arrays = [np.array(v) for v in values]
-    elif op.inputs and all(t.op.type == "Const" for t in op.inputs):
-        arrays = list(evaluate_reference(op, [t.op.attrs["value"] for t in op.inputs]))
-    else:
-        return None
-    return [
-        {"value": np.asarray(a, t.dtype.base_dtype.numpy).reshape(t.sizes or ())}
-        for a, t in zip(arrays, op.outputs, strict=True)
-    ]
-
-
-def refine(type_: TensorType, user: Tensor, env: CompileEnv) -> TensorType:
-    """The inferred type with what the user stated by ``set_shape``."""
-    if type_.sizes is None or user.sizes is None or len(type_.sizes) != len(user.sizes):
-        return type_
-    sizes = list(type_.sizes)
-    for i, (mine, stated) in enumerate(zip(type_.sizes, user.sizes, strict=True)):
-        if isinstance(stated, int) and not isinstance(mine, int):
-            sizes[i] = env.assume_equal(mine, stated)
-    return TensorType(type_.dtype, tuple(sizes))
-
-
 def extract(
     fetches: Sequence[Tensor],
     targets: Sequence[Operation],
@@ -424,14 +371,3 @@ def finish(extractor: Extractor, outputs: list[Output]) -> Function:
         extractor.graph, extractor.inputs, outputs, env.guards, env.bound, extractor.origin, env,
         frozenset(extractor.consulted),
     )  # fmt: skip
-
-
-def canonicalize(graph: Graph, env: CompileEnv) -> None:
-    """Rewrite every type in the graph by what was assumed of the symbols."""
-    if not env.binding:
-        return
-    for op in graph.get_operations():
-        for t in op.outputs:
-            if t.sizes is not None:
-                t._type = TensorType(t.dtype, tuple(env.canonical(s) for s in t.sizes))
-                t._value_sizes = None

@@ -29,9 +29,9 @@ class Grouper:
                 assert sizes is not None
                 groups.append(Group(sizes, (), [], op, list(op.outputs)))
             elif isinstance(op.definition, (ElementOp, ReductionOp)):
-                for t in op.outputs:
-                    if t not in self.inliner.inlined and t not in self.inliner.aliases:
-                        groups.append(self.group_of(t))
+                elsewhere = (self.inliner.inlined, self.inliner.aliases)
+                stored = [t for t in op.outputs if not any(t in found for found in elsewhere)]
+                groups += map(self.group_of, stored)
         return groups
 
     def group_of(self, tensor: Tensor) -> Group:
@@ -51,7 +51,7 @@ class Grouper:
             len(info.reads) == 1
             and any(s != 1 for s in info.extents)
             and needed <= set(index)
-            and all(isinstance(x, Var) and x in known or x is ZERO for x in index)
+            and all((isinstance(x, Var) and x in known) or x is ZERO for x in index)
             and len({x for x in index if x is not ZERO}) == sum(x is not ZERO for x in index)
         )
         if not simple:

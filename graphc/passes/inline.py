@@ -6,7 +6,6 @@ from graphc import dims
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
 from graphc.loop import ir
-from graphc.loop.ir import ZERO
 from graphc.op import ElementOp, ReductionOp, TemplateOp
 from graphc.passes.plan import is_literal, is_view, only_unit_dims
 from graphc.passes.trace import Index, Trace, trace
@@ -63,16 +62,18 @@ class Inliner:
             if not isinstance(op.definition, ElementOp):
                 continue
             for tensor in op.outputs:
-                source = op.inputs[0] if op.inputs else None
-                if is_view(op) and source is not None and source not in self.inlined:
-                    if not is_literal(source):
-                        self.aliases[tensor] = source
-                        continue
+                if is_view(op) and self.has_storage(op.inputs[0]):
+                    self.aliases[tensor] = op.inputs[0]
+                    continue
                 self.costs[tensor] = self.trace(tensor).cost + sum(
                     self.costs.get(t, 1) if t in self.inlined else 1 for t in loaded(op)
                 )  # fmt: skip
                 if self.may_inline(tensor):
                     self.inlined.add(tensor)
+
+    def has_storage(self, tensor: Tensor) -> bool:
+        """Whether the tensor is in memory, or an alias of what is."""
+        return tensor not in self.inlined and not is_literal(tensor)
 
     def may_inline(self, tensor: Tensor) -> bool:
         """Whether computing ``tensor`` at its uses is right and cheaper than storing it."""
@@ -87,9 +88,9 @@ class Inliner:
             if isinstance(op.definition, TemplateOp):
                 if not (free and self.trace(tensor).moves and self.stored_inputs(tensor)):
                     return False
-            elif is_view(op) and not only_unit_dims(op):
-                return False
-            elif self.repeats(tensor, op) and cost > CHEAP:
+                continue
+            turned = is_view(op) and not only_unit_dims(op)
+            if turned or (cost > CHEAP and self.repeats(tensor, op)):
                 return False
         return len(uses) <= 1 or cost <= CHEAP
 

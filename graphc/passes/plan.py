@@ -82,7 +82,8 @@ def is_view(op: Operation) -> bool:
 def only_unit_dims(op: Operation) -> bool:
     """A view that only adds or drops dimensions of size 1."""
     a, b = op.inputs[0].sizes, op.outputs[0].sizes
-    assert a is not None and b is not None
+    assert a is not None
+    assert b is not None
     return [s for s in a if s != 1] == [s for s in b if s != 1]
 
 
@@ -95,7 +96,6 @@ def format_plan(plan: Plan) -> str:
         lines.append(f"kernel {k}: [{frame}]{reduced}")
         if g.template is not None:
             lines.append(f"  template {format_operation(g.template)}")
-        for m in g.members:
-            lines.append(f"  {m.role:6} {format_operation(m.tensor.op)}")
+        lines += [f"  {m.role:6} {format_operation(m.tensor.op)}" for m in g.members]
         lines.append("  store " + ", ".join(format_tensor(t) for t in g.outputs))
     return "\n".join(lines) + "\n"

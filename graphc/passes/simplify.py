@@ -6,6 +6,8 @@ floating point that excludes ``x * 0`` and ``x + 0``.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -159,8 +161,7 @@ class Fold:
             if values is None:
                 rebuilder.copy(operation, inputs)
             else:
-                made = values
-                rebuilder.expand(operation, lambda _, v=made: [constant_of(a) for a in v])
+                rebuilder.expand(operation, functools.partial(constants, values))
         return rebuilder.finish()
 
     def evaluate(self, operation: Operation, inputs: list[Tensor]) -> list[np.ndarray] | None:
@@ -173,12 +174,19 @@ class Fold:
         return list(evaluate_reference(operation, arrays))
 
 
+def constants(values: list[np.ndarray], _inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The values as constants, whatever the inputs are."""
+    return [constant_of(a) for a in values]
+
+
 def known_values(outputs: list[Tensor]) -> list[np.ndarray] | None:
     """The outputs as arrays, if they are integers that the shapes alone tell."""
     arrays = []
     for t in outputs:
         sizes = value_sizes(t)
-        if sizes is None or t.sizes is None or not all(isinstance(s, int) for s in sizes):
+        if sizes is None or t.sizes is None:
+            return None
+        if not all(isinstance(s, int) for s in (*sizes, *t.sizes)):
             return None
         array = np.array(sizes, t.dtype.base_dtype.numpy)
         arrays.append(array.reshape(tuple(int(s) for s in t.sizes if isinstance(s, int))))

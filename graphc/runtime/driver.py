@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graphc.dims import DimLike, Symbol, lower_bound
+from graphc.dims import Dim, DimLike, Symbol, lower_bound
 from graphc.loop import ir
 from graphc.loop.ir import Buffer, Expr, Kernel, Store, Var
 from graphc.lower import Lowered
@@ -123,8 +123,6 @@ class PlanPrinter:
 
 
 def _symbol(symbol: Symbol) -> DimLike:
-    from graphc.dims import Dim
-
     return Dim((((symbol,), 1),))
 
 

@@ -16,4 +16,4 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     assert len(blocks) == 2
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, str(PAGE), "exec"), names)
+        exec(compile(block, str(PAGE), "exec"), names)  # noqa: S102

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from random_graphs import Case, cases, tolerances
 
 import graphc as gc
@@ -36,11 +36,62 @@ def check(case: Case, mode: str = "static") -> None:
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_compiled_equals_reference(shard):
-    # Every shard has its own examples: derandomised, hypothesis seeds by the function's text.
+    @seed(shard)  # every shard has its own examples, the same in every run
     @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)
     @given(cases())
     def run(case):
         check(case)
 
-    run.hypothesis.inner_test.__qualname__ += str(shard)
     run()
+
+
+@pytest.mark.parametrize("shard", range(2))
+def test_eager_equals_reference(shard):
+    @seed(100 + shard)
+    @settings(max_examples=30, suppress_health_check=list(HealthCheck), deadline=None)
+    @given(cases(max_ops=6))
+    def run(case):
+        check(case, "eager")
+
+    run()
+
+
+def test_one_program_serves_other_sizes():
+    """What was compiled for the sizes seen first is right for others."""
+
+    @seed(200)
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+    @given(cases(max_ops=6))
+    def run(case):
+        unknown = {t for t in case.feeds if t.sizes is not None and len(t.sizes)
+                   and not isinstance(t.sizes[0], int)}  # fmt: skip
+        if not unknown:
+            return
+        with (
+            gc.Session(graph=case.graph) as static,
+            gc.Session(graph=case.graph, mode="reference") as reference,
+        ):
+            for session in (static, reference):
+                session.run([v.initializer for v in case.variables])
+            for size in (None, 1, 5):
+                feeds = {
+                    t: a if size is None or t not in unknown
+                    else np.resize(a, (size, *a.shape[1:])) if a.size else a
+                    for t, a in case.feeds.items()
+                }  # fmt: skip
+                assert_same_outcome(static, reference, case.fetches, feeds)
+
+    run()
+
+
+def assert_same_outcome(static, reference, fetches, feeds) -> None:
+    """The same values, or an error in both."""
+    try:
+        expected = reference.run(fetches, feeds)
+    except gc.errors.InvalidArgumentError:
+        with pytest.raises(gc.errors.InvalidArgumentError):
+            static.run(fetches, feeds)
+        return
+    for a, b in zip(static.run(fetches, feeds), expected, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, **tolerances(b), equal_nan=True)

@@ -21,8 +21,8 @@ ROWS = """
     function rewrite
     passes
     kernels
-    lower
-    program program_verify program_interpret
+    lower_operands lower_loops lower_template lower
+    program_updates program program_verify program_interpret
     runtime
     compiler
     feeding modes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ops_support import TARGETS, Case, cases, op_rows, row_id, run_compiled
+from ops_support import TARGETS, Case, cases, op_dtypes, op_rows, pure_ops, row_id, run_compiled
 
 from graphc import dtypes
 from graphc.dtypes import DType
@@ -16,14 +16,19 @@ pytest.importorskip("graphc.session", exc_type=ImportError)
 
 # The dtypes whose code differs most between targets; the others run everywhere with `slow`.
 EVERYWHERE = {None, dtypes.float32, dtypes.int32, dtypes.bool_}
+# Integers whose code differs little: each op runs with one of them, with all of them if `slow`.
+ALIKE = (dtypes.int8, dtypes.int16, dtypes.uint16, dtypes.uint32, dtypes.uint64)
 
 
 def target_rows() -> list[Any]:
     """(target, op, dtype), those of the lesser targets and dtypes marked as slow."""
     rows = []
+    wide = [op for op in pure_ops() if set(op_dtypes(op)) >= set(ALIKE)]
+    one = {op: ALIKE[number % len(ALIKE)] for number, op in enumerate(wide)}
     for target in TARGETS:
         for op, dtype in op_rows():
             lesser = target != TARGETS[0] and dtype not in EVERYWHERE
+            lesser = lesser or (dtype in ALIKE and one.get(op, dtype) is not dtype)
             marks = [pytest.mark.slow] if lesser else []
             name = f"{target}-{row_id(op)}-{row_id(dtype)}"
             rows.append(pytest.param(target, op, dtype, marks=marks, id=name))

@@ -64,10 +64,11 @@ def test_interpreter_runs_the_reference(op: Op, dtype: DType | None):
             np.testing.assert_array_equal(value, expected, err_msg=str(case), strict=True)
 
 
-@rows
-def test_decomposition_computes_the_reference(op: Op, dtype: DType | None):
-    if not isinstance(op, CompositeOp):
-        pytest.skip("not a composite")
+COMPOSITES = [(op, dtype) for op, dtype in op_rows() if isinstance(op, CompositeOp)]
+
+
+@pytest.mark.parametrize(("op", "dtype"), COMPOSITES, ids=row_id)
+def test_decomposition_computes_the_reference(op: CompositeOp, dtype: DType | None):
     for case in cases(op, dtype):
         declared = case.declare()
         with declared.op.graph.as_default():

@@ -9,6 +9,7 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 
 for _name, _path in (
+    ("graph_builder", _HERE.parent / "fuzz" / "graph_builder.py"),
     ("random_graphs", _HERE.parent / "fuzz" / "random_graphs.py"),
     ("pass_support", _HERE / "pass_support.py"),
 ):

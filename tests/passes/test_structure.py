@@ -40,10 +40,14 @@ SHARED = {
     "not random numbers": lambda: gc.random_uniform([3]) + gc.random_uniform([3]),
 }  # fmt: skip
 DEAD = {
-    "an update that nobody sees is kept": lambda: [gc.exp(v := x()), gc.Variable(1.0).assign_add(2.0)],
+    "an update that nobody sees is kept": lambda: [
+        gc.exp(x()), gc.Variable(1.0).assign_add(2.0)
+    ],
     "a shape does not need the values": lambda: gc.zeros_like(gc.exp(x())),
-    "what can fail is kept": lambda: [gc.gather(x(), gc.placeholder("int32", [None])).op, x() + 1.0],
-}
+    "what can fail is kept": lambda: [
+        gc.gather(x(), gc.placeholder("int32", [None])).op, x() + 1.0
+    ],
+}  # fmt: skip
 COMPOSITES = {
     "softmax": lambda: nn.softmax(x()),
     "log_softmax": lambda: nn.log_softmax(x()),

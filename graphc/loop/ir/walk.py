@@ -93,23 +93,29 @@ def stored_buffers(kernel: Kernel) -> set[str]:
     }
 
 
-def substitute(expr: Expr, binding: dict[Var, Expr], memo: dict[int, Expr] | None = None) -> Expr:
-    """The expression with variables replaced; nodes that do not change are shared."""
+def substitute(expr: Expr, binding: dict[Var, Expr], memo: dict[Expr, Expr] | None = None) -> Expr:
+    """The expression with variables replaced; nodes that do not change are shared.
+
+    ``memo`` holds what was replaced before, for expressions that share nodes.
+    """
     memo = {} if memo is None else memo
-    found = memo.get(id(expr))
-    if found is None:
-        found = memo[id(expr)] = _substitute(expr, binding, memo)
-    return found
-
-
-def _substitute(expr: Expr, binding: dict[Var, Expr], memo: dict[int, Expr]) -> Expr:
-    if isinstance(expr, Var):
-        return binding.get(expr, expr)
-    old = children(expr)
-    new = tuple(substitute(c, binding, memo) for c in old)
-    if all(a is b for a, b in zip(old, new, strict=True)):
-        return expr
-    return rebuild(expr, new)
+    stack = [expr]
+    while stack:
+        node = stack[-1]
+        if node in memo:
+            stack.pop()
+        elif isinstance(node, Var):
+            memo[stack.pop()] = binding.get(node, node)
+        else:
+            old = children(node)
+            missing = [c for c in old if c not in memo]
+            if missing:
+                stack.extend(missing)
+                continue
+            new = tuple([memo[c] for c in old])
+            same = all(a is b for a, b in zip(old, new, strict=True))
+            memo[stack.pop()] = node if same else rebuild(node, new)
+    return memo[expr]
 
 
 _SMART = {"add": add, "sub": sub, "mul": mul, "idiv": index_div, "irem": index_mod}

@@ -1,0 +1,129 @@
+"""A template's group: inlined operands become its prologue, members its epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from graphc.dims import DimLike, product
+from graphc.errors import CompileError
+from graphc.graph import Operation
+from graphc.kernels.contraction import contraction_kernel
+from graphc.kernels.problem import Contraction, accumulator
+from graphc.kernels.scatter import scatter_add_kernel
+from graphc.loop import ir
+from graphc.loop.ir import ZERO, Expr, Kernel, Stmt, Var
+from graphc.lower_operands import GroupOperands, Index, Reader
+from graphc.op import ContractionOp, TemplateOp
+from graphc.passes.plan import Member
+
+
+class TemplateLowering(GroupOperands):
+    """Lowers the group of an operation that a template computes."""
+
+    def prepare(self) -> Callable[[], Kernel]:
+        """Settle the parameters; what is returned builds the kernel."""
+        op = self.group.template
+        assert op is not None
+        if isinstance(op.definition, ContractionOp):
+            return self.contraction()
+        if isinstance(op.definition, TemplateOp) and op.definition.template == "scatter_add":
+            return self.scatter_add(op)
+        raise CompileError(f"no template computes {op.type}")
+
+    def contraction(self) -> Callable[[], Kernel]:
+        """The group's anchor as a contraction with prologue and epilogue."""
+        op = self.group.template
+        assert op is not None
+        assert isinstance(op.definition, ContractionOp)
+        form = op.definition.contraction(Reader(self, op, 0))
+        out = op.outputs[0]
+        dtype = op.inputs[0].dtype.base_dtype
+
+        def epilogue(b: Index, m: Index, n: Expr, acc: Expr) -> tuple[Stmt, ...]:
+            self.memo.clear()
+            index = form.index(b, m, n)
+            value = ir.cast(acc, out.dtype.base_dtype)
+            self.remember(Member(out, "point", ()), index, value)
+            stores = []
+            if out in self.group.outputs:
+                stores.append(self.store(out, index, value))
+            return (*stores, *self.epilogue_stores(index))
+
+        problem = Contraction(
+            batch=tuple(self.size(s) for s in form.batch),
+            m=tuple(self.size(s) for s in form.m),
+            n=self.size(form.n),
+            k=tuple(self.size(s) for s in form.k),
+            acc=accumulator(dtype),
+            lhs=form.lhs,
+            rhs=form.rhs,
+            epilogue=epilogue,
+        )
+        self.declare(form, epilogue)
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        target = self.lowering.target
+        return lambda: contraction_kernel(self.name, params, scalars, problem, target)
+
+    def scatter_add(self, op: Operation) -> Callable[[], Kernel]:
+        """Rows of updates added to zeros; nothing may be fused behind it."""
+        reader, out = Reader(self, op, 0), op.outputs[0]
+        assert out.sizes is not None
+        assert op.inputs[2].sizes is not None
+        rows, columns = out.sizes[0], product(out.sizes[1:])
+        shape = op.inputs[2].sizes
+
+        def update(i: Expr, column: Expr) -> Expr:
+            index = [column] if len(shape) == 2 else delinearize(self, column, shape[1:])
+            return reader.operand(2, (i, *index) if len(shape) > 1 else (i,))
+
+        buffer = self.buffer(out)
+        self.writes[self.lowering.storage(out)] = None
+        probe = Var("i")
+        reader.operand(1, (probe,))
+        update(probe, Var("c"))
+        sizes = {
+            "rows": self.size(rows), "count": self.size(shape[0]), "columns": self.size(columns)
+        }  # fmt: skip
+        self.memo.clear()
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        return lambda: scatter_add_kernel(
+            self.name, params, scalars, **sizes, index=lambda i: reader.operand(1, (i,)),
+            update=update, out=buffer,
+        )  # fmt: skip
+
+    def epilogue_stores(self, index: Index) -> list[Stmt]:
+        """The group's members at an index of the output domain."""
+        at = tuple(index)
+        frame = self.group.frame
+        at = tuple(ZERO if s == 1 else x for s, x in zip(frame, at, strict=True))
+        if at != tuple(index):
+            assert self.group.template is not None
+            out = self.group.template.outputs[0]
+            self.memo[(out, tuple(id(x) for x in at))] = self.memo[
+                (out, tuple(id(x) for x in index))
+            ]
+            self.keep.append(at)
+        return self.store_stage(self.group.members, at)
+
+    def declare(self, form: Any, epilogue: Callable[..., Any]) -> None:
+        """Touch every operand and output once, so that all parameters are known beforehand."""
+        b = tuple(Var("b") for _ in form.batch)
+        m, k = tuple(Var("m") for _ in form.m), tuple(Var("k") for _ in form.k)
+        n = Var("n")
+        form.lhs(b, m, k)
+        form.rhs(b, k, n)
+        assert self.group.template is not None
+        dtype = accumulator(self.group.template.inputs[0].dtype.base_dtype)
+        epilogue(b, m, n, Var("acc", dtype))
+        self.memo.clear()
+
+
+def delinearize(lowering: GroupOperands, flat: Expr, sizes: Sequence[DimLike]) -> Index:
+    """The index whose row-major offset is ``flat``."""
+    index: list[Expr] = []
+    for k, size in enumerate(sizes):
+        stride = lowering.size(product(sizes[k + 1 :]))
+        at = ir.index_div(flat, stride)
+        index.append(at if k == 0 else ir.index_mod(at, lowering.size(size)))
+    return tuple(index)
