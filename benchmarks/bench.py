@@ -192,7 +192,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workloads", nargs="+", choices=sorted(BY_NAME), metavar="NAME",
                         help=f"of {', '.join(BY_NAME)}; all by default")  # fmt: skip
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, metavar="NAME",
-                        help=f"of {', '.join(CONTENDERS)}; by default all that are here")  # fmt: skip
+                        help=f"of {', '.join(CONTENDERS)}; all that are here")  # fmt: skip
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON",
                         help="the interpreter that has a peer")  # fmt: skip
     parser.add_argument("--threads", type=int, default=cpus(), help="CPUs that each may use")

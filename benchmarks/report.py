@@ -147,13 +147,14 @@ def plot(results: Results, path: Path) -> None:
             if c in found:
                 places.append(row + (k - (len(columns) - 1) / 2) * height)
                 ratios.append(found[c]["time"] / found["graphc"]["time"])
-        axes.barh(places, ratios, height * 0.9, left=0, label=TITLES[c])
+        widths = [value - 1 for value in ratios]
+        axes.barh(places, widths, height * 0.9, left=1, label=TITLES[c])
     axes.axvline(1.0, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks(range(len(names)), [BY_NAME[n].title for n in names])
     axes.invert_yaxis()
     axes.set_xlabel("time of one call, relative to graphc's (1)")
-    axes.legend(loc="best", fontsize="small")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(columns), fontsize="small")
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -205,9 +205,11 @@ class _Verifier:
                 if need != substitute(slot.size, binding):
                     raise _Fault(f"{param.name} has {need} elements, slot {number} {slot.size}")
         stored = ir.stored_buffers(kernel)
+        hints: dict[Symbol, DimLike] = dict(self.program.hints)
         for param, tensor, number in zip(kernel.params, low.buffers, step.slots, strict=True):
             # Loops that never run are dropped with what they store.
-            empty = self.program.slots[number].size == 0
+            size = self.program.slots[number].size
+            empty = 0 in (size, substitute(size, hints) if kernel is low.fast else 1)
             if (param.name in stored) != (tensor in low.writes) and not empty:
                 raise _Fault(f"{kernel.name} writes other buffers than it says: {param.name}")
         sites = [n.site for s in walk_stmt(kernel.body) for n in walk_expr(*ir.stmt_exprs(s))

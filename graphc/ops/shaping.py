@@ -40,6 +40,26 @@ def transpose(a: Any, perm: Any = None, name: str = "transpose", conjugate: bool
         return call("Transpose", a, perm, name=scope)
 
 
+def matrix_transpose(a: Any, name: str = "matrix_transpose", conjugate: bool = False) -> Tensor:
+    """``a``, a matrix or a batch of matrices, with its last two dimensions exchanged."""
+    with name_scope(name, "matrix_transpose", [a]):
+        a = convert_to_tensor(a, name="a")
+        if a.sizes is None:
+            rank = call("Rank", a)
+            left, last = call("Sub", rank, 2, name="sub"), call("Sub", rank, 1, name="sub_1")
+            batch = call("Range", 0, left, 1)
+            ends = call("Pack", [last, left], axis=0)
+            perm: Any = call("ConcatV2", [batch, ends], 0)
+        else:
+            if len(a.sizes) < 2:
+                raise ShapeError(
+                    f"Argument 'a' should be a (batch) matrix, with rank >= 2.  Found: {a.shape}"
+                )
+            count = len(a.sizes)
+            perm = np.array([*range(count - 2), count - 1, count - 2], np.int32)
+        return transpose(a, perm, conjugate=conjugate)
+
+
 def expand_dims(input: Any, axis: Any = None, name: str | None = None, dim: Any = None) -> Tensor:
     """``input`` with a dimension of size 1 put in at ``axis`` (``dim`` is its old name)."""
     axis = _renamed("axis", axis, "dim", dim)

@@ -74,7 +74,7 @@ class Builder:
         seed = draw(st.integers(0, 2**16))
         self.rng = np.random.default_rng(seed)
         self.pool = [draw(st.sampled_from(SIZES)) for _ in range(3)]
-        self.count = draw(st.integers(1, max_ops))
+        self.count = draw(st.integers(3, max_ops))
 
     def pick(self, *options: Any) -> Any:
         return self.draw(st.sampled_from(options))

@@ -360,7 +360,7 @@ STEPS = (
 
 
 @st.composite
-def cases(draw: Callable[..., Any], max_ops: int = 9) -> Case:
+def cases(draw: Callable[..., Any], max_ops: int = 12) -> Case:
     """Graphs of up to ``max_ops`` random steps with values to feed."""
     return Builder(draw, STEPS, max_ops).build()
 

@@ -9,7 +9,7 @@ from random_graphs import Case, cases, tolerances
 
 import graphc as gc
 
-SHARDS, EXAMPLES = 8, 65
+SHARDS, EXAMPLES = 8, 100
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ ROWS = """
     runner
     session
     eager
-    nn losses layers train data summary quantize compress distributed formats inspect
+    nn losses layers train math random linalg data summary quantize compress distributed formats inspect
     tf1
     __init__
     __main__

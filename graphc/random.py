@@ -1,0 +1,13 @@
+"""Random numbers and their seeds, under the names of ``tf.random`` of TensorFlow 1.15."""
+
+from __future__ import annotations
+
+from graphc.ops.random import (
+    get_seed,
+    random_normal as normal,
+    random_uniform as uniform,
+    set_random_seed,
+    truncated_normal,
+)
+
+__all__ = ["get_seed", "normal", "set_random_seed", "truncated_normal", "uniform"]
