@@ -161,7 +161,7 @@ def is_symbolic(value: Any) -> bool:
     return isinstance(value, Tensor) or hasattr(value, "_to_tensor")
 
 
-# --- conversion -------------------------------------------------------------------------------------
+# --- conversion ---------------------------------------------------------------------------------
 
 _PACK: list[Callable[..., Tensor]] = []
 
@@ -284,7 +284,7 @@ def as_array(value: Any, dtype: DType | None = None) -> np.ndarray:
     except ValueError as e:
         raise ShapeError(f"setting an array element with a sequence. ({e})") from None
     if array.dtype.kind in "USO":
-        return _string_array(value, array, dtype)
+        return _string_array(value, dtype)
     if dtype is None:
         return _default_typed(array)
     _check_python_value(value, array, dtype)
@@ -341,7 +341,7 @@ def _check_python_value(value: Any, array: np.ndarray, dtype: DType) -> None:
             raise GraphError(f"A value of {value!r} is out of the range of {dtype.name}")
 
 
-def _string_array(value: Any, array: np.ndarray, dtype: DType | None) -> np.ndarray:
+def _string_array(value: Any, dtype: DType | None) -> np.ndarray:
     flat = np.array(value, dtype=object)
     leaves = flat.reshape(-1)
     if not all(isinstance(v, (str, bytes)) for v in leaves):

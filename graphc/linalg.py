@@ -5,7 +5,8 @@ from __future__ import annotations
 from graphc.nn.activations import l2_normalize
 from graphc.ops.contraction_functions import matmul
 from graphc.ops.math import norm
-from graphc.ops.shaping import matrix_transpose, matrix_transpose as transpose
+from graphc.ops.shaping import matrix_transpose
+from graphc.ops.shaping import matrix_transpose as transpose
 from graphc.ops.shaping_make import eye
 from graphc.train.clip import global_norm
 

@@ -28,7 +28,6 @@ from graphc.ops.math import (
     cos,
     cosh,
     count_nonzero,
-    div_no_nan as divide_no_nan,
     divide,
     equal,
     erf,
@@ -89,6 +88,9 @@ from graphc.ops.math import (
     truediv,
     xdivy,
     xlogy,
+)
+from graphc.ops.math import (
+    div_no_nan as divide_no_nan,
 )
 from graphc.ops.shaping import invert_permutation
 

@@ -191,6 +191,7 @@ class _Verifier:
     def kernel(self, step: Call, kernel: Kernel, scalars: list[Symbol]) -> None:
         """A kernel of a call: parameters, scalars, what it writes, where it can fail."""
         low = step.lowered
+        hints: dict[Symbol, DimLike] = dict(self.program.hints)
         if len(kernel.params) != len(step.slots) or len(kernel.scalars) != len(scalars):
             raise _Fault(
                 f"{kernel.name} takes {len(kernel.params)} buffers and {len(kernel.scalars)} "
@@ -200,12 +201,11 @@ class _Verifier:
             slot = self.program.slots[number]
             if param.dtype is not slot.dtype:
                 raise _Fault(f"{param.name} is {param.dtype.code}, slot {number} {slot.dtype.code}")
-            for binding in self.tries() if scalars == low.symbols else ():
+            for binding in [hints] if kernel is low.fast else self.tries():
                 need = self.measure(param.size, kernel, (binding[s] for s in scalars))
                 if need != substitute(slot.size, binding):
                     raise _Fault(f"{param.name} has {need} elements, slot {number} {slot.size}")
         stored = ir.stored_buffers(kernel)
-        hints: dict[Symbol, DimLike] = dict(self.program.hints)
         for param, tensor, number in zip(kernel.params, low.buffers, step.slots, strict=True):
             # Loops that never run are dropped with what they store.
             size = self.program.slots[number].size

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from graphc.ops.random import (
     get_seed,
-    random_normal as normal,
-    random_uniform as uniform,
     set_random_seed,
     truncated_normal,
+)
+from graphc.ops.random import (
+    random_normal as normal,
+)
+from graphc.ops.random import (
+    random_uniform as uniform,
 )
 
 __all__ = ["get_seed", "normal", "set_random_seed", "truncated_normal", "uniform"]

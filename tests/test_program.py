@@ -151,6 +151,22 @@ def test_sizes_and_guards_are_checked():
         run_program(program, {"x:0": [[1]], "y:0": [2]})
 
 
+@pytest.mark.parametrize("n", [0, 4])
+def test_fast_versions_are_for_the_sizes_seen_first(n):
+    with gc.Graph().as_default():
+        x = gc.placeholder(gc.float32, [None, 3], name="x")
+        product = gc.matmul(x, gc.constant(np.ones((3, 2), np.float32)))
+        program = planned([product], [], {x: (None, 3)}, {x: (n, 3)})
+    assert calls(program)[0].lowered.fast is not None
+    for rows in (n, 7):
+        (found,) = run_program(program, {"x:0": np.ones((rows, 3))})
+        np.testing.assert_array_equal(found, np.full((rows, 2), 3.0))
+    fast = calls(program)[0].lowered
+    fast.fast = ir.Kernel("other", fast.fast.params[:-1], (), ir.Block(()))
+    with pytest.raises(VerifyError, match="other takes 2 buffers and 0 scalars"):
+        verify_program(program)
+
+
 # --- planted mistakes -------------------------------------------------------------------------
 
 

@@ -83,7 +83,8 @@ class MirrorPad(Padding):
 
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
         """The operand's element at the index folded back at the edges."""
-        before = value_exprs(ctx, 1, (len(index), 2))[::2]
+        rows = value_exprs(ctx, 1, (len(index), 2))
+        before, after = rows[::2], rows[1::2]
         edge = int(ctx.op.attrs["mode"] == "REFLECT")
         to_check = unsure(ctx.op)
         source: list[ir.Expr] = []
@@ -98,7 +99,8 @@ class MirrorPad(Padding):
             folded = ir.select(at < 0, (edge - 1) - at, at)
             source.append(ir.select(folded >= n, n * 2 - (1 + edge) - folded, folded))
             if axis in to_check:
-                inside.append(ir.logical_and(source[-1] >= 0, source[-1] < n))
+                longest = ir.apply("max", n - edge, 0)
+                inside += [p <= longest for p in (b, after[axis])]
         value = ctx.operand(0, tuple(source))
         if inside:
             site = ctx.site(f"paddings must be {_BOUNDS[edge][0]} the dimension size")

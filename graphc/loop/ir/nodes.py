@@ -340,12 +340,12 @@ def _fold(fn: str, a: Expr, b: Expr) -> Expr | None:
 
 def add(a: Expr, b: Any) -> Expr:
     """``a + b``, folding integer literals."""
-    b = wrap(b, a.dtype)
+    right = wrap(b, a.dtype)
     if _is(a, 0):
-        return b
-    if _is(b, 0):
+        return right
+    if _is(right, 0):
         return a
-    return _fold("add", a, b) or Apply("add", (a, b), a.dtype)
+    return _fold("add", a, right) or Apply("add", (a, right), a.dtype)
 
 
 def sub(a: Expr, b: Any) -> Expr:
@@ -358,12 +358,12 @@ def sub(a: Expr, b: Any) -> Expr:
 
 def mul(a: Expr, b: Any) -> Expr:
     """``a * b``, folding integer literals."""
-    b = wrap(b, a.dtype)
-    if _is(a, 0) or _is(b, 1):
+    right = wrap(b, a.dtype)
+    if _is(a, 0) or _is(right, 1):
         return a
-    if _is(b, 0) or _is(a, 1):
-        return b
-    return _fold("mul", a, b) or Apply("mul", (a, b), a.dtype)
+    if _is(right, 0) or _is(a, 1):
+        return right
+    return _fold("mul", a, right) or Apply("mul", (a, right), a.dtype)
 
 
 def index_div(a: Expr, b: Any) -> Expr:
