@@ -23,17 +23,50 @@ class LoopLowering(GroupOperands):
         at = tuple(ZERO if s == 1 else v for s, v in zip(group.frame, variables, strict=True))
         outer = [k for k in range(len(group.frame)) if k not in group.reduced]
         body: list[Stmt] = []
-        stages = self.stages()
-        for role, members in stages:
-            if role == "reduce":
-                body += self.reduce_stage(members, variables, at)
-            elif role == "row" or not group.reduced:
-                body += self.store_stage(members, at)
-            else:
-                stmts = self.store_stage(members, at)
-                body.append(self.nest(group.reduced, variables, stmts))
-        inner = ir.Block(tuple(body))
-        return ir.block(self.nest(outer, variables, inner.stmts))
+        if not any(m.role == "reduce" for m in group.members):
+            body += self.store_stage(group.members, at)
+        else:
+            stages = self.stages()
+            self.scratch = self.borrowed(stages)
+            points: list[Member] = []
+            for role, members in stages:
+                if role == "point":
+                    # In one nest with the reductions that follow.
+                    points += members
+                elif role == "row":
+                    body += self.row_stage(members, at)
+                else:
+                    body += self.reduce_stage(members, points, variables, at)
+                    points = []
+            body += self.reduce_stage((), points, variables, at)
+        return ir.block(self.nest(outer, variables, body))
+
+    def borrowed(self, stages: Sequence[tuple[str, list[Member]]]) -> dict[Tensor, Tensor]:
+        """Outputs whose buffers hold what later nests need, until they are written themselves.
+
+        A later nest cannot see an earlier one's variables: what is expensive and is not stored
+        anyway would be computed again.
+        """
+        found: dict[Tensor, Tensor] = {}
+        number = {m.tensor: n for n, (_, members) in enumerate(stages) for m in members}
+        points = [m.tensor for role, members in stages if role == "point" for m in members]
+        sources = {m.tensor: self.sources(m.tensor) for m in self.group.members}
+        for tensor in points:
+            uses = [number[t] for t, read in sources.items() if tensor in read]
+            later = [n for n in uses if n > number[tensor]]
+            if not later or tensor in self.group.outputs:
+                continue
+            for output in points:
+                free = output in self.group.outputs and output not in found.values()
+                fits = output.dtype.base_dtype is tensor.dtype.base_dtype
+                if free and fits and number[output] >= max(later) and self.unread(output):
+                    found[tensor] = output
+                    break
+        return found
+
+    def unread(self, output: Tensor) -> bool:
+        """Whether the group reads nothing of what is in the output's buffer before."""
+        return self.lowering.storage(output) is output
 
     def stages(self) -> list[tuple[str, list[Member]]]:
         """Members in order, neighbours of one role that can share a loop nest together."""
@@ -79,12 +112,52 @@ class LoopLowering(GroupOperands):
                 body = Block((For(variables[k], self.size(size), LoopKind.SERIAL, body),))
         return body
 
+    def row_stage(self, members: Sequence[Member], at: Index) -> list[Stmt]:
+        """What is computed once for each row."""
+        lets: list[Stmt] = []
+        stores: list[Stmt] = []
+        for m in members:
+            index = self.index_of(m, at)
+            value = self.let(self.element(m.tensor, index), lets)
+            self.remember(m, index, value)
+            if m.tensor in self.group.outputs:
+                stores.append(self.store(m.tensor, index, value))
+        return [*lets, *stores]
+
+    def point_statements(self, members: Sequence[Member], at: Index) -> list[Stmt]:
+        """The elements that outputs and borrowed buffers take in one iteration of a nest."""
+        lets: list[Stmt] = []
+        stores: list[Stmt] = []
+        for m in members:
+            index = self.index_of(m, at)
+            value = self.element(m.tensor, index)
+            target = m.tensor if m.tensor in self.group.outputs else self.scratch.get(m.tensor)
+            if target is not None:
+                value = self.let(value, lets)
+                stores.append(self.store(target, index, value))
+            self.remember(m, index, value)
+        return [*lets, *stores]
+
+    def after_nest(self, members: Sequence[Member], at: Index) -> None:
+        """Later nests do not see the variables of this one: they load, or compute again."""
+        for m in members:
+            index = self.index_of(m, at)
+            target = m.tensor if m.tensor in self.group.outputs else self.scratch.get(m.tensor)
+            if target is None:
+                self.remember(m, index, self.element(m.tensor, index))
+            else:
+                assert m.tensor.sizes is not None
+                self.remember(
+                    m, index, ir.Load(self.buffer(target), self.flat(m.tensor.sizes, index))
+                )
+
     def reduce_stage(
-        self, members: Sequence[Member], variables: Sequence[Var], at: Index
-    ) -> list[Stmt]:
+        self, members: Sequence[Member], points: Sequence[Member], variables: Sequence[Var],
+        at: Index,
+    ) -> list[Stmt]:  # fmt: skip
         """Accumulators, one loop nest that feeds them all, and what is done with the results."""
         before: list[Stmt] = []
-        inside: list[Stmt] = []
+        inside = self.point_statements(points, at)
         after: list[Stmt] = []
         for m in members:
             definition = m.tensor.op.definition
@@ -106,7 +179,10 @@ class LoopLowering(GroupOperands):
             self.remember(m, index, var)
             if m.tensor in self.group.outputs:
                 after.append(self.store(m.tensor, index, var))
-        return [*before, *self.nest(self.group.reduced, variables, inside).stmts, *after]
+        self.after_nest(points, at)
+        if inside:
+            before += self.nest(self.group.reduced, variables, inside).stmts
+        return [*before, *after]
 
     def inner_index(self, member: Member, extents: Sequence[DimLike], at: Index) -> Index:
         """The reduced indices in the op's own order."""

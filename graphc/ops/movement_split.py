@@ -244,6 +244,8 @@ class SplitV(_Split):
     def _parts(self, ctx: InferContext, wanted: Sizes, size: DimLike) -> Sizes:
         if sum(w == -1 for w in wanted) > 1:
             raise operand_error(ctx, "size_splits can only have one -1", 1)
+        if any(isinstance(w, int) and w < -1 for w in wanted):
+            raise operand_error(ctx, f"size_splits must be >= -1: {shape_text(wanted)}", 1)
         signs = [negative(w) for w in wanted]
         rest = size
         for w, n in zip(wanted, signs, strict=True):

@@ -15,7 +15,7 @@ from graphc.graph import Tensor, name_scope, overload
 from graphc.ops.base import call
 from graphc.ops.shaping import stack
 from graphc.ops.shaping_make import ones_like
-from graphc.shapes import Dimension
+from graphc.shapes import Dimension, TensorShape
 
 newaxis = None
 
@@ -66,7 +66,8 @@ def _checked(index: Any) -> Any:
     dtype = getattr(index, "dtype", None)
     shape = getattr(index, "shape", None)
     is_index = dtype is not None and as_dtype(dtype).base_dtype in (dtypes.int32, dtypes.int64)
-    if not is_index or (shape is not None and shape != () and len(shape) == 1):
+    rank = shape.ndims if isinstance(shape, TensorShape) else len(shape or ())
+    if not is_index or rank == 1:
         raise DTypeError(f"{_INDEX_ERROR}, got {index!r}")
     return index
 

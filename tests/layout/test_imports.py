@@ -29,7 +29,8 @@ ROWS = """
     runner
     session
     eager
-    nn losses layers train math random linalg data summary quantize compress distributed formats inspect
+    nn losses layers train math random linalg
+    data summary quantize compress distributed formats inspect
     tf1
     __init__
     __main__
