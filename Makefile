@@ -20,7 +20,7 @@ help: ## print this list
 
 demo: $(VENV)/.with-base ## train LeNet on handwritten digits, save it, draw the result (ARGS=...)
 	@mkdir -p $(OUT)
-	$(RUN) examples/03_lenet_mnist.py --picture $(OUT)/demo.png $(ARGS)
+	$(RUN) examples/03_lenet_mnist.py --picture $(OUT)/demo.png --save $(OUT)/lenet.graphc $(ARGS)
 
 test: $(VENV)/.with-test ## run the tests (PYTEST_ARGS=..., WORKERS=2)
 	$(RUN) -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)

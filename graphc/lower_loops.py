@@ -48,18 +48,23 @@ class LoopLowering(GroupOperands):
         anyway would be computed again.
         """
         found: dict[Tensor, Tensor] = {}
-        number = {m.tensor: n for n, (_, members) in enumerate(stages) for m in members}
+        nests = numbered(stages)
+        outputs = set(self.group.outputs)
         points = [m.tensor for role, members in stages if role == "point" for m in members]
         sources = {m.tensor: self.sources(m.tensor) for m in self.group.members}
         for tensor in points:
-            uses = [number[t] for t, read in sources.items() if tensor in read]
-            later = [n for n in uses if n > number[tensor]]
-            if not later or tensor in self.group.outputs:
+            uses = [t for t, read in sources.items() if tensor in read]
+            if tensor in outputs or all(nests[t] == nests[tensor] for t in uses):
                 continue
             for output in points:
-                free = output in self.group.outputs and output not in found.values()
+                free = output in outputs and output not in found.values() and self.unread(output)
                 fits = output.dtype.base_dtype is tensor.dtype.base_dtype
-                if free and fits and number[output] >= max(later) and self.unread(output):
+                # In its own nest, outputs are evaluated before the first of them is stored.
+                in_time = all(
+                    nests[t] < nests[output] or (nests[t] == nests[output] and t in outputs)
+                    for t in uses
+                )
+                if free and fits and in_time:
                     found[tensor] = output
                     break
         return found
@@ -157,8 +162,10 @@ class LoopLowering(GroupOperands):
     ) -> list[Stmt]:  # fmt: skip
         """Accumulators, one loop nest that feeds them all, and what is done with the results."""
         before: list[Stmt] = []
+        known = dict(self.memo)
         inside = self.point_statements(points, at)
         after: list[Stmt] = []
+        results: list[tuple[Member, Index, Expr]] = []
         for m in members:
             definition = m.tensor.op.definition
             assert isinstance(definition, ReductionOp)
@@ -176,9 +183,13 @@ class LoopLowering(GroupOperands):
             result = ir.cast(result, m.tensor.dtype.base_dtype)
             var = Var(f"v{len(self.keep)}", result.dtype)
             after.append(Let(var, result))
-            self.remember(m, index, var)
+            results.append((m, index, var))
             if m.tensor in self.group.outputs:
                 after.append(self.store(m.tensor, index, var))
+        # What was said in terms of the nest's variables is not known behind it.
+        self.memo = known
+        for m, index, known_result in results:
+            self.remember(m, index, known_result)
         self.after_nest(points, at)
         if inside:
             before += self.nest(self.group.reduced, variables, inside).stmts
@@ -196,3 +207,13 @@ class LoopLowering(GroupOperands):
             else:
                 found.append(at[reduced.pop(0)])
         return tuple(found)
+
+
+def numbered(stages: Sequence[tuple[str, list[Member]]]) -> dict[Tensor, int]:
+    """The number of the loop nest that each member is computed in (or, for a row, before)."""
+    found: dict[Tensor, int] = {}
+    nest = 0
+    for role, members in stages:
+        found.update((m.tensor, nest) for m in members)
+        nest += role == "reduce"
+    return found

@@ -57,6 +57,52 @@ def test_split_by_fed_sizes(session, v):
             session.run(parts, {v: wrong})
 
 
+def test_parts_of_a_negative_size_are_refused(session, v):
+    with pytest.raises(gc.errors.InvalidArgumentError, match="size_splits must be >= -1"):
+        session.run(gc.split(gc.range(3), v, num=2), {v: [-2, 5]})
+
+
+def test_a_negative_size_is_refused_by_broadcast_to(session, v):
+    with pytest.raises(gc.errors.InvalidArgumentError, match="must be >= 0"):
+        session.run(gc.broadcast_to([1.0], v), {v: [-1, 1]})
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 4, 6])
+def test_reshape_to_a_fed_shape_takes_one_program_for_all_ranks_and_sizes(session, rank):
+    x, shape = gc.placeholder("float32"), gc.placeholder("int32", [rank])
+    out = gc.reshape(x, shape) + 1.0
+    ones = [1] * (rank - 1)
+    for wanted in ([6, *ones], [*ones, 8], [-1, *ones]):
+        value = np.arange(8.0 if 8 in wanted else 6.0)
+        found = session.run(out, {x: value, shape: wanted})
+        np.testing.assert_array_equal(found, value.reshape(wanted) + 1)
+    compiled = session._runner.compilations
+    session.run(out, {x: np.arange(10.0), shape: [10, *ones]})
+    assert session._runner.compilations == compiled
+    with pytest.raises(gc.errors.InvalidArgumentError, match="Input to reshape"):
+        session.run(out, {x: np.arange(10.0), shape: [7, *ones]})
+
+
+@pytest.mark.parametrize("where", [lambda x, i: x[i], lambda x, i: x[i:], lambda x, i: x[::1, i]])
+def test_an_index_of_unknown_rank_is_a_number(session, where):
+    x, i = gc.placeholder("float32", [None, None]), gc.placeholder("int32")
+    value = np.arange(6.0).reshape(2, 3)
+    for fed in (0, 1, -1):
+        found = session.run(where(x, i), {x: value, i: fed})
+        np.testing.assert_array_equal(found, where(value, fed))
+    with pytest.raises(TypeError, match="valid indices"):
+        where(x, gc.placeholder("int32", [None]))
+
+
+def test_gather_nd_by_indices_of_unknown_shape(session):
+    x, i = gc.placeholder("float32", [None, None]), gc.placeholder("int32")
+    value = np.arange(6.0).reshape(2, 3)
+    out = gc.gather_nd(x, i)
+    for rows in ([[1, 2], [0, 0]], [[1]], [[[0, 1]]]):
+        expected = value[tuple(np.moveaxis(np.array(rows), -1, 0))]
+        np.testing.assert_array_equal(session.run(out, {x: value, i: rows}), expected)
+
+
 def test_reshape_to_a_computed_size(session, v):
     out = gc.reshape(gc.range(6), [gc.reduce_prod(v)])
     np.testing.assert_array_equal(session.run(out, {v: [2, 3]}), np.arange(6))

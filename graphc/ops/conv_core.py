@@ -78,6 +78,16 @@ def filter_reference(x: np.ndarray, dy: np.ndarray, attrs: dict[str, Any]) -> np
     return total.reshape(kh, kw, ic, groups * oc)
 
 
+def check_attrs(ctx: InferContext, *pairs: str) -> None:
+    """Refuse attributes that no convolution has: they may come out of a file."""
+    for key in ("strides", "dilations", *pairs):
+        value = ctx.attrs[key]
+        if len(value) != 2 or not all(isinstance(v, int) and 1 <= v < 1 << 20 for v in value):
+            raise ctx.error(f"{key} must be two positive numbers, not {value}")
+    if ctx.attrs["groups"] < 1:
+        raise ctx.error(f"groups must be positive, not {ctx.attrs['groups']}")
+
+
 @register
 class Conv2DCore(ContractionOp):
     """A convolution of an image (NHWC) that needs no padding with a filter (HWIO).
@@ -95,6 +105,7 @@ class Conv2DCore(ContractionOp):
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The places of the window and the filter's output channels."""
         image, kernel = ctx.rank(0, 4), ctx.rank(1, 4)
+        check_attrs(ctx)
         places = [
             slide(s, k, stride, dilation).out
             for s, k, stride, dilation in zip(
@@ -159,6 +170,12 @@ class Conv2DFilterCore(ContractionOp):
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The taps, the channels of a group, the output channels."""
         image, grad = ctx.rank(0, 4), ctx.rank(1, 4)
+        check_attrs(ctx, "ksize")
+        ctx.equal(image[0], grad[0])
+        for k in range(2):
+            stride, dilation = ctx.attrs["strides"][k], ctx.attrs["dilations"][k]
+            window = slide(image[1 + k], ctx.attrs["ksize"][k], stride, dilation)
+            ctx.equal(window.out, grad[1 + k], "Places of the window must be equal")
         channels = dims.floordiv(image[3], ctx.attrs["groups"])
         return [TensorType(ctx.dtype(0), (*ctx.attrs["ksize"], channels, grad[3]))]
 

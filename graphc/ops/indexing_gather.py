@@ -13,7 +13,6 @@ from graphc.dtypes import DType
 from graphc.graph import Operation, Tensor, TensorType
 from graphc.loop import ir
 from graphc.op import (
-    DECLARING,
     Attr,
     Element,
     ElementContext,

@@ -132,6 +132,8 @@ class BroadcastTo(ElementOp):
             raise operand_error(
                 ctx, f"Shape must be at most rank {len(wanted)} but is rank {len(sizes)}"
             )
+        if any(isinstance(w, int) and w < 0 for w in wanted):
+            raise operand_error(ctx, "Dimensions to broadcast to must be >= 0", partial=(1,))
         out = list(wanted)
         front = len(wanted) - len(sizes)
         for i, size in enumerate(ctx.env.canonical(s) for s in sizes):

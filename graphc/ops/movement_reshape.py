@@ -173,6 +173,10 @@ class Reshape(View):
             yield Sample((grid(*source), np.array(shape, np.int64)))
 
 
+# How many entries of a shape may be -1 for all that is known: the formulas grow exponentially.
+MOST_SIGNS = 1
+
+
 def solved(ctx: InferContext, wanted: Sizes, total: DimLike | None) -> Sizes:
     """``wanted`` with every entry that is (or may turn out to be) -1 replaced by its size."""
     known = dims.product(v for v in wanted if isinstance(v, int) and v != -1)
@@ -187,6 +191,9 @@ def solved(ctx: InferContext, wanted: Sizes, total: DimLike | None) -> Sizes:
         )
     if ctx.env is DECLARING and any(isinstance(v, dims.Dim) and _unknown(v) for v in wanted):
         return tuple(dims.fresh() if v == -1 else _size_of(v) for v in wanted)
+    if ctx.env is not DECLARING and sum(not dims.is_nonnegative(v) for v in wanted) > MOST_SIGNS:
+        wanted = tuple(v if isinstance(v, int) else _as_size(ctx, v) for v in wanted)
+        return solved(ctx, wanted, total)
     # An entry that only a run can tell may be -1 too: then it counts 1 in the product.
     signs = [negative(v) for v in wanted]
     others = dims.product(v + 2 * n for v, n in zip(wanted, signs, strict=True))
@@ -199,6 +206,14 @@ def solved(ctx: InferContext, wanted: Sizes, total: DimLike | None) -> Sizes:
     if isinstance(total, int) and isinstance(others, int) and quotient * others != total:
         raise _not_divisible(ctx, total, others)
     return _checked(ctx, sizes, total)
+
+
+def _as_size(ctx: InferContext, value: dims.Dim) -> DimLike:
+    """The entry, assumed not to be -1: a run that has one compiles for its values."""
+    if not dims.is_nonnegative(value):
+        ctx.env.assume_equal(dims.maximum(value, 0), value)
+        return dims.maximum(value, 0)
+    return value
 
 
 def _unknown(value: dims.Dim) -> bool:
