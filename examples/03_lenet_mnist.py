@@ -150,7 +150,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="times through the training images; 3 of "
                         "MNIST, 30 of the digits by default")  # fmt: skip
     parser.add_argument("--batch", type=int, default=64, help="images per training step")
-    parser.add_argument("--rate", type=float, default=0.07, help="the learning rate at the start")
+    parser.add_argument("--rate", type=float, default=0.05, help="the learning rate at the start")
     parser.add_argument("--seed", type=int, default=1, help="of the weights and of the order")
     parser.add_argument("--picture", metavar="PATH", help="draw the loss and some predictions")
     parser.add_argument("--save", metavar="PATH", help="save the trained network")

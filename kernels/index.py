@@ -13,21 +13,39 @@ def depends(expr: Expr, var: Var) -> bool:
 
 def stride(index: Expr, var: Var) -> int | None:
     """By how much the index grows when ``var`` grows by one; None where that is no constant."""
-    if index is var:
-        return 1
-    if not depends(index, var):
-        return 0
-    if not isinstance(index, Apply) or index.fn not in ("add", "sub", "mul"):
-        return None
-    a, b = (stride(arg, var) for arg in index.args)
+    found: dict[Expr, int | None] = {}
+    stack = [index]
+    while stack:
+        node = stack[-1]
+        sums = isinstance(node, Apply) and node.fn in ("add", "sub", "mul")
+        missing = [arg for arg in ir.children(node) if arg not in found] if sums else []
+        if missing:
+            stack.extend(missing)
+            continue
+        stack.pop()
+        if node in found:
+            continue
+        if isinstance(node, Apply) and sums:
+            found[node] = _combined(node, *(found[arg] for arg in node.args))
+        elif node is var:
+            found[node] = 1
+        else:
+            found[node] = None if depends(node, var) else 0
+    return found[index]
+
+
+def _combined(node: Apply, a: int | None, b: int | None) -> int | None:
+    """The stride of a sum, a difference or a product of operands with strides ``a`` and ``b``."""
     if a is None or b is None:
         return None
-    if index.fn == "mul":
-        for step, factor in ((a, index.args[1]), (b, index.args[0])):
-            if isinstance(factor, Const):
-                return step * int(factor.value)
-        return None
-    return a + b if index.fn == "add" else a - b
+    if node.fn != "mul":
+        return a + b if node.fn == "add" else a - b
+    if a == 0 and b == 0:
+        return 0
+    for step, factor in ((a, node.args[1]), (b, node.args[0])):
+        if isinstance(factor, Const):
+            return step * int(factor.value)
+    return None
 
 
 def strides(value: Expr, var: Var) -> set[int | None]:
