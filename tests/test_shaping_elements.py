@@ -255,12 +255,16 @@ def test_elements_with_symbolic_sizes(name: str, sample: Sample, fed: bool) -> N
         op = copy_operation(Graph(), declared, declared.inputs, env)
     except ShapeError as e:
         refused = str(e)
-    if op is None:  # it leans on an axis, a permutation, strides, a depth of indices
-        assert fed or name == "GatherNd", refused
+    if op is None:  # it leans on an axis, a permutation, strides
+        assert fed, refused
         assert "must be known" in refused
         return
+    if any(t.sizes is None for t in op.outputs):
+        assert name == "GatherNd"  # its rank is that of how many indices: compiled anew
+        return
     if not env.holds():
-        assert name == "BroadcastTo"  # a size that turns out to be 1: compiled anew
+        # A size that turns out to be 1, a -1 among several entries: compiled anew.
+        assert name == "BroadcastTo" or (name == "Reshape" and -1 in flat[1])
         return
     agree(op, flat, binding)
 

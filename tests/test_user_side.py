@@ -87,6 +87,7 @@ def test_reshape_to_a_fed_shape_takes_one_program_for_all_ranks_and_sizes(sessio
 def test_an_index_of_unknown_rank_is_a_number(session, where):
     x, i = gc.placeholder("float32", [None, None]), gc.placeholder("int32")
     value = np.arange(6.0).reshape(2, 3)
+    assert where(x, i).shape.ndims == where(value, 1).ndim
     for fed in (0, 1, -1):
         found = session.run(where(x, i), {x: value, i: fed})
         np.testing.assert_array_equal(found, where(value, fed))

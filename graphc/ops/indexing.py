@@ -56,7 +56,8 @@ class _Strided(ElementOp):
     def spec(self, ctx: InferContext, sizes: Sizes) -> tuple[list[Entry], Sizes, Sizes] | None:
         """Entries, begin and end; None where the number of entries or strides is not known."""
         at = self.begin_operand
-        count = ctx.rank(at, 1)[0]
+        counts = [ctx.rank(k, 1)[0] for k in (at, at + 1, at + 2)]
+        count = next((c for c in counts if isinstance(c, int)), None)
         strides = operand_ints(ctx, at + 2, "strides") if count != 0 else ()
         if strides is None or not isinstance(count, int):
             return None
