@@ -154,22 +154,27 @@ class GroupOperands:
         self.memo[(member.tensor, tuple(id(x) for x in index))] = var
         self.keep.append(index)
 
+    def let(self, value: Expr, into: list[Stmt]) -> Expr:
+        """A variable for a value that is used more than once."""
+        if isinstance(value, (ir.Const, Var)):
+            return value
+        var = Var(f"v{len(self.keep)}", value.dtype)
+        self.keep.append(var)
+        into.append(Let(var, value))
+        return var
+
     def store_stage(self, members: Sequence[Member], at: Index) -> list[Stmt]:
         """Evaluate every member's element, then store the outputs among them."""
         lets: list[Stmt] = []
         stores: list[Stmt] = []
         for m in members:
             index = self.index_of(m, at)
-            value = stored = self.element(m.tensor, index)
+            value = self.element(m.tensor, index)
             if m.tensor in self.group.outputs:
-                if len(members) > 1 and not isinstance(value, ir.Const):
-                    stored = Var(f"v{len(self.keep)}", value.dtype)
-                    self.keep.append(stored)
-                    lets.append(Let(stored, value))
-                stores.append(self.store(m.tensor, index, stored))
-            # A later loop nest of the group cannot see this nest's Let: it computes again.
-            visible = m.role == "row" or not self.group.reduced
-            self.remember(m, index, stored if visible else value)
+                if len(members) > 1:
+                    value = self.let(value, lets)
+                stores.append(self.store(m.tensor, index, value))
+            self.remember(m, index, value)
         return [*lets, *stores]
 
 

@@ -86,6 +86,10 @@ def make_plan(tree: FetchTree, feeds: Sequence[Tensor], keep: bool = True) -> Ru
     return RunPlan(tree, list(feeds), computed, tree.operations, keep)
 
 
+class Moved(Exception):
+    """Another thread has moved a variable to another array since the executable was made."""
+
+
 class Runner:
     """Runs plans over one session's state."""
 
@@ -100,6 +104,15 @@ class Runner:
         """The values of ``plan.computed`` for arrays in the order of ``plan.numeric``."""
         if self.mode != "static":
             return self._run_other(plan, data)
+        while True:
+            try:
+                return self._run_static(plan, data)
+            except Moved:
+                pass
+
+    # --- static mode --------------------------------------------------------------------------
+
+    def _run_static(self, plan: RunPlan, data: list[np.ndarray]) -> Sequence[Any]:
         shapes = tuple(a.shape for a in data)
         known: Values = {}
         while True:
@@ -119,8 +132,6 @@ class Runner:
             if isinstance(e, BadSize) and not executable.bound:
                 raise
             return self._run_specialised(plan, executable, shapes, known, data)
-
-    # --- static mode --------------------------------------------------------------------------
 
     def _current(self, plan: RunPlan) -> None:
         """Forget what was compiled for another state of the variables."""
@@ -189,7 +200,7 @@ class Runner:
             i.key: self.state.cell(i).array for i in code.program.inputs if i.kind == "variable"
         }
         plan.layout = self.state.layout
-        return Executable(code, arrays, self.state.native_lock)
+        return Executable(code, arrays, self.state.native_lock, plan.layout)
 
     def _values_of(
         self, plan: RunPlan, tensors: list[Tensor], data: list[np.ndarray]
@@ -219,14 +230,14 @@ class Runner:
             return found
 
     def _call(self, plan: RunPlan, executable: Executable, data: list[np.ndarray]) -> Sequence[Any]:
-        if executable.bound:
-            with self.state.turn:
-                carrier = self._carrier(plan, executable, data)
-                return self._called(plan, executable, [*data, carrier])
-        if executable.changes:
-            with self.state.turn:
-                return self._called(plan, executable, data)
-        return self._called(plan, executable, data)
+        if not (executable.bound or executable.changes):
+            return self._called(plan, executable, data)
+        with self.state.turn:
+            if executable.layout != self.state.layout:
+                raise Moved
+            if executable.bound:
+                data = [*data, self._carrier(plan, executable, data)]
+            return self._called(plan, executable, data)
 
     def _carrier(
         self, plan: RunPlan, executable: Executable, data: list[np.ndarray]

@@ -21,7 +21,7 @@ from graphc.graph import (
 )
 from graphc.passes.extract import VariableState
 from graphc.runner import Runner, RunPlan, is_numeric, make_plan
-from graphc.runtime.executable import GuardBroken, Mismatch
+from graphc.runtime.executable import Executable, GuardBroken, Mismatch
 from graphc.runtime.state import State
 
 MODES = ("static", "eager", "reference")
@@ -177,16 +177,9 @@ class Session:
 
     def _execute(self, plan: RunPlan, values: list[Any]) -> dict[Tensor, Any]:
         single = plan.single
-        if single is not None and plan.layout == self._state.layout:
-            try:
-                if single.changes:
-                    with self._state.turn:
-                        answer = single.call(*values)
-                else:
-                    answer = single.call(*values)
-            except (Mismatch, GuardBroken):
-                pass
-            else:
+        if single is not None:
+            answer = self._try(single, values)
+            if answer is not None:
                 if plan.tree.simple:
                     return dict(zip(plan.computed, answer, strict=True))
                 return self._results(plan, values, answer)
@@ -196,6 +189,18 @@ class Session:
         pairs = zip(plan.feeds, arrays, strict=True)
         data = [a for t, a in pairs if is_numeric(t)]
         return self._results(plan, arrays, self._runner.run(plan, data))
+
+    def _try(self, executable: Executable, values: list[Any]) -> Sequence[Any] | None:
+        """The answer of the executable that was right last time; None if it is not this time."""
+        state = self._state
+        try:
+            if executable.changes:
+                with state.turn:
+                    fits = executable.layout == state.layout
+                    return executable.call(*values) if fits else None
+            return executable.call(*values) if executable.layout == state.layout else None
+        except (Mismatch, GuardBroken):
+            return None
 
     def _results(
         self, plan: RunPlan, arrays: Sequence[Any], answer: Sequence[Any]

@@ -132,6 +132,29 @@ def test_shape_changes_and_reads_in_threads():
         assert in_threads(work, 3) == []
 
 
+def test_counts_stay_exact_while_another_variable_moves():
+    with Graph().as_default(), gc.Session() as session:
+        v = gc.Variable(np.ones(1, np.float32), validate_shape=False)
+        w = gc.Variable(np.zeros(5, np.float32), validate_shape=False)
+        x = gc.placeholder(gc.float32, [None])
+        change = gc.assign(v, x, validate_shape=False)
+        add = w.assign_add(np.ones(5, np.float32))
+        both = gc.assign(w, gc.concat([w, w[-1:]], 0), validate_shape=False)
+        session.run([v.initializer, w.initializer])
+
+        def work(k: int) -> None:
+            for i in range(40):
+                if k == 0:
+                    session.run(change.op, {x: np.ones(1 + i % 5)})
+                else:
+                    session.run(add.op)
+
+        assert in_threads(work) == []
+        assert session.run(w).tolist() == [3.0 * 40] * 5
+        session.run(both.op)
+        assert session.run(w).shape == (6,)
+
+
 # --- the same bits --------------------------------------------------------------------------------
 
 

@@ -97,10 +97,14 @@ class Executable:
       stores: variables that take values of another shape; they come after the fetches.
       fresh: variables that a run gives a value, until the session has noted it.
       changes: whether a run changes any variable.
+      layout: the number of the arrangement of variables that it is bound to.
     """
 
-    def __init__(self, code: Code, variables: dict[str, np.ndarray], lock: Any) -> None:
+    def __init__(
+        self, code: Code, variables: dict[str, np.ndarray], lock: Any, layout: int = 0
+    ) -> None:
         self.code = code
+        self.layout = layout
         program = code.program
         feeds = [i for i in program.inputs if i.kind == "feed"]
         self.feeds = [i.source for i in feeds]

@@ -88,7 +88,7 @@ class State:
 
     def store(self, key: str, value: np.ndarray) -> None:
         """Give a variable a value, in its array where that has the shape."""
-        with self.lock:
+        with self.turn, self.lock:
             cell = self.cells.get(key)
             if cell is None or cell.array.shape != value.shape:
                 cell = Cell(aligned_array(value.shape, value.dtype), True)

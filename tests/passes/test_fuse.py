@@ -10,7 +10,8 @@ from pass_support import extracted, program_of
 
 import graphc as gc
 from graphc import nn
-from graphc.loop.ir import Apply, walk_expr, walk_stmt
+from graphc.graph import Graph
+from graphc.loop.ir import Apply, For, walk_expr, walk_stmt
 from graphc.loop.ir import stmt_exprs as exprs
 from graphc.ops.contraction_functions import matmul
 from graphc.passes.fuse import Fuser
@@ -142,6 +143,42 @@ def test_what_is_expensive_is_computed_once():
     program = program_of(expensive_twice)
     assert applications(program, "tanh") == 1
     assert applications(program, "exp") == 1
+
+
+@pytest.mark.parametrize("build", [softmax, cross_entropy, attention])
+def test_a_row_keeps_what_is_expensive_for_its_next_pass(build):
+    """The exponentials stay in the buffer of the output until that is written itself."""
+    assert applications(program_of(build), "exp") == 1
+
+
+def test_what_is_computed_for_a_row_is_not_computed_for_its_elements():
+    program = program_of(layer_norm)
+    program.kernels[0]._lowering.scheduled = False
+    low = program.kernels[0]
+    kernel = type(low)(low._lowering, low._group, low.name).kernel
+    (rows,) = kernel.body.stmts
+    nests = [s for s in rows.body.stmts if isinstance(s, For)]
+    assert len(nests) == 3
+    inside = {n for nest in nests for s in walk_stmt(nest) for n in walk_expr(*exprs(s))}
+    assert not any(isinstance(n, Apply) and n.fn == "rsqrt" for n in inside)
+
+
+def test_what_a_buffer_held_before_is_not_borrowed():
+    """The new value of the variable is computed in place: its buffer holds the old one."""
+
+    def build() -> Any:
+        v = gc.Variable(np.ones((6, 40), np.float32))
+        e = gc.exp(v * 0.5)
+        return [v.assign(e / gc.reduce_sum(e, 1, keepdims=True) + v)]
+
+    with Graph().as_default(), gc.Session() as static, gc.Session(mode="reference") as reference:
+        fetch = build()
+        start = gc.global_variables_initializer()
+        for session in (static, reference):
+            session.run(start)
+        for _ in range(3):
+            a, b = static.run(fetch), reference.run(fetch)
+            np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
 def test_what_is_cheap_is_computed_again_rather_than_stored():
