@@ -277,6 +277,16 @@ def unbroadcast(grad: Tensor, like: Tensor) -> Tensor:
     return single(create("SumToShape", [grad, like]))
 
 
+def check_choice(ctx: InferContext, key: str, allowed: Sequence[str]) -> None:
+    """The attribute ``key`` must be one of the strings that are allowed."""
+    value = ctx.attrs[key]
+    if value not in allowed:
+        listed = ", ".join(f'"{a}"' for a in allowed)
+        raise ctx.error(
+            f"Value for attr '{key}' of \"{value}\" is not in the list of allowed values: {listed}"
+        )
+
+
 def call(op_name: str, *inputs: Any, name: str | None = None, **attrs: Any) -> Tensor:
     """Declare an op with one output and return that output."""
     return single(create(op_name, inputs, attrs, name))

@@ -272,7 +272,7 @@ class Conv2DBackpropInput(_Convolution):
         h, w = (whole(a.size + a.before + a.after) for a in (g.h, g.w))
         total = np.zeros((dy.shape[0], h, w, g.groups, ic))
         dy = dy.reshape(*dy.shape[:3], g.groups, oc // g.groups)
-        weights = kernel.astype(np.float64).reshape(kh, kw, ic, g.groups, -1)
+        weights = kernel.astype(np.float64).reshape(kh, kw, ic, g.groups, oc // g.groups)
         for i, j in np.ndindex(kh, kw):
             part = taps_of(total, i, j, g.spatial, dy.shape[1:3])
             part += np.einsum("nhwgo,igo->nhwgi", dy, weights[i, j])
@@ -280,7 +280,7 @@ class Conv2DBackpropInput(_Convolution):
             slice(whole(a.before), whole(a.before + a.size)) for a in (g.h, g.w)
         )
         inner = total[:, rows, columns]
-        return of_nhwc(inner.reshape(*inner.shape[:3], -1), g.data_format)
+        return of_nhwc(inner.reshape(*inner.shape[:3], g.groups * ic), g.data_format)
 
     def samples(self) -> Iterable[Sample]:
         """Those of Conv2D."""

@@ -78,14 +78,22 @@ def filter_reference(x: np.ndarray, dy: np.ndarray, attrs: dict[str, Any]) -> np
     return total.reshape(kh, kw, ic, groups * oc)
 
 
-def check_attrs(ctx: InferContext, *pairs: str) -> None:
-    """Refuse attributes that no convolution has: they may come out of a file."""
-    for key in ("strides", "dilations", *pairs):
+def check_pairs(ctx: InferContext, *keys: str) -> None:
+    """Refuse what is no pair of sizes: attributes may come out of a file."""
+    for key in keys:
         value = ctx.attrs[key]
         if len(value) != 2 or not all(isinstance(v, int) and 1 <= v < 1 << 20 for v in value):
             raise ctx.error(f"{key} must be two positive numbers, not {value}")
-    if ctx.attrs["groups"] < 1:
-        raise ctx.error(f"groups must be positive, not {ctx.attrs['groups']}")
+
+
+def check_groups(ctx: InferContext, *channels: DimLike) -> None:
+    """Refuse groups that do not divide the channels."""
+    groups = ctx.attrs["groups"]
+    if groups < 1:
+        raise ctx.error(f"groups must be positive, not {groups}")
+    for count in channels:
+        if isinstance(count, int) and count % groups:
+            raise ctx.error(f"{count} channels cannot be divided into {groups} groups")
 
 
 @register
@@ -105,13 +113,17 @@ class Conv2DCore(ContractionOp):
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The places of the window and the filter's output channels."""
         image, kernel = ctx.rank(0, 4), ctx.rank(1, 4)
-        check_attrs(ctx)
+        check_pairs(ctx, "strides", "dilations")
+        check_groups(ctx, kernel[3])
+        ctx.equal(image[3], kernel[2] * ctx.attrs["groups"], "Numbers of channels must be equal")
         places = [
             slide(s, k, stride, dilation).out
             for s, k, stride, dilation in zip(
                 image[1:3], kernel[:2], ctx.attrs["strides"], ctx.attrs["dilations"], strict=True
             )
         ]
+        if any(isinstance(count, int) and count < 0 for count in places):
+            raise ctx.error(f"The window {kernel[:2]} is larger than the image {image[1:3]}")
         return [TensorType(ctx.dtype(0), (image[0], *places, kernel[3]))]
 
     def contraction(self, ctx: ElementContext) -> ContractionForm:
@@ -170,7 +182,8 @@ class Conv2DFilterCore(ContractionOp):
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The taps, the channels of a group, the output channels."""
         image, grad = ctx.rank(0, 4), ctx.rank(1, 4)
-        check_attrs(ctx, "ksize")
+        check_pairs(ctx, "strides", "dilations", "ksize")
+        check_groups(ctx, image[3], grad[3])
         ctx.equal(image[0], grad[0])
         for k in range(2):
             stride, dilation = ctx.attrs["strides"][k], ctx.attrs["dilations"][k]
@@ -235,6 +248,12 @@ class SpreadImage(ElementOp):
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """Batch and channels of the image, rows and columns as asked for."""
         image = ctx.rank(0, 4)
+        check_pairs(ctx, "strides")
+        for key in ("before", "sizes"):
+            if len(ctx.attrs[key]) != 2:
+                raise ctx.error(f"{key} must be two numbers, not {ctx.attrs[key]}")
+        if any(isinstance(size, int) and size < 0 for size in ctx.attrs["sizes"]):
+            raise ctx.error(f"sizes must not be negative: {ctx.attrs['sizes']}")
         return [TensorType(ctx.dtype(0), (image[0], *ctx.attrs["sizes"], image[3]))]
 
     def element(self, ctx: ElementContext, index: Index) -> ir.Expr:
@@ -292,6 +311,7 @@ class FlipFilter(ElementOp):
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The taps, the output channels of a group, the input channels of all groups."""
         kh, kw, ic, oc = ctx.rank(0, 4)
+        check_groups(ctx, oc)
         groups = ctx.attrs["groups"]
         return [TensorType(ctx.dtype(0), (kh, kw, dims.floordiv(oc, groups), ic * groups))]
 

@@ -12,8 +12,8 @@ from graphc import dims
 from graphc.dims import DimLike
 from graphc.graph import Tensor
 from graphc.loop import ir
-from graphc.op import ElementContext, InferContext
-from graphc.ops.base import call
+from graphc.op import DECLARING, ElementContext, InferContext
+from graphc.ops.base import call, check_choice
 from graphc.ops.movement_value import all_of, guarded, int_tensor
 
 Index = tuple[ir.Expr, ...]
@@ -47,8 +47,8 @@ class Axis:
 
     @property
     def reach(self) -> DimLike:
-        """How much of the padded image the windows cover."""
-        return (self.out - 1) * self.stride + self.span
+        """How much of the padded image the windows cover: nothing, where there are none."""
+        return dims.maximum((self.out - 1) * self.stride + self.span, 0)
 
     @property
     def inside(self) -> bool:
@@ -93,18 +93,8 @@ def check_window(ctx: InferContext, kinds: Sequence[str]) -> None:
     """Check the attributes of a window: four values each, 1 in the batch and depth dimensions."""
     attrs = ctx.attrs
     padding, data_format = attrs["padding"], attrs["data_format"]
-    allowed = PADDINGS if "explicit_paddings" in attrs else PADDINGS[:2]
-    if padding not in allowed:
-        listed = ", ".join(f'"{p}"' for p in allowed)
-        raise ctx.error(
-            f"Value for attr 'padding' of \"{padding}\" is not in the list of allowed values: "
-            f"{listed}"
-        )
-    if data_format not in ("NHWC", "NCHW"):
-        raise ctx.error(
-            f"Value for attr 'data_format' of \"{data_format}\" is not in the list of allowed "
-            'values: "NHWC", "NCHW"'
-        )
+    check_choice(ctx, "padding", PADDINGS if "explicit_paddings" in attrs else PADDINGS[:2])
+    check_choice(ctx, "data_format", ("NHWC", "NCHW"))
     for kind in kinds:
         values = attrs[kind]
         if len(values) != 4:
@@ -140,13 +130,19 @@ def check_explicit(ctx: InferContext, explicit: Sequence[int]) -> None:
 
 
 def check_fits(ctx: InferContext, axes: Sequence[Axis]) -> None:
-    """No window may be larger than the padded image."""
+    """No window may be larger than the padded image; a run with other sizes compiles anew."""
+    if ctx.attrs["padding"] == "SAME":
+        return
     for axis in axes:
         padded = axis.size + axis.before + axis.after
-        if isinstance(padded, int) and isinstance(axis.span, int) and padded < axis.span:
-            raise ctx.error(
-                f"Negative dimension size caused by subtracting {axis.span} from {padded}"
-            )
+        lacking = dims.maximum(axis.span - padded, 0)
+        if isinstance(lacking, int):
+            if lacking:
+                raise ctx.error(
+                    f"Negative dimension size caused by subtracting {axis.span} from {padded}"
+                )
+        elif ctx.env is not DECLARING:
+            ctx.env.assume_equal(lacking, 0)
 
 
 def windows(attrs: dict[str, Any], image: Sizes, taps: tuple[DimLike, DimLike]) -> list[Axis]:

@@ -22,7 +22,9 @@ from graphc.op import (
     Sample,
     register,
 )
-from graphc.ops.base import call, grid
+from graphc.ops.base import call, check_choice, grid
+
+FORMATS = ("NHWC", "NCHW")
 
 
 def _channel(attrs: dict[str, Any], rank: int) -> int:
@@ -41,6 +43,7 @@ class BiasAdd(ElementOp):
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The shape of ``value``, whose channels must be as many as ``bias`` has elements."""
+        check_choice(ctx, "data_format", FORMATS)
         (count,) = ctx.rank(1, 1)
         sizes = ctx.sizes(0)
         if sizes is not None:
@@ -86,6 +89,7 @@ class BiasAddGrad(ReductionOp):
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """A vector as long as there are channels."""
+        check_choice(ctx, "data_format", FORMATS)
         sizes = ctx.sizes(0)
         if sizes is None:
             return [TensorType(ctx.dtype(0), (dims.fresh(),))]

@@ -14,7 +14,7 @@ from graphc.dtypes import DType
 from graphc.graph import Operation, Tensor, TensorType
 from graphc.loop import ir
 from graphc.op import Attr, ElementContext, Gradients, InferContext, Sample, register
-from graphc.ops.base import call, grid
+from graphc.ops.base import call, check_choice, grid
 from graphc.ops.indexing_pad import Padding
 from graphc.ops.movement_value import (
     INDEX,
@@ -68,6 +68,7 @@ class MirrorPad(Padding):
 
     def paddings(self, ctx: InferContext, sizes: Sizes) -> list[tuple[DimLike, DimLike]]:
         """The rows, no longer than the image of the operand."""
+        check_choice(ctx, "mode", tuple(_MODES))
         rows = super().paddings(ctx, sizes)
         edge = int(ctx.attrs["mode"] == "REFLECT")
         for size, row in zip(sizes, rows, strict=True):
@@ -133,6 +134,7 @@ class MirrorPadGrad(Padding):
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """Each size less what was padded before and after."""
+        check_choice(ctx, "mode", tuple(_MODES))
         sizes = ctx.sizes(0)
         if sizes is None:
             return result(ctx, None)

@@ -54,6 +54,8 @@ class Unpack(ElementOp):
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The operand's shape without the axis, for each output."""
         sizes, num = ctx.sizes(0), ctx.attrs["num"]
+        if num < 0:
+            raise ctx.error(f"num must not be negative, but is {num}")
         if sizes is None:
             return [TensorType(ctx.dtype(0), None)] * num
         axis = axis_of(ctx, ctx.attrs["axis"], len(sizes))
@@ -155,6 +157,8 @@ class Split(_Split):
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The operand's shape with the axis divided, for each output."""
         sizes, num = ctx.sizes(1), ctx.attrs["num_split"]
+        if num < 1:
+            raise ctx.error(f"num_split must be at least 1, but is {num}")
         if sizes is None:
             return [TensorType(ctx.dtype(1), None)] * num
         axis = self._axis(ctx, sizes)

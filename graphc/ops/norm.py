@@ -12,7 +12,7 @@ from graphc.build import constant_of
 from graphc.dtypes import DType
 from graphc.graph import Operation, Tensor, TensorType
 from graphc.op import Attr, CompositeOp, Gradients, InferContext, Sample, register
-from graphc.ops.base import call, grid, unbroadcast
+from graphc.ops.base import call, check_choice, grid, unbroadcast
 from graphc.ops.movement_value import int_tensor, pick, shape_tensor
 from graphc.ops.softmax import narrowed, widened
 
@@ -88,11 +88,7 @@ class FusedBatchNormV3(CompositeOp):
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The images' type, and vectors over the channels."""
         sizes = list(ctx.rank(0, 4))
-        if ctx.attrs["data_format"] not in ("NHWC", "NCHW"):
-            raise ctx.error(
-                f"Value for attr 'data_format' of \"{ctx.attrs['data_format']}\" is not in the "
-                'list of allowed values: "NHWC", "NCHW"'
-            )
+        check_choice(ctx, "data_format", ("NHWC", "NCHW"))
         at = 1 if ctx.attrs["data_format"] == "NCHW" else 3
         used = (1, 2) if ctx.attrs["is_training"] else (1, 2, 3, 4)
         for i in used:

@@ -131,6 +131,9 @@ def window_views(x: Any, attrs: dict[str, Any], outside: Any) -> np.ndarray:
     h, w = pool_axes(attrs, np.shape(x))
     padded = padded_array(as_nhwc(x, attrs["data_format"]), (h, w), outside)
     kh, kw = whole(h.taps), whole(w.taps)
+    # Where there is no place for a window, NumPy asks for room all the same.
+    room = [(0, max(0, k - n)) for k, n in zip((kh, kw), padded.shape[1:3], strict=True)]
+    padded = np.pad(padded, ((0, 0), *room, (0, 0)))
     views = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), (1, 2))
     views = views[:, :: h.stride, :: w.stride][:, : whole(h.out), : whole(w.out)]
     return views.reshape(*views.shape[:4], kh * kw)
