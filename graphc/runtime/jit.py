@@ -7,13 +7,15 @@ first use because the import costs 60 to 80 ms.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import itertools
 import os
 import re
 import struct
+import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,6 +177,16 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+def _forever(thing: Any) -> Any:
+    """``thing`` of llvmlite, not disposed of by itself.
+
+    Where llvmlite is first imported by what runs at exit, it does not learn that the process
+    ends, and would dispose of its objects when its own modules are gone.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    return thing
+
+
 @functools.cache
 def _machine(target: CpuTarget) -> Any:
     llvm = _llvm()
@@ -182,9 +194,10 @@ def _machine(target: CpuTarget) -> Any:
         _all_targets()
     # Position-independent small-model code reaches its constants relative to
     # the program counter, and links into a shared library unchanged.
-    return llvm.Target.from_triple(target.triple).create_target_machine(
+    machine = llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
     )
+    return _forever(machine)
 
 
 _INLINE_ASSEMBLY = re.compile(r'\basm (?:\w+ )*"')
@@ -245,7 +258,7 @@ class LoadedObject:
     def __init__(self, jit: Any, library: str, tracker: Any, undefined: list[str]) -> None:
         self._jit = jit
         self._library = library
-        self._trackers = [tracker]
+        self._trackers = [_forever(tracker)]
         self._undefined = undefined
         self._addresses: dict[str, int] = {}
 
@@ -258,9 +271,15 @@ class LoadedObject:
                     tracker = self._jit.lookup(self._library, name)
             except RuntimeError as error:
                 raise JitError(f"cannot load {name!r}: {self._reason(str(error))}") from None
-            self._trackers.append(tracker)
+            self._trackers.append(_forever(tracker))
             found = self._addresses[name] = int(tracker[name])
         return found
+
+    def __del__(self, at_end: Callable[[], bool] = sys.is_finalizing) -> None:
+        # What is left of Python while its modules are torn down may still call the code.
+        if not at_end():
+            for tracker in self._trackers:
+                ctypes.pythonapi.Py_DecRef(ctypes.py_object(tracker))
 
     def _reason(self, message: str) -> str:
         if "Symbols not found" in message:
@@ -300,7 +319,7 @@ _libraries = itertools.count()
 
 @functools.cache
 def _jit() -> Any:
-    return _llvm().create_lljit_compiler(use_jit_link=True, suppress_errors=True)
+    return _forever(_llvm().create_lljit_compiler(use_jit_link=True, suppress_errors=True))
 
 
 def load_object(

@@ -56,6 +56,8 @@ class ThreadPool:
             self._struct.started = 1
             if self._threads or self._closed or not has_futex():
                 return
+            # Not by the workers: the process may end while they load.
+            runtime()
             workers = self.size - 1
             self._ids = (i64 * max(1, workers))()
             self._struct.threads = ctypes.addressof(self._ids)

@@ -300,10 +300,10 @@ def test_a_forked_child_has_workers_of_its_own(kernels: jit.LoadedObject) -> Non
     assert (counts[:-1] == 1).all()
 
 
-def script(text: str, **environment: str) -> str:
+def script(text: str, *arguments: str, **environment: str) -> str:
     root = Path(graphc.__file__).parent.parent
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", text],
+        [sys.executable, "-W", "error", "-c", text, *arguments],
         env={**os.environ, "PYTHONPATH": str(root), **environment},
         capture_output=True,
         text=True,
@@ -327,6 +327,20 @@ except ValueError as error:
     print(error)
 """
     assert "GRAPHC_NUM_THREADS='many'" in script(bad, GRAPHC_NUM_THREADS="many")
+
+
+@pytest.mark.parametrize("imported", ["before", "late"])
+def test_the_first_run_may_be_at_exit(imported: str) -> None:
+    text = """
+import atexit, sys
+if sys.argv[1:] == ["before"]:
+    import graphc
+def late():
+    import graphc
+    print(graphc.Session().run(graphc.ones([2]) * 3))
+atexit.register(late)
+"""
+    assert script(text, imported) == "[3. 3.]\n"
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.05])
