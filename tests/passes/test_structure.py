@@ -157,6 +157,7 @@ def test_a_failing_pass_is_blamed():
 
 def test_a_pass_that_breaks_a_rule_is_named_when_verifying(monkeypatch):
     fn = extracted(lambda: gc.exp(x()))
+    monkeypatch.delenv("GRAPHC_VERIFY", raising=False)
     run_passes(fn, [Forges()])
     monkeypatch.setenv("GRAPHC_VERIFY", "1")
     with pytest.raises(VerifyError, match="after pass 'forges'"):
