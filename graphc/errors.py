@@ -99,6 +99,10 @@ class VerifyError(CompileError):
     """A verifier refused a graph, a kernel or a program."""
 
 
+class AbstractMethodError(GraphcError, NotImplementedError):
+    """A method that a subclass should have defined."""
+
+
 class OperatorNotAllowedInGraphError(GraphcError, TypeError):
     """A Python operation (``bool``, iteration) that a symbolic tensor cannot answer."""
 

@@ -16,8 +16,9 @@ from typing import Any
 from graphc.errors import DTypeError, GraphError
 
 __all__ = [
-    "assert_same_structure", "assert_shallow_structure", "flatten", "flatten_up_to", "is_nested",
-    "is_sequence", "map_structure", "map_structure_up_to", "pack_sequence_as",
+    "assert_same_structure", "assert_shallow_structure", "flatten", "flatten_up_to",
+    "get_traverse_shallow_structure", "is_nested", "is_sequence", "map_structure",
+    "map_structure_up_to", "pack_sequence_as",
 ]  # fmt: skip
 
 _TEXTS = (str, bytes)
@@ -308,6 +309,49 @@ def _parts(shallow: Any, tree: Any) -> Iterator[Any]:
         return
     for below, branch in zip(_children(shallow), _children(tree), strict=True):
         yield from _parts(below, branch)
+
+
+def get_traverse_shallow_structure(traverse_fn: Callable[[Any], Any], structure: Any) -> Any:
+    """The part of ``structure`` that ``traverse_fn`` allows to enter, with bools as its leaves.
+
+    Args:
+      traverse_fn: called with a part of the structure: gives a bool for all of it, or a structure
+        of bools, one for each of the part's elements.
+      structure: what is traversed.
+    Returns:
+      True for each leaf that was reached, False for each part that was not entered.
+    Raises:
+      TypeError: ``traverse_fn`` gave anything else.
+    """
+    answer = traverse_fn(structure)
+    if not is_nested(structure):
+        if not isinstance(answer, bool):
+            raise DTypeError(
+                f"traverse_fn returned structure: {answer} for non-structure: {structure}"
+            )
+        return answer
+    if answer is False:
+        return False
+    branches = list(_children(structure))
+    if answer is True:
+        answers: list[Any] = [True] * len(branches)
+    elif is_nested(answer):
+        assert_shallow_structure(answer, structure)
+        answers = list(_children(answer))
+    else:
+        raise DTypeError(f"traverse_fn returned a non-bool scalar: {answer} for: {structure}")
+    if not all(isinstance(a, bool) for a in answers):
+        raise DTypeError(
+            f"traverse_fn didn't return a depth=1 structure of bools.  saw: {answer}  for "
+            f"structure: {structure}"
+        )
+    return _like(
+        structure,
+        [
+            get_traverse_shallow_structure(traverse_fn, branch) if enter else False
+            for enter, branch in zip(answers, branches, strict=True)
+        ],
+    )
 
 
 def map_structure_up_to(

@@ -173,3 +173,16 @@ def test_up_to_the_depth_of_another():
 def test_another_shallow_structure(shallow, tree, kind, text):
     with pytest.raises(kind, match=text):
         nest.assert_shallow_structure(shallow, tree)
+
+
+def test_traversed_structure():
+    traverse = nest.get_traverse_shallow_structure
+    assert traverse(lambda s: True, [1, (2,)]) == [True, (True,)]
+    assert traverse(lambda s: not isinstance(s, tuple), [1, (2,)]) == [True, False]
+    pick = lambda s: P(False, True) if isinstance(s, P) else True  # noqa: E731
+    assert traverse(pick, [P(1, [2, 3]), 4]) == [P(False, [True, True]), True]
+    for wrong in (3, [True, [True]]):
+        with pytest.raises(TypeError, match="traverse_fn"):
+            traverse(lambda s, wrong=wrong: wrong, [1, [2]])
+    with pytest.raises(TypeError, match="non-structure"):
+        traverse(lambda s: [True], [1])

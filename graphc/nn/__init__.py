@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphc.nn import rnn_cell
 from graphc.nn.activations import (
     bias_add,
     crelu,
@@ -56,8 +57,8 @@ __all__ = [
     "conv2d_backprop_filter", "conv2d_backprop_input", "conv2d_transpose", "crelu",
     "depthwise_conv2d", "dropout", "elu", "embedding_lookup", "fused_batch_norm", "l2_loss",
     "l2_normalize", "layer_normalization", "leaky_relu", "log_poisson_loss", "log_sigmoid",
-    "log_softmax", "max_pool", "max_pool2d", "moments", "relu", "relu6", "relu_layer", "selu",
-    "sigmoid", "sigmoid_cross_entropy_with_logits", "softmax",
+    "log_softmax", "max_pool", "max_pool2d", "moments", "relu", "relu6", "relu_layer", "rnn_cell",
+    "selu", "sigmoid", "sigmoid_cross_entropy_with_logits", "softmax",
     "softmax_cross_entropy_with_logits", "softmax_cross_entropy_with_logits_v2", "softplus",
     "softsign", "sparse_softmax_cross_entropy_with_logits", "swish", "tanh",
     "weighted_cross_entropy_with_logits", "xw_plus_b", "zero_fraction",
