@@ -244,8 +244,8 @@ from graphc.ops.shaping_make import (
 from graphc.ops.shaping_make import (
     linspace as lin_space,
 )
+from graphc.ops.shaping_slice import reverse_sequence, strided_slice
 from graphc.ops.shaping_slice import slice_ as slice
-from graphc.ops.shaping_slice import strided_slice
 from graphc.runtime.native import get_num_threads, set_num_threads
 from graphc.session import InteractiveSession, Session
 from graphc.shapes import Dimension, TensorShape
@@ -320,11 +320,11 @@ __all__ = [
     "reduce_any", "reduce_euclidean_norm", "reduce_logsumexp", "reduce_max", "reduce_mean",
     "reduce_min", "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance",
     "report_uninitialized_variables", "reset_default_graph", "reshape", "reverse",
-    "right_shift", "rint", "round", "rsqrt", "saturate_cast", "save", "scalar_mul",
-    "sequence_mask", "set_num_threads", "set_random_seed", "shape", "sigmoid", "sign", "sin",
-    "sinh", "size", "slice", "split", "sqrt", "square", "squared_difference", "squeeze",
-    "stack", "stop_gradient", "strided_slice", "string", "subtract", "tan", "tanh", "tile",
-    "to_double", "to_float", "to_int32", "to_int64", "train", "trainable_variables",
+    "reverse_sequence", "right_shift", "rint", "round", "rsqrt", "saturate_cast", "save",
+    "scalar_mul", "sequence_mask", "set_num_threads", "set_random_seed", "shape", "sigmoid",
+    "sign", "sin", "sinh", "size", "slice", "split", "sqrt", "square", "squared_difference",
+    "squeeze", "stack", "stop_gradient", "strided_slice", "string", "subtract", "tan", "tanh",
+    "tile", "to_double", "to_float", "to_int32", "to_int64", "train", "trainable_variables",
     "transpose", "truediv", "truncated_normal", "truncated_normal_initializer", "truncatediv",
     "truncatemod", "tuple", "uint8", "uint16", "uint32", "uint64",
     "uniform_unit_scaling_initializer", "unstack", "variable_scope", "variables_initializer",

@@ -13,6 +13,7 @@ from graphc.dtypes import as_dtype
 from graphc.errors import DTypeError, GraphError
 from graphc.graph import Tensor, name_scope, overload
 from graphc.ops.base import call
+from graphc.ops.reduction_functions import renamed_argument
 from graphc.ops.shaping import stack
 from graphc.ops.shaping_make import ones_like
 from graphc.shapes import Dimension, TensorShape
@@ -143,3 +144,35 @@ def _is_mask(value: Any) -> bool:
 
 
 overload("__getitem__", getitem)
+
+
+def reverse_sequence(
+    input: Any,
+    seq_lengths: Any,
+    seq_axis: int | None = None,
+    batch_axis: int | None = None,
+    name: str | None = None,
+    seq_dim: int | None = None,
+    batch_dim: int | None = None,
+) -> Tensor:
+    """``input`` with the beginning of each of its sequences in reverse order.
+
+    Args:
+      input: sequences along ``seq_axis``, one for each place along ``batch_axis``.
+      seq_lengths: int32 or int64 ``[batch]``: how many elements of each are reversed.
+      seq_axis, batch_axis: the axes; ``batch_axis`` 0 by default.
+      name: a name for the operation.
+      seq_dim, batch_dim: the older names of the axes.
+    Returns:
+      A tensor of the shape and dtype of ``input``.
+    Raises:
+      TypeError: no ``seq_axis``, or lengths that are not integers.
+      ValueError: both names of an axis; axes or shapes that do not go together.
+      InvalidArgumentError: (in a run) a length below 0 or above the dimension.
+    """
+    seq_axis = renamed_argument("seq_axis", seq_axis, "seq_dim", seq_dim)
+    batch_axis = renamed_argument("batch_axis", batch_axis, "batch_dim", batch_dim)
+    if seq_axis is None:
+        raise DTypeError("Expected int for argument 'seq_dim' not None.")
+    attrs = {"seq_dim": int(seq_axis), "batch_dim": int(batch_axis or 0)}
+    return call("ReverseSequence", input, seq_lengths, name=name, **attrs)
