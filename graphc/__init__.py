@@ -13,6 +13,7 @@ from graphc import (
     initializers,
     inspect,
     linalg,
+    logging,
     losses,
     math,
     nn,
@@ -20,6 +21,14 @@ from graphc import (
     train,
 )
 from graphc.build import constant, convert_to_tensor
+from graphc.config import (
+    ConfigProto,
+    GPUOptions,
+    GraphOptions,
+    OptimizerOptions,
+    RunMetadata,
+    RunOptions,
+)
 from graphc.dtypes import (
     DType,
     as_dtype,
@@ -41,6 +50,7 @@ from graphc.dtypes import (
 from graphc.dtypes import (
     bool_ as bool,
 )
+from graphc.errors import OpError
 from graphc.formats import load, save
 from graphc.formats.model import Model
 from graphc.gradients import AggregationMethod, UnconnectedGradients, gradients
@@ -60,6 +70,7 @@ from graphc.graph import (
     name_scope,
     reset_default_graph,
 )
+from graphc.hessian import hessians
 from graphc.initializers import (
     Constant as constant_initializer,
 )
@@ -71,6 +82,9 @@ from graphc.initializers import (
 )
 from graphc.initializers import (
     Ones as ones_initializer,
+)
+from graphc.initializers import (
+    Orthogonal as orthogonal_initializer,
 )
 from graphc.initializers import (
     RandomNormal as random_normal_initializer,
@@ -101,6 +115,7 @@ from graphc.ops.array import (
 from graphc.ops.array import (
     tuple_ as tuple,
 )
+from graphc.ops.contraction_einsum import einsum, tensordot
 from graphc.ops.contraction_functions import matmul
 from graphc.ops.math import (
     abs,
@@ -205,7 +220,15 @@ from graphc.ops.math import (
     xdivy,
     xlogy,
 )
-from graphc.ops.random import random_normal, random_uniform, set_random_seed, truncated_normal
+from graphc.ops.random import (
+    get_seed,
+    random_normal,
+    random_uniform,
+    set_random_seed,
+    truncated_normal,
+)
+from graphc.ops.random_choice import multinomial, random_shuffle
+from graphc.ops.reduction_scan import cumprod, cumsum
 from graphc.ops.shaping import (
     broadcast_dynamic_shape,
     broadcast_static_shape,
@@ -215,6 +238,7 @@ from graphc.ops.shaping import (
     gather,
     gather_nd,
     invert_permutation,
+    matrix_transpose,
     one_hot,
     pad,
     reshape,
@@ -288,34 +312,36 @@ newaxis = None
 
 
 __all__ = [
-    "AUTO_REUSE", "AggregationMethod", "DType", "Dimension", "Graph", "GraphKeys",
-    "InteractiveSession", "Model", "Operation", "Session", "Tensor", "TensorShape",
+    "AUTO_REUSE", "AggregationMethod", "ConfigProto", "DType", "Dimension", "GPUOptions",
+    "Graph", "GraphKeys", "GraphOptions", "InteractiveSession", "Model", "OpError", "Operation",
+    "OptimizerOptions", "RunMetadata", "RunOptions", "Session", "Tensor", "TensorShape",
     "UnconnectedGradients", "Variable", "VariableAggregation", "VariableDef", "VariableScope",
     "VariableSynchronization", "abs", "accumulate_n", "acos", "acosh", "add", "add_n",
     "add_to_collection", "add_to_collections", "all_variables", "arg_max", "arg_min", "argmax",
-    "argmin", "as_dtype", "asin", "asinh", "assign", "assign_add", "assign_sub", "atan",
-    "atan2", "atanh", "bitwise_and", "bitwise_or", "bitwise_xor", "bool",
-    "broadcast_dynamic_shape", "broadcast_static_shape", "broadcast_to", "cast", "ceil",
-    "clip_by_average_norm", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "concat",
-    "constant", "constant_initializer", "control_dependencies", "convert_to_tensor", "cos",
-    "cosh", "count_nonzero", "data", "device", "div", "div_no_nan", "divide", "double",
-    "eager", "equal", "erf", "erfc", "errors", "exp", "expand_dims", "expm1", "eye", "fill",
-    "float16", "float32", "float64", "floor", "floor_div", "floordiv", "floormod", "gather",
-    "gather_nd", "get_collection", "get_collection_ref", "get_default_graph",
-    "get_default_session", "get_local_variable", "get_num_threads", "get_variable",
+    "argmin", "as_dtype", "asin", "asinh", "assign", "assign_add", "assign_sub", "atan", "atan2",
+    "atanh", "bitwise_and", "bitwise_or", "bitwise_xor", "bool", "broadcast_dynamic_shape",
+    "broadcast_static_shape", "broadcast_to", "cast", "ceil", "clip_by_average_norm",
+    "clip_by_global_norm", "clip_by_norm", "clip_by_value", "concat", "constant",
+    "constant_initializer", "control_dependencies", "convert_to_tensor", "cos", "cosh",
+    "count_nonzero", "cumprod", "cumsum", "data", "device", "div", "div_no_nan", "divide",
+    "double", "eager", "einsum", "equal", "erf", "erfc", "errors", "exp", "expand_dims", "expm1",
+    "eye", "fill", "float16", "float32", "float64", "floor", "floor_div", "floordiv", "floormod",
+    "gather", "gather_nd", "get_collection", "get_collection_ref", "get_default_graph",
+    "get_default_session", "get_local_variable", "get_num_threads", "get_seed", "get_variable",
     "get_variable_scope", "global_norm", "global_variables", "global_variables_initializer",
     "glorot_normal_initializer", "glorot_uniform_initializer", "gradients", "greater",
-    "greater_equal", "group", "half", "identity", "initialize_all_variables",
+    "greater_equal", "group", "half", "hessians", "identity", "initialize_all_variables",
     "initialize_local_variables", "initialize_variables", "initializers", "inspect", "int8",
     "int16", "int32", "int64", "invert", "invert_permutation", "is_finite", "is_inf", "is_nan",
     "is_variable_initialized", "left_shift", "less", "less_equal", "lin_space", "linalg",
     "linspace", "load", "local_variables", "local_variables_initializer", "log", "log1p",
-    "log_sigmoid", "logical_and", "logical_not", "logical_or", "logical_xor", "losses", "math",
-    "matmul", "maximum", "meshgrid", "minimum", "mod", "model_variables",
-    "moving_average_variables", "multiply", "multiply_no_nan", "name_scope", "negative",
-    "newaxis", "nn", "no_op", "no_regularizer", "norm", "not_equal", "one_hot", "ones",
-    "ones_initializer", "ones_like", "pad", "placeholder", "placeholder_with_default", "pow",
-    "random", "random_normal", "random_normal_initializer", "random_uniform",
+    "log_sigmoid", "logging", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "losses", "math", "matmul", "matrix_transpose", "maximum", "meshgrid", "minimum", "mod",
+    "model_variables", "moving_average_variables", "multinomial", "multiply", "multiply_no_nan",
+    "name_scope", "negative", "newaxis", "nn", "no_op", "no_regularizer", "norm", "not_equal",
+    "one_hot", "ones", "ones_initializer", "ones_like", "orthogonal_initializer", "pad",
+    "placeholder", "placeholder_with_default", "pow", "random", "random_normal",
+    "random_normal_initializer", "random_shuffle", "random_uniform",
     "random_uniform_initializer", "range", "rank", "realdiv", "reciprocal", "reduce_all",
     "reduce_any", "reduce_euclidean_norm", "reduce_logsumexp", "reduce_max", "reduce_mean",
     "reduce_min", "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance",
@@ -324,10 +350,10 @@ __all__ = [
     "scalar_mul", "sequence_mask", "set_num_threads", "set_random_seed", "shape", "sigmoid",
     "sign", "sin", "sinh", "size", "slice", "split", "sqrt", "square", "squared_difference",
     "squeeze", "stack", "stop_gradient", "strided_slice", "string", "subtract", "tan", "tanh",
-    "tile", "to_double", "to_float", "to_int32", "to_int64", "train", "trainable_variables",
-    "transpose", "truediv", "truncated_normal", "truncated_normal_initializer", "truncatediv",
-    "truncatemod", "tuple", "uint8", "uint16", "uint32", "uint64",
-    "uniform_unit_scaling_initializer", "unstack", "variable_scope", "variables_initializer",
-    "variance_scaling_initializer", "where", "where_v2", "xdivy", "xlogy", "zeros",
-    "zeros_initializer", "zeros_like",
+    "tensordot", "tile", "to_double", "to_float", "to_int32", "to_int64", "train",
+    "trainable_variables", "transpose", "truediv", "truncated_normal",
+    "truncated_normal_initializer", "truncatediv", "truncatemod", "tuple", "uint8", "uint16",
+    "uint32", "uint64", "uniform_unit_scaling_initializer", "unstack", "variable_scope",
+    "variables_initializer", "variance_scaling_initializer", "where", "where_v2", "xdivy",
+    "xlogy", "zeros", "zeros_initializer", "zeros_like",
 ]  # fmt: skip

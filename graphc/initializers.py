@@ -16,7 +16,7 @@ from graphc import dtypes
 from graphc.build import constant as constant_tensor
 from graphc.dtypes import DType, as_dtype
 from graphc.errors import DTypeError, GraphError
-from graphc.graph import Tensor, name_scope
+from graphc.graph import Tensor, get_default_graph, name_scope
 from graphc.ops import random as random_ops
 from graphc.ops.math import multiply
 from graphc.ops.shaping_make import eye, fill
@@ -301,6 +301,34 @@ class Identity(Initializer):
         return {"gain": self.gain, "dtype": self.dtype.name}
 
 
+class Orthogonal(Initializer):
+    """An orthogonal matrix times ``gain``, drawn when it is declared; the last dimension has the
+    columns."""
+
+    def __init__(self, gain: float = 1.0, seed: Any = None, dtype: Any = dtypes.float32) -> None:
+        self.gain = gain
+        self.seed = seed
+        self.dtype = _floating(dtype)
+
+    def __call__(self, shape: Any, dtype: Any = None, partition_info: Any = None) -> Tensor:
+        """A constant."""
+        sizes = _full_shape(shape, partition_info)
+        if len(sizes) < 2:
+            raise GraphError("The tensor to initialize must be at least two-dimensional")
+        first, second = random_ops.get_seed(self.seed)
+        seeds = [first or 0, get_default_graph().version if second is None else second]
+        rows, columns = math.prod(sizes[:-1]), sizes[-1]
+        shape = (max(rows, columns), min(rows, columns))
+        q, r = np.linalg.qr(np.random.default_rng(seeds).standard_normal(shape))
+        q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+        matrix = self.gain * (q if rows >= columns else q.T).reshape(sizes)
+        return constant_tensor(matrix, _chosen(dtype, self.dtype), name="orthogonal")
+
+    def get_config(self) -> dict[str, Any]:
+        """All arguments."""
+        return {"gain": self.gain, "seed": self.seed, "dtype": self.dtype.name}
+
+
 def lecun_normal(seed: Any = None) -> VarianceScaling:
     """Truncated normal with variance 1 / inputs (LeCun et al., 1998)."""
     return VarianceScaling(1.0, "fan_in", "truncated_normal", seed)
@@ -368,3 +396,4 @@ variance_scaling = variance_scaling_initializer = VarianceScaling
 glorot_uniform = glorot_uniform_initializer = GlorotUniform
 glorot_normal = glorot_normal_initializer = GlorotNormal
 identity = identity_initializer = Identity
+orthogonal = orthogonal_initializer = Orthogonal

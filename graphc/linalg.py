@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphc.nn.activations import l2_normalize
+from graphc.ops.contraction_einsum import einsum, tensordot
 from graphc.ops.contraction_functions import matmul
 from graphc.ops.math import norm
 from graphc.ops.shaping import matrix_transpose
@@ -11,5 +12,6 @@ from graphc.ops.shaping_make import eye
 from graphc.train.clip import global_norm
 
 __all__ = [
-    "eye", "global_norm", "l2_normalize", "matmul", "matrix_transpose", "norm", "transpose",
+    "einsum", "eye", "global_norm", "l2_normalize", "matmul", "matrix_transpose", "norm",
+    "tensordot", "transpose",
 ]  # fmt: skip

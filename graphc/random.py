@@ -13,5 +13,10 @@ from graphc.ops.random import (
 from graphc.ops.random import (
     random_uniform as uniform,
 )
+from graphc.ops.random_choice import multinomial
+from graphc.ops.random_choice import random_shuffle as shuffle
 
-__all__ = ["get_seed", "normal", "set_random_seed", "truncated_normal", "uniform"]
+__all__ = [
+    "get_seed", "multinomial", "normal", "set_random_seed", "shuffle", "truncated_normal",
+    "uniform",
+]  # fmt: skip

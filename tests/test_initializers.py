@@ -60,6 +60,22 @@ def test_constants_of_a_shape_that_is_a_tensor():
         assert session.run(tensor, {shape: [1, 2]}).tolist() == [[3, 3]]
 
 
+@pytest.mark.parametrize("shape", [(4, 4), (3, 5), (5, 3), (2, 3, 4)])
+def test_orthogonal(shape):
+    found = value(initializers.Orthogonal(2.0, seed=3), shape)
+    assert found.shape == shape
+    assert found.dtype == np.float32
+    matrix = found.reshape(-1, shape[-1])
+    matrix = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    np.testing.assert_allclose(matrix @ matrix.T, 4 * np.eye(len(matrix)), atol=1e-5)
+    assert (found == value(initializers.Orthogonal(2.0, seed=3), shape)).all()
+    assert (found != value(initializers.Orthogonal(2.0, seed=4), shape)).any()
+    unseeded = initializers.Orthogonal()
+    assert (value(unseeded, shape) != value(unseeded, shape)).any()
+    with pytest.raises(ValueError, match="at least two-dimensional"):
+        initializers.Orthogonal()([3])
+
+
 def test_identity():
     assert value(initializers.Identity(2.0), [2, 3]).tolist() == [[2, 0, 0], [0, 2, 0]]
     with pytest.raises(ValueError, match="can only be used for 2D matrices"):
@@ -124,6 +140,7 @@ def test_seeds_make_equal_values():
         initializers.GlorotUniform(4),
         initializers.GlorotNormal(4, gc.float64),
         initializers.Identity(2.0),
+        initializers.Orthogonal(2.0, seed=3),
     ],
 )
 def test_configurations_make_equal_initializers(initializer):
@@ -156,5 +173,6 @@ def test_tensorflows_names():
     for name in (
         "zeros", "ones", "constant", "random_uniform", "random_normal", "truncated_normal",
         "variance_scaling", "glorot_uniform", "glorot_normal", "identity", "uniform_unit_scaling",
+        "orthogonal",
     ):  # fmt: skip
         assert getattr(initializers, name) is getattr(initializers, name + "_initializer")

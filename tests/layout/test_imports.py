@@ -11,11 +11,11 @@ import pytest
 # A unit (a top-level module or folder of graphc) may import the units of the rows above its own
 # and, within its own row, those to its left.
 ROWS = """
-    errors dtypes dims shapes nest
+    errors dtypes dims shapes nest logging config
     loop
     codegen
     graph
-    op build
+    op build backward
     ops
     gradients interpret initializers variables variable_scope
     function rewrite
@@ -29,7 +29,7 @@ ROWS = """
     runner
     session
     eager
-    nn losses layers train math random linalg
+    nn losses layers train math random linalg hessian
     data summary quantize compress distributed formats inspect
     tf1
     __init__
