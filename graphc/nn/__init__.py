@@ -7,7 +7,6 @@ from graphc.nn.activations import (
     bias_add,
     crelu,
     elu,
-    embedding_lookup,
     l2_loss,
     l2_normalize,
     leaky_relu,
@@ -35,6 +34,7 @@ from graphc.nn.convolution import (
     max_pool,
     max_pool2d,
 )
+from graphc.nn.embedding import embedding_lookup
 from graphc.nn.entropy import (
     log_poisson_loss,
     sigmoid_cross_entropy_with_logits,
@@ -57,8 +57,8 @@ __all__ = [
     "conv2d_backprop_filter", "conv2d_backprop_input", "conv2d_transpose", "crelu",
     "depthwise_conv2d", "dropout", "elu", "embedding_lookup", "fused_batch_norm", "l2_loss",
     "l2_normalize", "layer_normalization", "leaky_relu", "log_poisson_loss", "log_sigmoid",
-    "log_softmax", "max_pool", "max_pool2d", "moments", "relu", "relu6", "relu_layer", "rnn_cell",
-    "selu", "sigmoid", "sigmoid_cross_entropy_with_logits", "softmax",
+    "log_softmax", "max_pool", "max_pool2d", "moments", "relu", "relu6", "relu_layer",
+    "rnn_cell", "selu", "sigmoid", "sigmoid_cross_entropy_with_logits", "softmax",
     "softmax_cross_entropy_with_logits", "softmax_cross_entropy_with_logits_v2", "softplus",
     "softsign", "sparse_softmax_cross_entropy_with_logits", "swish", "tanh",
     "weighted_cross_entropy_with_logits", "xw_plus_b", "zero_fraction",

@@ -159,34 +159,3 @@ def zero_fraction(value: Any, name: str | None = None) -> Tensor:
         nonzero = reduce_sum(cast(not_equal(value, zero), dtypes.int64))
         rest: Any = size - cast(nonzero, dtypes.float32)
         return single(create("Identity", [rest / size], None, "fraction"))
-
-
-def embedding_lookup(
-    params: Any,
-    ids: Any,
-    partition_strategy: str = "mod",
-    name: str | None = None,
-    validate_indices: bool = True,
-    max_norm: float | None = None,
-) -> Tensor:
-    """The rows of ``params`` (one tensor or Variable) that ``ids`` name.
-
-    Args:
-      params: a tensor, a Variable, or a list with one of them.
-      ids: integers; one that is out of range fails the run.
-      partition_strategy, validate_indices: accepted; there is one part, and ids are checked.
-      name: a name scope for the operations.
-      max_norm: not supported; None.
-    Raises:
-      ValueError: ``params`` in several parts, none at all, or a ``max_norm``.
-    """
-    del partition_strategy, validate_indices
-    parts = list(params) if isinstance(params, (list, tuple)) else [params]
-    if not parts:
-        raise GraphError("Need at least one param")
-    if len(parts) > 1 or max_norm is not None:
-        raise GraphError("embedding_lookup takes params in one part, and no max_norm")
-    with name_scope(name, "embedding_lookup", [*parts, ids]) as scope:
-        ids = convert_to_tensor(ids, name="ids")
-        rows = single(create("GatherV2", [parts[0], ids, 0], None, scope))
-        return call("Identity", rows)

@@ -11,11 +11,10 @@ from graphc.errors import DTypeError
 from graphc.graph import Tensor, name_scope
 from graphc.ops.array import identity
 from graphc.ops.base import call
+from graphc.ops.clip import clip_by_norm
 from graphc.ops.math import (
     cast,
-    greater,
     is_finite,
-    maximum,
     minimum,
     reduce_sum,
     rsqrt,
@@ -23,25 +22,9 @@ from graphc.ops.math import (
     where,
 )
 from graphc.ops.shaping import stack
-from graphc.ops.shaping_make import ones_like, size
+from graphc.ops.shaping_make import size
 
-
-def clip_by_norm(t: Any, clip_norm: Any, axes: Any = None, name: str | None = None) -> Tensor:
-    """``t`` scaled down to an L2 norm of at most ``clip_norm``.
-
-    Args:
-      t: a tensor.
-      clip_norm: a positive scalar.
-      axes: the axes that the norm is over; all by default.
-      name: a name for the operation.
-    """
-    with name_scope(name, "clip_by_norm", [t, clip_norm]) as scope:
-        values: Any = convert_to_tensor(t, name="t")
-        squares = reduce_sum(values * values, axes, keepdims=True)
-        positive = greater(squares, 0)
-        # The root of a safe number, so that the gradient at zero is no NaN.
-        norm = where(positive, sqrt(where(positive, squares, ones_like(squares))), squares)
-        return identity(values * clip_norm / maximum(norm, clip_norm), name=scope)
+__all__ = ["clip_by_average_norm", "clip_by_global_norm", "clip_by_norm", "global_norm"]
 
 
 def clip_by_average_norm(t: Any, clip_norm: Any, name: str | None = None) -> Tensor:
