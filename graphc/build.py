@@ -130,8 +130,8 @@ def _convert_operand(arg: Arg, value: Any, label: str, known: dict[str, DType]) 
     if dtype is None and len(arg.types) == 1:
         dtype = arg.types[0]
     preferred = None
-    if dtype is None and dtypes.int32 in arg.types and dtypes.float32 not in arg.types:
-        preferred = dtypes.int32
+    if dtype is None and set(arg.types) == {dtypes.int32, dtypes.int64}:
+        preferred = dtypes.int32  # TensorFlow's default for axes and shapes
     return convert_to_tensor(value, dtype=dtype, name=label, preferred_dtype=preferred)
 
 

@@ -33,7 +33,7 @@ from graphc.op import (
     register,
     value_sizes,
 )
-from graphc.ops.base import grid
+from graphc.ops.base import fits, grid
 from graphc.shapes import TensorShape
 
 ANY = (*dtypes.ALL, dtypes.string)
@@ -124,8 +124,9 @@ class Const(SpecialOp):
             yield Sample((), {"value": np.asarray(value, np.float32)})
 
     def sizes_of_value(self, op: Operation, index: int) -> tuple[DimLike, ...] | None:
-        """The integers themselves."""
-        return as_value(op.attrs["value"])
+        """The integers themselves, which may be sizes: none is beyond int64."""
+        found = as_value(op.attrs["value"])
+        return found if found is None or all(fits(v, dtypes.int64) for v in found) else None
 
     def type_attr(self, op: Operation, name: str) -> DType | None:
         """``dtype``."""

@@ -153,7 +153,8 @@ class Binary(ElementOp):
         for i, (x, y) in enumerate(zip(left, right, strict=True)):
             unknown = isinstance(x, Element) or isinstance(y, Element)
             value = None if unknown else self.symbolic_value(x, y)  # type: ignore[arg-type]
-            values.append(Element(op.outputs[0], i) if value is None else value)
+            whole = value is not None and fits(value, op.outputs[0].dtype)
+            values.append(value if value is not None and whole else Element(op.outputs[0], i))
         return None if all(isinstance(v, Element) for v in values) else tuple(values)
 
     def grads(self, op: Operation, gx: Tensor | None, gy: Tensor | None) -> list[Tensor | None]:
@@ -248,6 +249,12 @@ class Arrays:
             return numpy(*(kind(a) if type(a) in (int, float) else a for a in args))
 
         return apply
+
+
+def fits(value: DimLike, dtype: DType) -> bool:
+    """Whether an integer dtype has the number, or it is a size: others wrap around in a run."""
+    low, high = dtype.base_dtype.limits
+    return not isinstance(value, int) or bool(low <= value <= high)
 
 
 def merged_sizes(ctx: InferContext, operands: Iterable[int]) -> tuple[DimLike, ...] | None:

@@ -32,6 +32,7 @@ from graphc.ops.movement_value import (
     fresh_sizes,
     known_ints,
     operand_ints,
+    refuse_outside,
     result,
     shape_tensor,
     static_axis,
@@ -124,6 +125,7 @@ class GatherV2(ElementOp):
         params, indices, axis = inputs[0], np.asarray(inputs[1]), int(np.reshape(inputs[2], ()))
         axis, batch = axis % params.ndim, attrs["batch_dims"] % (indices.ndim + 1)
         batch = attrs["batch_dims"] + indices.ndim if attrs["batch_dims"] < 0 else batch
+        refuse_outside(indices, params.shape[axis])
         if not batch:
             return np.take(params, indices, axis)
         shape = params.shape[:batch]
@@ -214,6 +216,8 @@ class GatherNd(ElementOp):
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's indexing by arrays."""
         params, indices = inputs
+        for k in range(np.shape(indices)[-1]):
+            refuse_outside(indices[..., k], params.shape[k])
         return params[tuple(np.moveaxis(np.asarray(indices), -1, 0))]
 
     def samples(self) -> Iterable[Sample]:

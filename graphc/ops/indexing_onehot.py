@@ -117,24 +117,42 @@ class InvertPermutation(ReductionOp):
     name = "InvertPermutation"
     inputs = "x: T"
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": INDEX}
+    fallible = True
     differentiable = False
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The operand's type."""
-        return result(ctx, ctx.rank(0, 1))
+        sizes = ctx.rank(0, 1)
+        known = known_ints(ctx.tensors[0])
+        if known is not None and sorted(known) != list(range(len(known))):
+            raise ctx.error(f"{list(known)} is not a permutation")
+        return result(ctx, sizes)
+
+    def can_fail(self, op: Operation) -> bool:
+        """Unless the permutation is known: it has been checked."""
+        return known_ints(op.inputs[0]) is None
 
     def reduction(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> Reduction:
-        """The sum of the places where the operand is the index: there is one."""
-        dtype = ctx.op.outputs[0].dtype
+        """The place where the operand is the index: as many as there are, none is missing."""
+        dtype, nowhere = ctx.op.outputs[0].dtype, ir.const(dtypes.int64.max)
 
         def body(inner: tuple[ir.Expr, ...]) -> ir.Expr:
             here = ir.cast(ctx.operand(0, inner), dtypes.int64)
-            return ir.select(ir.apply("eq", here, index[0]), ir.cast(inner[0], dtype), 0)
+            return ir.select(ir.apply("eq", here, index[0]), inner[0], nowhere)
 
-        return Reduction("add", ctx.sizes(0), body)
+        def finish(first: ir.Expr) -> ir.Expr:
+            if not self.can_fail(ctx.op):
+                return ir.cast(first, dtype)
+            site = ctx.site("The input is not a permutation: %d is missing")
+            return ir.cast(ir.Require(first < nowhere, first, site, (index[0],)), dtype)
+
+        return Reduction("min", ctx.sizes(0), body, finish, dtypes.int64)
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's argsort."""
+        missing = np.setdiff1d(np.arange(np.size(inputs[0])), inputs[0])
+        if missing.size:
+            raise ValueError(f"The input is not a permutation: {missing[0]} is missing")
         return np.argsort(inputs[0])
 
     def samples(self) -> Iterable[Sample]:

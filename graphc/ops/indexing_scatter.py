@@ -28,6 +28,7 @@ from graphc.ops.movement_value import (
     joined,
     known_ints,
     pick,
+    refuse_outside,
     shape_tensor,
     static_axis,
 )
@@ -155,6 +156,8 @@ class ScatterNd(CompositeOp):
         """NumPy's add.at."""
         indices, updates, shape = inputs
         out = np.zeros(tuple(int(s) for s in shape), np.asarray(updates).dtype)
+        for k in range(np.shape(indices)[-1]):
+            refuse_outside(np.asarray(indices)[..., k], out.shape[k])
         np.add.at(out, tuple(np.moveaxis(np.asarray(indices), -1, 0)), updates)
         return out
 

@@ -15,7 +15,7 @@ from graphc.errors import CompileError, ShapeError
 from graphc.graph import Operation, Tensor, TensorType
 from graphc.loop import ir
 from graphc.op import DECLARING, Element, ElementContext, InferContext, partial_value
-from graphc.ops.base import call
+from graphc.ops.base import call, fits
 from graphc.shapes import shape_text
 
 Sizes = tuple[DimLike, ...]
@@ -28,7 +28,8 @@ INDEX = (dtypes.int32, dtypes.int64)
 def flat_value(tensor: Tensor) -> tuple[DimLike | Element, ...] | None:
     """The elements of an integer tensor of any rank, row by row, where its graph tells them."""
     if tensor.op.type == "Const" and tensor.dtype.is_integer:
-        return tuple(int(v) for v in np.asarray(tensor.op.attrs["value"]).reshape(-1))
+        found = tuple(int(v) for v in np.asarray(tensor.op.attrs["value"]).reshape(-1))
+        return found if all(fits(v, dtypes.int64) for v in found) else None
     if tensor.sizes is not None and 0 in tensor.sizes:
         return ()
     if tensor.sizes is not None and len(tensor.sizes) <= 1:
@@ -195,6 +196,17 @@ def _printed(ctx: InferContext, i: int, values: Sequence[int]) -> str:
 def run_error(ctx: InferContext, declaring: ShapeError, running: str) -> ShapeError:
     """``declaring`` while the user declares; ``running`` where the sizes of feeds are at fault."""
     return declaring if ctx.env is DECLARING else ShapeError(running)
+
+
+def refuse_outside(indices: Any, size: int) -> None:
+    """For references: an index from the end is NumPy's way, not TensorFlow's.
+
+    Raises:
+      IndexError: an index that is not in [0, size).
+    """
+    wrong = (np.asarray(indices) < 0) | (np.asarray(indices) >= size)
+    if wrong.any():
+        raise IndexError(f"index {np.asarray(indices)[wrong].flat[0]} is not in [0, {size})")
 
 
 # --- elements -------------------------------------------------------------------------------------

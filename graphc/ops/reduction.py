@@ -25,7 +25,7 @@ from graphc.op import (
     register,
     value_sizes,
 )
-from graphc.ops.base import INF, NAN, call, grid
+from graphc.ops.base import INF, NAN, call, fits, grid
 
 
 def inferred_axes(ctx: InferContext, operand: int, rank: int) -> tuple[int, ...] | None:
@@ -241,7 +241,10 @@ class Prod(AxisReduction):
         factors, axes = value_sizes(op.inputs[0]), value_sizes(op.inputs[1])
         if op.inputs[0].sizes is None or len(op.inputs[0].sizes) != 1:
             return None
-        return None if factors is None or axes not in ((0,), (-1,)) else (dims.product(factors),)
+        if factors is None or axes not in ((0,), (-1,)):
+            return None
+        total = dims.product(factors)
+        return (total,) if fits(total, op.outputs[0].dtype) else None
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """``g`` times the product of the others, zeros among them or not.

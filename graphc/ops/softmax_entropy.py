@@ -21,7 +21,7 @@ from graphc.op import (
     register,
 )
 from graphc.ops.base import call, grid, unbroadcast
-from graphc.ops.movement_value import INDEX, int_tensor
+from graphc.ops.movement_value import INDEX, int_tensor, refuse_outside
 from graphc.ops.softmax import axis_tensor, narrowed, shifted, widened
 
 LABEL_TYPES: dict[str, tuple[DType, ...]] = {"T": dtypes.FLOATS, "Tlabels": INDEX}
@@ -158,7 +158,7 @@ class CheckLabels(_Labels):
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """The labels, checked by NumPy's take."""
         labels, features = (np.asarray(v) for v in inputs)
-        np.take(np.zeros(features.shape[1]), labels)
+        refuse_outside(labels, features.shape[1])
         return labels[:, None]
 
     def samples(self) -> Iterable[Sample]:
@@ -269,6 +269,7 @@ class SparseSoftmaxCrossEntropyWithLogits(CompositeOp):
         d, dtype = shifted(x, -1), x.dtype
         e = np.exp(d)
         total = np.sum(e, -1, keepdims=True)
+        refuse_outside(labels, x.shape[1])
         picked = np.take_along_axis(np.log(total) - d, labels[:, None], 1)[:, 0]
         hot = labels[:, None] == np.arange(x.shape[1])
         return picked.astype(dtype), (e / total - hot).astype(dtype)
