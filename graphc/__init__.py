@@ -29,6 +29,7 @@ from graphc.config import (
     RunMetadata,
     RunOptions,
 )
+from graphc.control_flow import case, cond, switch_case, while_loop
 from graphc.dtypes import (
     DType,
     as_dtype,
@@ -53,6 +54,7 @@ from graphc.dtypes import (
 from graphc.errors import OpError
 from graphc.formats import load, save
 from graphc.formats.model import Model
+from graphc.functional import foldl, foldr, map_fn, scan
 from graphc.gradients import AggregationMethod, UnconnectedGradients, gradients
 from graphc.graph import (
     Graph,
@@ -273,6 +275,7 @@ from graphc.ops.shaping_slice import slice_ as slice
 from graphc.runtime.native import get_num_threads, set_num_threads
 from graphc.session import InteractiveSession, Session
 from graphc.shapes import Dimension, TensorShape
+from graphc.tensor_array import TensorArray
 from graphc.train.clip import clip_by_average_norm, clip_by_global_norm, clip_by_norm, global_norm
 from graphc.variable_scope import (
     AUTO_REUSE,
@@ -313,19 +316,20 @@ newaxis = None
 
 __all__ = [
     "AUTO_REUSE", "AggregationMethod", "ConfigProto", "DType", "Dimension", "GPUOptions",
-    "Graph", "GraphKeys", "GraphOptions", "InteractiveSession", "Model", "OpError", "Operation",
-    "OptimizerOptions", "RunMetadata", "RunOptions", "Session", "Tensor", "TensorShape",
-    "UnconnectedGradients", "Variable", "VariableAggregation", "VariableDef", "VariableScope",
-    "VariableSynchronization", "abs", "accumulate_n", "acos", "acosh", "add", "add_n",
-    "add_to_collection", "add_to_collections", "all_variables", "arg_max", "arg_min", "argmax",
-    "argmin", "as_dtype", "asin", "asinh", "assign", "assign_add", "assign_sub", "atan", "atan2",
-    "atanh", "bitwise_and", "bitwise_or", "bitwise_xor", "bool", "broadcast_dynamic_shape",
-    "broadcast_static_shape", "broadcast_to", "cast", "ceil", "clip_by_average_norm",
-    "clip_by_global_norm", "clip_by_norm", "clip_by_value", "concat", "constant",
-    "constant_initializer", "control_dependencies", "convert_to_tensor", "cos", "cosh",
-    "count_nonzero", "cumprod", "cumsum", "data", "device", "div", "div_no_nan", "divide",
-    "double", "eager", "einsum", "equal", "erf", "erfc", "errors", "exp", "expand_dims", "expm1",
-    "eye", "fill", "float16", "float32", "float64", "floor", "floor_div", "floordiv", "floormod",
+    "Graph", "GraphKeys", "GraphOptions", "InteractiveSession", "Model", "OpError",
+    "Operation", "OptimizerOptions", "RunMetadata", "RunOptions", "Session", "Tensor",
+    "TensorArray", "TensorShape", "UnconnectedGradients", "Variable", "VariableAggregation",
+    "VariableDef", "VariableScope", "VariableSynchronization", "abs", "accumulate_n", "acos",
+    "acosh", "add", "add_n", "add_to_collection", "add_to_collections", "all_variables",
+    "arg_max", "arg_min", "argmax", "argmin", "as_dtype", "asin", "asinh", "assign",
+    "assign_add", "assign_sub", "atan", "atan2", "atanh", "bitwise_and", "bitwise_or",
+    "bitwise_xor", "bool", "broadcast_dynamic_shape", "broadcast_static_shape", "broadcast_to",
+    "case", "cast", "ceil", "clip_by_average_norm", "clip_by_global_norm", "clip_by_norm",
+    "clip_by_value", "concat", "cond", "constant", "constant_initializer",
+    "control_dependencies", "convert_to_tensor", "cos", "cosh", "count_nonzero", "cumprod",
+    "cumsum", "data", "device", "div", "div_no_nan", "divide", "double", "eager", "einsum",
+    "equal", "erf", "erfc", "errors", "exp", "expand_dims", "expm1", "eye", "fill", "float16",
+    "float32", "float64", "floor", "floor_div", "floordiv", "floormod", "foldl", "foldr",
     "gather", "gather_nd", "get_collection", "get_collection_ref", "get_default_graph",
     "get_default_session", "get_local_variable", "get_num_threads", "get_seed", "get_variable",
     "get_variable_scope", "global_norm", "global_variables", "global_variables_initializer",
@@ -336,24 +340,24 @@ __all__ = [
     "is_variable_initialized", "left_shift", "less", "less_equal", "lin_space", "linalg",
     "linspace", "load", "local_variables", "local_variables_initializer", "log", "log1p",
     "log_sigmoid", "logging", "logical_and", "logical_not", "logical_or", "logical_xor",
-    "losses", "math", "matmul", "matrix_transpose", "maximum", "meshgrid", "minimum", "mod",
-    "model_variables", "moving_average_variables", "multinomial", "multiply", "multiply_no_nan",
-    "name_scope", "negative", "newaxis", "nn", "no_op", "no_regularizer", "norm", "not_equal",
-    "one_hot", "ones", "ones_initializer", "ones_like", "orthogonal_initializer", "pad",
-    "placeholder", "placeholder_with_default", "pow", "random", "random_normal",
-    "random_normal_initializer", "random_shuffle", "random_uniform",
+    "losses", "map_fn", "math", "matmul", "matrix_transpose", "maximum", "meshgrid", "minimum",
+    "mod", "model_variables", "moving_average_variables", "multinomial", "multiply",
+    "multiply_no_nan", "name_scope", "negative", "newaxis", "nn", "no_op", "no_regularizer",
+    "norm", "not_equal", "one_hot", "ones", "ones_initializer", "ones_like",
+    "orthogonal_initializer", "pad", "placeholder", "placeholder_with_default", "pow",
+    "random", "random_normal", "random_normal_initializer", "random_shuffle", "random_uniform",
     "random_uniform_initializer", "range", "rank", "realdiv", "reciprocal", "reduce_all",
     "reduce_any", "reduce_euclidean_norm", "reduce_logsumexp", "reduce_max", "reduce_mean",
     "reduce_min", "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance",
     "report_uninitialized_variables", "reset_default_graph", "reshape", "reverse",
     "reverse_sequence", "right_shift", "rint", "round", "rsqrt", "saturate_cast", "save",
-    "scalar_mul", "sequence_mask", "set_num_threads", "set_random_seed", "shape", "sigmoid",
-    "sign", "sin", "sinh", "size", "slice", "split", "sqrt", "square", "squared_difference",
-    "squeeze", "stack", "stop_gradient", "strided_slice", "string", "subtract", "tan", "tanh",
-    "tensordot", "tile", "to_double", "to_float", "to_int32", "to_int64", "train",
-    "trainable_variables", "transpose", "truediv", "truncated_normal",
-    "truncated_normal_initializer", "truncatediv", "truncatemod", "tuple", "uint8", "uint16",
-    "uint32", "uint64", "uniform_unit_scaling_initializer", "unstack", "variable_scope",
-    "variables_initializer", "variance_scaling_initializer", "where", "where_v2", "xdivy",
-    "xlogy", "zeros", "zeros_initializer", "zeros_like",
+    "scalar_mul", "scan", "sequence_mask", "set_num_threads", "set_random_seed", "shape",
+    "sigmoid", "sign", "sin", "sinh", "size", "slice", "split", "sqrt", "square",
+    "squared_difference", "squeeze", "stack", "stop_gradient", "strided_slice", "string",
+    "subtract", "switch_case", "tan", "tanh", "tensordot", "tile", "to_double", "to_float",
+    "to_int32", "to_int64", "train", "trainable_variables", "transpose", "truediv",
+    "truncated_normal", "truncated_normal_initializer", "truncatediv", "truncatemod", "tuple",
+    "uint8", "uint16", "uint32", "uint64", "uniform_unit_scaling_initializer", "unstack",
+    "variable_scope", "variables_initializer", "variance_scaling_initializer", "where",
+    "where_v2", "while_loop", "xdivy", "xlogy", "zeros", "zeros_initializer", "zeros_like",
 ]  # fmt: skip

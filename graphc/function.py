@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from graphc.dims import DimLike
+from graphc.dims import DimLike, Symbol
 from graphc.graph import Graph, Operation, Tensor, TensorType
 
 
@@ -20,14 +20,15 @@ class Input:
     """A value that comes from outside.
 
     Attributes:
-      kind: ``feed``; ``variable`` (its value before the run).
+      kind: ``feed``; ``variable`` (its value before the run).  Of a body: ``carry``, a loop variable
+        in its order; ``capture``, an operand of the body's owner, whose number is the key.
       tensor: the placeholder in the function's graph.
       source: the user's tensor (feed) or the variable's operation.
       key: what the session stores the variable under.
       raw: the sizes before any assumption: what a run binds and the guards compare.
     """
 
-    kind: Literal["feed", "variable"]
+    kind: Literal["feed", "variable", "carry", "capture"]
     tensor: Tensor
     source: Any
     key: str
@@ -40,10 +41,11 @@ class Output:
 
     An ``update`` has the shape of the variable's buffer and is written there; a ``store`` has
     another shape: it goes out like a fetch, and the session keeps it as the new buffer.  A
-    ``check`` is computed because it can make the run fail, and goes nowhere.
+    ``check`` is computed because it can make the run fail, and goes nowhere.  Of a body: an
+    ``update`` is the next value of a loop variable, a ``result`` goes to the owner.
     """
 
-    kind: Literal["fetch", "update", "store", "check"]
+    kind: Literal["fetch", "update", "store", "check", "result"]
     tensor: Tensor
     source: Any
     key: str
@@ -61,7 +63,23 @@ class Guard:
         return f"{self.left} == {self.right}"
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
+class Late:
+    """A size that a run learns from an element of an integer tensor of the function.
+
+    Attributes:
+      symbol: the size.
+      tensor, element: where it comes from.
+      source: the user's tensor, where its value could be computed beforehand; else None.
+    """
+
+    symbol: Symbol
+    tensor: Tensor
+    element: int
+    source: Tensor | None
+
+
+@dataclass(eq=False)
 class Function:
     """A pure graph with inputs and outputs.
 
@@ -69,9 +87,7 @@ class Function:
       graph: the operations.
       inputs, outputs: the boundary.
       guards: what was assumed of the symbols.
-      bound: elements of computed integer tensors that sizes depend on, as (tensor of the user's
-        graph, element).  They come in as the shape of the last feed, an empty array: element k as
-        ``shape[2k] - shape[2k + 1]``.
+      late: sizes that are elements of integer tensors, learnt in the course of a run.
       env: the inference environment that holds the assumptions.
       consulted: variables whose being initialized or not shaped the function.
       origin: operations of the user's graph by the name of their copy, for error messages.
@@ -81,7 +97,7 @@ class Function:
     inputs: list[Input]
     outputs: list[Output]
     guards: list[Guard] = field(default_factory=list)
-    bound: list[tuple[Tensor, int]] = field(default_factory=list)
+    late: list[Late] = field(default_factory=list)
     origin: dict[str, Operation] = field(default_factory=dict)
     env: Any = None
     consulted: frozenset[str] = frozenset()
@@ -93,7 +109,25 @@ class Function:
 
     def results(self) -> list[Tensor]:
         """The tensors that must be computed."""
-        return [o.tensor for o in self.outputs]
+        return [*(o.tensor for o in self.outputs), *(s.tensor for s in self.late)]
+
+    @property
+    def carried(self) -> list[Tensor]:
+        """The loop variables, of a loop's body."""
+        return [i.tensor for i in self.inputs if i.kind == "carry"]
+
+    @property
+    def given(self) -> list[Tensor]:
+        """What is handed back to the owner, of a body."""
+        return [o.tensor for o in self.outputs if o.kind in ("update", "result")]
+
+    def binders(self) -> dict[Symbol, Tensor]:
+        """The tensors whose computation tells a size that no input does."""
+        found = {s.symbol: s.tensor for s in self.late}
+        for op in self.operations:
+            for symbol in op.attrs.get("symbols", ()):
+                found[symbol] = op.outputs[0]
+        return found
 
 
 class Rebuilder:
@@ -113,16 +147,25 @@ class Rebuilder:
         """The new tensor for an old one."""
         return self.map[tensor]
 
-    def copy(self, op: Operation, inputs: Sequence[Tensor] | None = None) -> Operation:
+    def copy(
+        self,
+        op: Operation,
+        inputs: Sequence[Tensor] | None = None,
+        attrs: dict[str, Any] | None = None,
+    ) -> Operation:
         """The same operation over the mapped inputs, with the same types."""
         inputs = [self.map[t] for t in op.inputs] if inputs is None else inputs
         name = op.name if op.name not in self.graph._ops else self.graph.unique_name(op.name)
         types = [t.type for t in op.outputs]
-        new = self.graph.add_operation(op.definition, inputs, op.attrs, types, name, op.location)
+        new = self.graph.add_operation(
+            op.definition, inputs, attrs or op.attrs, types, name, op.location
+        )
         if op.name in self.old.origin:
             self.origin[name] = self.old.origin[op.name]
         for a, b in zip(op.outputs, new.outputs, strict=True):
             self.map[a] = b
+            if self.old.env is not None:
+                self.old.env.stands_for(b, a)
         return new
 
     def finish(self) -> Function:
@@ -130,10 +173,14 @@ class Rebuilder:
         old = self.old
         inputs = [Input(i.kind, self.map[i.tensor], i.source, i.key, i.raw) for i in old.inputs]
         outputs = [Output(o.kind, self.map[o.tensor], o.source, o.key) for o in old.outputs]
+        late = [
+            Late(s.symbol, self.map[s.tensor], s.element, s.source)
+            for s in old.late
+            if s.tensor in self.map
+        ]
         return Function(
-            self.graph, inputs, outputs, old.guards, old.bound, self.origin, old.env,
-            old.consulted,
-        )  # fmt: skip
+            self.graph, inputs, outputs, old.guards, late, self.origin, old.env, old.consulted
+        )
 
     def expand(self, op: Operation, build: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> None:
         """Put what ``build`` declares over the mapped inputs in the place of ``op``.
@@ -159,9 +206,11 @@ def format_function(fn: Function) -> str:
     lines = [f"{i.kind} %{i.tensor.op.name}: {format_type(i.tensor.type)}  # {i.key}"
              for i in fn.inputs]  # fmt: skip
     boundary = {i.tensor.op for i in fn.inputs}
-    lines += [format_operation(op) for op in fn.operations if op not in boundary]
+    for op in fn.operations:
+        if op not in boundary:
+            lines += format_operation(op).split("\n")
     lines += [f"assume {guard}" for guard in fn.guards]
-    lines += [f"bind {k}: {format_tensor(t)}[{n}]" for k, (t, n) in enumerate(fn.bound)]
+    lines += [f"bind {s.symbol}: {format_tensor(s.tensor)}[{s.element}]" for s in fn.late]
     lines += [f"{o.kind} {format_tensor(o.tensor)}  # {o.key}" for o in fn.outputs]
     return "\n".join(lines) + "\n"
 
@@ -179,12 +228,19 @@ def format_tensor(tensor: Tensor) -> str:
 
 
 def format_operation(op: Operation) -> str:
-    """One line: results, op, operands, attributes, types."""
+    """One line: results, op, operands, attributes, types; below it, indented, the bodies."""
     types = ", ".join(format_type(t.type) for t in op.outputs)
     operands = ", ".join(format_tensor(t) for t in op.inputs)
-    attrs = ", ".join(f"{k}={_attr(v)}" for k, v in op.attrs.items())
+    bodies = op.attrs.get("bodies", ())
+    attrs = ", ".join(
+        f"{k}={_attr(v)}" for k, v in op.attrs.items() if not bodies or (k != "bodies" and v)
+    )
     text = f"%{op.name} = {op.type}({operands})"
-    return text + (f" {{{attrs}}}" if attrs else "") + f" : {types}"
+    text += (f" {{{attrs}}}" if attrs else "") + f" : {types}"
+    for number, body in enumerate(bodies):
+        text += f"\n  body {number}:"
+        text += "".join(f"\n    {line}" for line in format_function(body).splitlines())
+    return text
 
 
 def _attr(value: Any) -> str:
@@ -192,4 +248,6 @@ def _attr(value: Any) -> str:
         if value.size <= 8:
             return repr(value.tolist())
         return f"<{value.dtype} {list(value.shape)}>"
+    if isinstance(value, tuple) and value and isinstance(value[0], Symbol):
+        return str([str(s) for s in value])
     return getattr(value, "name", None) or repr(value)

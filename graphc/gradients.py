@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
 from typing import Any
 
+from graphc.backward import Backward, is_trainable
 from graphc.build import constant, convert_to_tensor, create, single
-from graphc.errors import DTypeError, GraphError, ShapeError
-from graphc.graph import Operation, Tensor, graph_of, name_scope
+from graphc.errors import DTypeError, GraphError
+from graphc.graph import Tensor, graph_of, name_scope
+
+__all__ = ["AggregationMethod", "UnconnectedGradients", "gradients", "is_trainable"]
 
 
 class UnconnectedGradients(enum.Enum):
@@ -75,16 +77,11 @@ def gradients(
         sources = [convert_to_tensor(y, name="y") for y in y_list]
         targets = [_target(x) for x in x_list]
         seeds = [_seed(i, y, g) for i, (y, g) in enumerate(zip(sources, given, strict=True))]
-        backward = _Backward(sources, targets, [_target(s) for s in stops])
+        backward = Backward(sources, targets, [_target(s) for s in stops])
         found = backward.run(seeds)
         if unconnected is UnconnectedGradients.ZERO:
             return [_zeros(x) if g is None else g for x, g in zip(targets, found, strict=True)]
         return found
-
-
-def is_trainable(tensor: Tensor) -> bool:
-    """Whether derivatives pass through a tensor: whether its elements are floats."""
-    return tensor.dtype.base_dtype.is_floating
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -123,79 +120,3 @@ def _seed(i: int, y: Tensor, grad_y: Any) -> Tensor:
             f"{dtype.name} must be real or integer"
         )
     return single(create("Identity", [grad], None, f"grad_ys_{i}"))
-
-
-class _Backward:
-    """One walk from the ``ys`` back to the ``xs``."""
-
-    def __init__(
-        self, ys: Sequence[Tensor], xs: Sequence[Tensor], stops: Iterable[Tensor]
-    ) -> None:
-        self.ys = ys
-        self.xs = xs
-        self.grads: dict[Tensor, list[Tensor]] = {}
-        self.on_path = _between(ys, xs)
-        self.stopped = {t.op for t in stops}
-
-    def run(self, seeds: Sequence[Tensor]) -> list[Tensor | None]:
-        """The gradient of each x."""
-        for y, seed in zip(self.ys, seeds, strict=True):
-            self._add(y, seed)
-        # An operation is younger than its inputs, so this is a topological order.
-        for op in sorted(self.on_path, key=lambda op: op.serial, reverse=True):
-            totals = [self._total(t) for t in op.outputs]
-            if op not in self.stopped and any(g is not None for g in totals):
-                self._step(op, totals)
-        return [self._total(x) for x in self.xs]
-
-    def _add(self, tensor: Tensor, grad: Tensor) -> None:
-        self.grads.setdefault(tensor, []).append(grad)
-
-    def _total(self, tensor: Tensor) -> Tensor | None:
-        """The sum of the contributions to one gradient, added up once."""
-        parts = self.grads.get(tensor)
-        if not parts:
-            return None
-        if len(parts) > 1:
-            parts[:] = [single(create("AddN", [parts]))]
-        return parts[0]
-
-    def _step(self, op: Operation, totals: list[Tensor | None]) -> None:
-        wanted = [t.op in self.on_path and is_trainable(t) for t in op.inputs]
-        if not (op.definition.differentiable and any(wanted)):
-            return
-        with name_scope(op.name + "_grad"):
-            found = op.definition.gradient(op, *totals)
-        for i, (tensor, grad) in enumerate(zip(op.inputs, found, strict=True)):
-            if grad is not None and wanted[i]:
-                _check_shape(op, i, grad)
-                self._add(tensor, grad)
-
-
-def _check_shape(op: Operation, i: int, grad: Tensor) -> None:
-    tensor = op.inputs[i]
-    try:
-        grad.set_shape(tensor.get_shape())
-    except ValueError:
-        raise ShapeError(
-            "Incompatible shapes between op input and calculated input gradient.  Forward "
-            f"operation: {op.name}.  Input index: {i}. Original input shape: {tensor.shape}.  "
-            f"Calculated input gradient shape: {grad.shape}"
-        ) from None
-
-
-def _between(ys: Iterable[Tensor], xs: Iterable[Tensor]) -> set[Operation]:
-    """The operations on a path of floats from an x to a y, both ends included."""
-    before: set[Operation] = set()
-    stack = [y.op for y in ys]
-    while stack:
-        op = stack.pop()
-        if op not in before:
-            before.add(op)
-            stack.extend(t.op for t in op.inputs)
-    starts = set(xs)
-    reached: set[Operation] = {x.op for x in starts}
-    for op in sorted(before, key=lambda op: op.serial):
-        if any(t in starts or (t.op in reached and is_trainable(t)) for t in op.inputs):
-            reached.add(op)
-    return {op for op in before if op in reached}

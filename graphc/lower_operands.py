@@ -31,7 +31,7 @@ class Lowering:
     """State that the kernels of one program share.
 
     ``inplace`` maps a tensor to the storage root that it is written into instead of its own;
-    ``hints`` are the sizes seen first.
+    ``hints`` are the sizes seen first; ``origin`` gives the user's operation for a name.
     """
 
     plan: Plan
@@ -41,6 +41,7 @@ class Lowering:
     hints: dict[Symbol, int] = field(default_factory=dict)
     scheduled: bool = True
     verify: bool = False
+    origin: dict[str, Operation] = field(default_factory=dict)
     _known_sites: dict[tuple[Operation, str], int] = field(default_factory=dict)
 
     def site(self, message: str, op: Operation) -> int:
@@ -48,7 +49,7 @@ class Lowering:
         number = self._known_sites.get((op, message))
         if number is None:
             number = self._known_sites[(op, message)] = len(self.sites)
-            self.sites.append(Site(message, op))
+            self.sites.append(Site(message, self.origin.get(op.name, op)))
         return number
 
     def storage(self, tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from graphc.errors import CompileError
 from graphc.graph import Operation
 from graphc.kernels.contraction import contraction_kernel
 from graphc.kernels.problem import Contraction, accumulator
-from graphc.kernels.scatter import scatter_add_kernel
+from graphc.kernels.scatter import put_row_kernel, scatter_add_kernel
 from graphc.loop import ir
 from graphc.loop.ir import ZERO, Expr, Kernel, Stmt, Var
 from graphc.lower_operands import GroupOperands, Index, Reader
@@ -29,6 +29,8 @@ class TemplateLowering(GroupOperands):
             return self.contraction()
         if isinstance(op.definition, TemplateOp) and op.definition.template == "scatter_add":
             return self.scatter_add(op)
+        if isinstance(op.definition, TemplateOp) and op.definition.template == "put_row":
+            return self.put_row(op)
         raise CompileError(f"no template computes {op.type}")
 
     def contraction(self) -> Callable[[], Kernel]:
@@ -90,6 +92,38 @@ class TemplateLowering(GroupOperands):
         return lambda: scatter_add_kernel(
             self.name, params, scalars, **sizes, index=lambda i: reader.operand(1, (i,)),
             update=update, out=buffer,
+        )  # fmt: skip
+
+    def put_row(self, op: Operation) -> Callable[[], Kernel]:
+        """One row replaced; the others are copied, unless they are in place."""
+        reader, out = Reader(self, op, 0), op.outputs[0]
+        x, sizes, shape = op.inputs[0], out.sizes, op.inputs[2].sizes
+        assert sizes is not None
+        assert shape is not None
+        inplace = self.lowering.storage(out) is self.lowering.storage(x)
+        buffer = self.buffer(out)
+        self.writes[self.lowering.storage(out)] = None
+
+        def row(column: Expr) -> Expr:
+            return reader.operand(2, delinearize(self, column, shape) if shape else ())
+
+        def kept(flat: Expr) -> Expr:
+            return reader.operand(0, delinearize(self, flat, sizes))
+
+        site = None
+        if op.definition.can_fail(op):
+            site = reader.site("index %d is out of range")
+        probe = Var("c")
+        reader.operand(1, ())
+        row(probe)
+        if not inplace:
+            kept(probe)
+        extents = {"rows": self.size(sizes[0]), "columns": self.size(product(shape))}
+        self.memo.clear()
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        return lambda: put_row_kernel(
+            self.name, params, scalars, **extents, index=reader.operand(1, ()), site=site,
+            row=row, kept=None if inplace else kept, add=op.attrs["add"], out=buffer,
         )  # fmt: skip
 
     def epilogue_stores(self, index: Index) -> list[Stmt]:

@@ -20,16 +20,19 @@ from graphc.graph import Graph, Operation, Tensor, TensorType
 from graphc.op import InferContext, evaluate_reference, get_op
 from graphc.passes.assume import CompileEnv
 from graphc.passes.basic import DeadCode, Decompose, attrs_key
-from graphc.passes.extract import BOUND
+from graphc.passes.pipeline import run_nested
 from graphc.runtime.executable import Executable
 
 Kernel = Callable[..., Sequence[Any]]
+Compute = Callable[[Operation, list[np.ndarray]], Sequence[Any]]
 
 
 def prepared(fn: Function, mode: str) -> Function:
     """The function as a mode runs it: in eager mode, composite ops by the ops that define them."""
-    fn = DeadCode().run(fn)
-    return fn if mode == "reference" else DeadCode().run(Decompose().run(fn))
+    fn = run_nested(DeadCode(), fn)
+    if mode == "reference":
+        return fn
+    return run_nested(DeadCode(), run_nested(Decompose(), fn))
 
 
 def run_eager(
@@ -54,12 +57,11 @@ def run_reference(fn: Function, inputs: Mapping[str, np.ndarray]) -> list[np.nda
 def _run(
     fn: Function,
     inputs: Mapping[str, np.ndarray],
-    compute: Callable[[Operation, list[np.ndarray]], Sequence[Any]],
+    compute: Compute,
 ) -> list[np.ndarray]:
     values: dict[Tensor, np.ndarray] = {}
     for i in fn.inputs:
-        if i.key != BOUND:
-            values[i.tensor] = inputs[i.key]
+        values[i.tensor] = inputs[i.key]
     for op in fn.operations:
         if all(t in values for t in op.outputs):
             continue
@@ -67,8 +69,12 @@ def _run(
             values[op.outputs[0]] = op.attrs["value"]
             continue
         source = fn.origin.get(op.name, op)
+        operands = [values[t] for t in op.inputs]
         try:
-            outputs = compute(op, [values[t] for t in op.inputs])
+            if "bodies" in op.attrs:
+                outputs = _run_bodies(op, operands, compute)
+            else:
+                outputs = compute(op, operands)
         except OpError as e:
             raise type(e)(source.node_def, source, e.message) from None
         except (ArithmeticError, IndexError, ValueError) as e:
@@ -77,6 +83,39 @@ def _run(
             raise InvalidArgumentError(source.node_def, source, str(e)) from e
         values.update(zip(op.outputs, outputs, strict=True))
     return [np.asarray(values[o.tensor]) for o in fn.outputs]
+
+
+def _run_bodies(op: Operation, operands: list[np.ndarray], compute: Compute) -> list[np.ndarray]:
+    """The outputs of a loop or a branch, turn by turn."""
+    bodies = op.attrs["bodies"]
+    if op.type == "Case":
+        number = int(operands[0])
+        if operands[0].dtype == bool:
+            number = 1 - number
+        elif not 0 <= number < len(bodies):
+            number = len(bodies) - 1
+        return _run(bodies[number], _numbered(operands), compute)[: len(op.outputs)]
+    test, body = bodies
+    state = [np.asarray(x) for x in operands[: len(body.carried)]]
+    rest = operands[len(state) :]
+    count = len(body.given) - len(state)
+    saved: list[list[np.ndarray]] = [[] for _ in range(count)]
+    turns = 0
+    while bool(_run(test, _numbered([*state, *rest]), compute)[0]):
+        found = _run(body, _numbered([*state, *rest]), compute)
+        state = [np.array(x) for x in found[: len(state)]]
+        for stack, value in zip(saved, found[len(state) :], strict=False):
+            stack.append(np.array(value))
+        turns += 1
+    stacks = []
+    for stack, out in zip(saved, op.outputs[len(state) + 1 :], strict=True):
+        row = tuple(s if isinstance(s, int) else 0 for s in (out.sizes or ())[1:])
+        stacks.append(np.stack(stack) if stack else np.zeros((0, *row), out.dtype.numpy))
+    return [*state, np.array(turns, np.int32), *stacks]
+
+
+def _numbered(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    return {str(k): np.asarray(a) for k, a in enumerate(arrays)}
 
 
 def _kernel(op: Operation, arrays: list[np.ndarray], cache: dict[Any, Kernel], lock: Any) -> Kernel:
@@ -118,6 +157,7 @@ def _compile_op(
     new = graph.add_operation(op.definition, operands, op.attrs, types, op.name, op.location)
     outputs = [Output("fetch", t, t, t.name) for t in new.outputs]
     fn = Function(graph, inputs, outputs, env.guards, [], {op.name: op}, env)
+    env.graphs.append(graph)
     executable = Executable(compile_function(fn), {}, lock)
     taken = [k for k in range(len(arrays)) if small[k] is None]
 

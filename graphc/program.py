@@ -1,4 +1,4 @@
-"""Program: a straight list of kernel calls and copies over planned buffers.
+"""Program: kernel calls, copies, loops and branches over planned buffers.
 
 Planning decides where every stored tensor lives.
 
@@ -6,126 +6,110 @@ Planning decides where every stored tensor lives.
 * A variable's new value is written in place, into the variable's own buffer, if nobody needs the
   old value any more at that point and nothing that can fail comes after; otherwise it is computed
   aside and copied at the end, so that a run that fails leaves every variable as it was.
-* Everything else lives in one arena, blocks of which are used again as soon as their tensor is
+* Everything else lives in an arena, blocks of which are used again as soon as their tensor is
   dead.
+
+Sizes that the inputs do not tell are learnt in the course of a run, at a :class:`Bind`: that begins
+a *segment* of its own, with memory of its own, whose size is known from there on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 from graphc import dims
 from graphc.dims import DimLike, Symbol
-from graphc.dtypes import DType
-from graphc.function import Function, Guard, Input, format_function, format_type
+from graphc.function import Function, Late
 from graphc.graph import Tensor
-from graphc.loop.ir import Kernel
 from graphc.lower import Lowered, Lowering, Site, lower_group
 from graphc.passes.fuse import Fuser
 from graphc.passes.pipeline import verifying
-from graphc.passes.plan import Plan, format_plan, is_literal
+from graphc.passes.plan import Plan, is_literal
+from graphc.program_arena import plan_arena
+from graphc.program_control import plan_control
+from graphc.program_steps import (
+    Append,
+    Bind,
+    Branch,
+    Call,
+    Copy,
+    Grow,
+    Loop,
+    Program,
+    Publish,
+    Result,
+    Segment,
+    Slot,
+    SlotKind,
+    Step,
+    walk,
+)
+from graphc.program_text import format_program, program_key
 from graphc.program_updates import Updates
 
-KEY_CONSTANT = 1024
-SlotKind = Literal["input", "output", "variable", "const", "temp"]
+__all__ = [
+    "Append", "Bind", "Branch", "Call", "Copy", "Grow", "Loop", "Program", "Publish", "Result",
+    "Segment", "Slot", "Step", "build_program", "format_program", "program_key", "walk",
+]  # fmt: skip
+
+LOOP_WORK = 1 << 40
+"""What a loop counts for as work: nobody knows how long it takes."""
 
 
-@dataclass
-class Slot:
-    """One buffer of a program.
+class Shared:
+    """What the functions of one program share: slots, segments, kernels."""
 
-    ``size`` counts elements.  ``source``: the Input, the constant array, or None; ``block`` is
-    the arena block of a temporary.
-    """
-
-    number: int
-    kind: SlotKind
-    dtype: DType
-    size: DimLike
-    name: str
-    source: Any = None
-    block: int = -1
-
-
-@dataclass
-class Call:
-    """Run a kernel over slots."""
-
-    lowered: Lowered
-    slots: list[int]
-
-
-@dataclass
-class Copy:
-    """Copy one slot's elements to another's."""
-
-    target: int
-    source: int
-    commit: bool = False
-
-
-@dataclass
-class Result:
-    """A fetch: where it is and its shape."""
-
-    slot: int
-    dtype: DType
-    sizes: tuple[DimLike, ...]
-
-
-@dataclass
-class Program:
-    """What the runtime prints and runs; see the module's text."""
-
-    slots: list[Slot]
-    steps: list[Call | Copy]
-    results: list[Result]
-    inputs: list[Input]
-    symbols: list[Symbol]
-    guards: list[Guard]
-    blocks: list[tuple[DimLike, int]]
-    sites: list[Site]
-    updated: list[str]
-    plan: Plan
-    function: Function
-    work: DimLike = 0
-    kernels: list[Lowered] = field(default_factory=list)
-    hints: dict[Symbol, int] = field(default_factory=dict)
-
-    @property
-    def loops(self) -> list[Kernel]:
-        """Every kernel, the fast versions among them."""
-        return [k for low in self.kernels for k in (low.kernel, low.fast) if k is not None]
-
-
-class Planner:
-    """Builds the program of one function."""
-
-    def __init__(self, fn: Function, target: Any, hints: dict[Symbol, int]) -> None:
-        self.fn = fn
+    def __init__(self, target: Any, hints: dict[Symbol, int]) -> None:
         self.target = target
         self.hints = hints
-        fuser = Fuser(fn)
-        self.plan = fuser.run()
-        self.updates = Updates(fn, fuser, self.plan)
-        self.lowering = Lowering(self.plan, target, hints=hints, verify=verifying())
         self.slots: list[Slot] = []
-        self.where: dict[Tensor, int] = {}
-        self.variables: dict[str, int] = {}
-        self.steps: list[Call | Copy] = []
+        self.segments: list[Segment] = []
+        self.sites: list[Site] = []
+        self.kernels: list[Lowered] = []
+        self.plans: list[Plan] = []
+        self.work: DimLike = 0
 
-    # --- slots ------------------------------------------------------------------------------------
+    def segment(self, symbols: Sequence[Symbol]) -> int:
+        """A new segment that binds these sizes."""
+        self.segments.append(Segment(len(self.segments), list(symbols)))
+        return len(self.segments) - 1
 
     def add_slot(self, kind: SlotKind, tensor: Tensor, source: Any = None) -> int:
         """A new slot for a storage root."""
         assert tensor.sizes is not None, tensor
         size = dims.product(tensor.sizes)
-        slot = Slot(
-            len(self.slots), kind, tensor.dtype.base_dtype, size, tensor.op.name, source
-        )
+        slot = Slot(len(self.slots), kind, tensor.dtype.base_dtype, size, tensor.op.name, source)
         self.slots.append(slot)
         return slot.number
+
+
+class FunctionPlanner:
+    """Plans one function, which may be a body: its slots and its steps.
+
+    Attributes:
+      where: the slot of each storage root.
+    """
+
+    def __init__(self, fn: Function, shared: Shared) -> None:
+        self.fn = fn
+        self.shared = shared
+        fuser = Fuser(fn)
+        self.plan = fuser.run()
+        shared.plans.append(self.plan)
+        self.updates = Updates(fn, fuser, self.plan)
+        self.lowering = Lowering(
+            self.plan, shared.target, sites=shared.sites, hints=shared.hints, verify=verifying(),
+            origin=fn.origin,
+        )  # fmt: skip
+        self.where: dict[Tensor, int] = {}
+        self.steps: list[Step] = []
+        self.plan.groups = self.updates.ordered()
+        self.lowering.inplace = self.updates.inplace
+
+    def add_slot(self, kind: SlotKind, tensor: Tensor, source: Any = None) -> int:
+        """A new slot for a storage root."""
+        return self.shared.add_slot(kind, tensor, source)
 
     def slot(self, tensor: Tensor) -> int:
         """The slot of a tensor's storage, made when it is first needed."""
@@ -138,6 +122,52 @@ class Planner:
                 found = self.add_slot("temp", root)
             self.where[root] = found
         return found
+
+    def source_slot(self, tensor: Tensor) -> int:
+        """The slot to copy a tensor from; literals get one too."""
+        root = self.plan.root(tensor)
+        if is_literal(root) and root not in self.where:
+            self.where[root] = self.add_slot("const", root, root.op.attrs["value"])
+        return self.slot(tensor)
+
+    def plan_groups(self) -> None:
+        """The steps of all groups, in order."""
+        shared = self.shared
+        late: dict[Tensor, list[Late]] = {}
+        for s in self.fn.late:
+            late.setdefault(self.plan.root(s.tensor), []).append(s)
+        for root, sizes in late.items():
+            if root.op.type in ("Placeholder", "Const"):
+                self.bind(root, sizes)
+        for group in self.plan.groups:
+            op = group.template
+            if op is not None and "bodies" in op.attrs:
+                plan_control(self, op, FunctionPlanner)
+            else:
+                low = lower_group(self.lowering, group, f"k{len(shared.kernels)}")
+                shared.kernels.append(low)
+                if self.lowering.verify:
+                    _ = low.kernel, low.fast
+                shared.work = shared.work + low.work
+                self.steps.append(Call(low, [self.slot(t) for t in low.buffers]))
+            for t in group.outputs:
+                root = self.plan.root(t)
+                if root in late:
+                    self.bind(root, late[root])
+
+    def bind(self, root: Tensor, sizes: Sequence[Late]) -> None:
+        """Learn sizes from a tensor that has just been computed."""
+        slot = self.source_slot(root)
+        segment = self.shared.segment([s.symbol for s in sizes])
+        self.steps.append(Bind(segment, [(slot, s.element) for s in sizes]))
+
+
+class Planner(FunctionPlanner):
+    """Builds the program of one function."""
+
+    def __init__(self, fn: Function, target: Any, hints: dict[Symbol, int]) -> None:
+        super().__init__(fn, Shared(target, hints))
+        self.variables: dict[str, int] = {}
 
     def boundary_slots(self) -> None:
         """Slots of the inputs."""
@@ -152,72 +182,70 @@ class Planner:
         """For each fetch its slot, its tensor and whether a kernel writes it there directly."""
         found = []
         computed = {t for g in self.plan.groups for t in g.outputs}
+        bound = set(self.shared.segments[0].symbols)
         for o in self.fn.outputs:
             if o.kind in ("update", "check"):
                 continue
             root = self.lowering.storage(o.tensor)
-            direct = root in computed and root not in self.where
+            known = all(dims.symbols_of(s) <= bound for s in o.tensor.sizes or ())
+            direct = root in computed and root not in self.where and known
             number = self.add_slot("output", o.tensor)
             if direct:
                 self.where[root] = number
             found.append((number, o.tensor, direct))
         return found
 
-    # --- steps ------------------------------------------------------------------------------------
-
     def build(self) -> Program:
         """The program."""
-        self.plan.groups = self.updates.ordered()
-        self.lowering.inplace = self.updates.inplace
+        shared = self.shared
+        shared.segment(self.symbols())
         self.boundary_slots()
         fetched = self.result_slots()
-        work: DimLike = 0
-        lowered = []
-        for k, group in enumerate(self.plan.groups):
-            low = lower_group(self.lowering, group, f"k{k}")
-            lowered.append(low)
-            if self.lowering.verify:
-                _ = low.kernel, low.fast
-            work = work + low.work
-            self.steps.append(Call(low, [self.slot(t) for t in low.buffers]))
+        self.plan_groups()
         results = []
+        bound = set(shared.segments[0].symbols)
         for number, tensor, direct in fetched:
-            if not direct:
-                self.steps.append(Copy(number, self.source_slot(tensor)))
             assert tensor.sizes is not None
-            results.append(Result(number, tensor.dtype.base_dtype, tensor.sizes))
+            late = any(not dims.symbols_of(s) <= bound for s in tensor.sizes)
+            if late:
+                self.steps.append(Publish(number, self.source_slot(tensor)))
+            elif not direct:
+                self.steps.append(Copy(number, self.source_slot(tensor)))
+            results.append(Result(number, tensor.dtype.base_dtype, tensor.sizes, late))
         self.commit()
-        blocks = self.plan_arena()
+        self.guard()
+        blocks = plan_arena(self.steps, shared.slots)
         return Program(
-            self.slots, self.steps, results, self.fn.inputs, self.symbols(), self.fn.guards,
-            blocks, self.lowering.sites, [o.key for o in self.fn.outputs if o.kind == "update"],
-            self.plan, self.fn, work, lowered, self.hints,
+            shared.slots, self.steps, results, self.fn.inputs, shared.segments, blocks,
+            shared.sites, [o.key for o in self.fn.outputs if o.kind == "update"], self.plan,
+            self.fn, self.work(), shared.kernels, shared.hints, shared.plans,
         )  # fmt: skip
 
-    def source_slot(self, tensor: Tensor) -> int:
-        """The slot to copy a tensor from; literals get one too."""
-        root = self.plan.root(tensor)
-        if is_literal(root) and root not in self.where:
-            self.where[root] = self.add_slot("const", root, root.op.attrs["value"])
-        return self.slot(tensor)
+    def work(self) -> DimLike:
+        """Roughly the bytes and operations of a run."""
+        bound = set(self.shared.segments[0].symbols)
+        work = self.shared.work
+        unknown = not dims.symbols_of(work) <= bound
+        if unknown or any(isinstance(s, Loop) for s in walk(self.steps)):
+            return LOOP_WORK
+        return work
+
+    def guard(self) -> None:
+        """Give every assumption to the segment from which on it can be checked."""
+        place = {s: g.number for g in self.shared.segments for s in g.symbols}
+        for guard in self.fn.guards:
+            symbols = dims.symbols_of(guard.left) | dims.symbols_of(guard.right)
+            # Sizes that nothing needs any more are never bound.
+            if symbols <= place.keys():
+                number = max((place[s] for s in symbols), default=0)
+                self.shared.segments[number].guards.append(guard)
 
     def commit(self) -> None:
         """Copy the new values that were computed aside into their variables, all at the end."""
-        copies = []
-        for o in self.fn.outputs:
-            if o.kind == "update":
-                target, source = self.variables[o.key], self.source_slot(o.tensor)
-                if target != source:
-                    copies.append((target, source, o.tensor))
-        targets = {t for t, _, _ in copies}
-        staged = []
-        for target, source, tensor in copies:
-            if source in targets:
-                aside = self.add_slot("temp", tensor)
-                self.steps.append(Copy(aside, source))
-                source = aside
-            staged.append(Copy(target, source, commit=True))
-        self.steps += staged
+        updates = [
+            (self.variables[o.key], o.tensor) for o in self.fn.outputs if o.kind == "update"
+        ]
+        commit(self, updates)
 
     def symbols(self) -> list[Symbol]:
         """The symbols that the inputs bind, in a fixed order."""
@@ -227,52 +255,23 @@ class Planner:
                 found.update(dict.fromkeys(sorted(dims.symbols_of(s), key=lambda x: x.name)))
         return list(found)
 
-    # --- the arena --------------------------------------------------------------------------------
 
-    def plan_arena(self) -> list[tuple[DimLike, int]]:
-        """Give every temporary a block; blocks of dead temporaries are used again.
-
-        Returns (size in elements, bytes per element) of each block.
-        """
-        last: dict[int, int] = {}
-        for n, step in enumerate(self.steps):
-            used = step.slots if isinstance(step, Call) else [step.source, step.target]
-            last.update(dict.fromkeys(used, n))
-        blocks: list[tuple[DimLike, int]] = []
-        free: list[int] = []
-        for n, step in enumerate(self.steps):
-            used = step.slots if isinstance(step, Call) else [step.source, step.target]
-            for number in dict.fromkeys(used):
-                slot = self.slots[number]
-                if slot.kind == "temp" and slot.block < 0:
-                    slot.block = take_block(blocks, free, slot)
-            for number in dict.fromkeys(used):
-                slot = self.slots[number]
-                if slot.kind == "temp" and last[number] == n:
-                    free.append(slot.block)
-        return blocks
-
-
-def take_block(blocks: list[tuple[DimLike, int]], free: list[int], slot: Slot) -> int:
-    """A free block that is surely large enough, else a new one."""
-    best = -1
-    need = slot.size * slot.dtype.size
-    for b in free:
-        have = blocks[b][0] * blocks[b][1]
-        fits = have == need or (isinstance(have, int) and isinstance(need, int) and have >= need)
-        if fits and (best < 0 or smaller(blocks, b, best)):
-            best = b
-    if best >= 0:
-        free.remove(best)
-        return best
-    blocks.append((slot.size, slot.dtype.size))
-    return len(blocks) - 1
-
-
-def smaller(blocks: list[tuple[DimLike, int]], a: int, b: int) -> bool:
-    """Whether block ``a`` is known to be smaller than ``b``."""
-    x, y = blocks[a][0] * blocks[a][1], blocks[b][0] * blocks[b][1]
-    return isinstance(x, int) and isinstance(y, int) and x < y
+def commit(planner: FunctionPlanner, updates: Sequence[tuple[int, Tensor]]) -> None:
+    """Copies that give slots their new values, as if all at once."""
+    copies = []
+    for target, tensor in updates:
+        source = planner.source_slot(tensor)
+        if target != source:
+            copies.append((target, source, tensor))
+    targets = {t for t, _, _ in copies}
+    staged = []
+    for target, source, tensor in copies:
+        if source in targets:
+            aside = planner.add_slot("temp", tensor)
+            planner.steps.append(Copy(aside, source))
+            source = aside
+        staged.append(Copy(target, source, commit=True))
+    planner.steps += staged
 
 
 def build_program(
@@ -280,49 +279,3 @@ def build_program(
 ) -> Program:
     """Fuse, lower and plan a function; ``hints`` are the sizes that its inputs have at first."""
     return Planner(fn, target, hints or {}).build()
-
-
-def program_key(program: Program) -> str:
-    """Text that determines the program's machine code, without building any kernel.
-
-    The operations after all passes, with the constants that kernels spell out or that shape their
-    loops; how they are fused; where everything is stored; the sizes that fast versions are for.
-    """
-    values = [
-        f"{op.name} {array.dtype} {array.tobytes().hex()}"
-        for op in program.function.operations
-        if op.type == "Const" and (array := op.attrs["value"]).nbytes <= KEY_CONSTANT
-        and array.dtype != object
-    ]  # fmt: skip
-    hints = [f"{s}={v}" for s, v in program.hints.items()]
-    parts = [
-        format_function(program.function), *values, format_plan(program.plan),
-        format_program(program), *hints,
-    ]  # fmt: skip
-    return "\n".join(parts)
-
-
-def format_program(program: Program) -> str:
-    """The program as text: symbols, slots, steps."""
-    lines = [f"symbols {', '.join(str(s) for s in program.symbols) or 'none'}"]
-    lines += [f"assume {g}" for g in program.guards]
-    for s in program.slots:
-        where = f" block {s.block}" if s.kind == "temp" else ""
-        lines.append(f"slot {s.number}: {s.kind} {s.dtype.code}[{s.size}] {s.name}{where}")
-    for step in program.steps:
-        if isinstance(step, Call):
-            low = step.lowered
-            writes = set(low.writes)
-            args = ", ".join(
-                f"{'&' if t in writes else ''}{n}"
-                for t, n in zip(low.buffers, step.slots, strict=True)
-            )
-            scalars = ", ".join(str(s) for s in low.symbols)
-            lines.append(f"call {low.name}({args}{'; ' + scalars if scalars else ''})")
-        else:
-            verb = "commit" if step.commit else "copy"
-            lines.append(f"{verb} {step.target} <- {step.source}")
-    for k, (size, bytes_) in enumerate(program.blocks):
-        lines.append(f"block {k}: {size} x {bytes_} bytes")
-    lines += [f"input {i.key}: {format_type(i.tensor.type)}" for i in program.inputs]
-    return "\n".join(lines) + "\n"

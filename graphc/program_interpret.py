@@ -7,7 +7,7 @@ or too late, gives a wrong answer here as it would in native code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,20 @@ from graphc.dims import Dim, DimLike, Symbol, substitute
 from graphc.dtypes import DType
 from graphc.errors import FeedError, GraphcError, InvalidArgumentError
 from graphc.loop.interpret import RequireFailed, run_kernel
-from graphc.program import Call, Copy, Program, Slot
+from graphc.program import (
+    Append,
+    Bind,
+    Branch,
+    Call,
+    Copy,
+    Grow,
+    Loop,
+    Program,
+    Slot,
+    Step,
+    walk,
+)
+from graphc.program_arena import lifetimes
 
 POISON = 0xFF  # a NaN in every floating type, -1 in integers
 
@@ -47,19 +60,16 @@ def run_program(
       KernelFault: a kernel does what no kernel may.
     """
     machine = _Machine(program, inputs, variables or {})
-    machine.check_guards()
+    machine.check_guards(0)
     machine.fast = fast and all(
         machine.binding.get(s, v) == v for s, v in program.hints.items()
     )
-    for n, step in enumerate(program.steps):
-        machine.begin(n)
-        if isinstance(step, Copy):
-            machine.array(step.target)[...] = machine.array(step.source)
-        else:
-            machine.call(step)
-        machine.end(n)
+    machine.run(program.steps)
     return [
-        machine.array(r.slot).reshape([machine.size(s) for s in r.sizes]) for r in program.results
+        machine.array(machine.published.get(r.slot, r.slot)).reshape(
+            [machine.size(s) for s in r.sizes]
+        )
+        for r in program.results
     ]
 
 
@@ -85,11 +95,19 @@ class _Machine:
                 raise FeedError(f"the buffer of the variable {i.key!r} must be {dtype}, contiguous")
             self.bind(i.key, i.raw, array)
             self.given[id(i)] = array
-        self.arrays = {s.number: self.storage(s) for s in program.slots if s.kind != "temp"}
-        self.blocks = [
-            np.full(self.size(size) * bytes_, POISON, np.uint8) for size, bytes_ in program.blocks
-        ]
-        self.first, self.last = self.lives()
+        late = {r.slot for r in program.results if r.late}
+        self.arrays = {
+            s.number: self.storage(s)
+            for s in program.slots
+            if s.kind not in ("temp", "grown") and s.number not in late
+        }
+        self.published: dict[int, int] = {}
+        self.blocks: dict[int, np.ndarray] = {}
+        self.make_room(0)
+        self.number = {id(step): n for n, step in enumerate(walk(program.steps))}
+        lives = lifetimes(program.steps, program.slots)
+        self.first = by_step({slot: first for slot, (first, _) in lives.items()})
+        self.last = by_step({slot: self.death(*life) for slot, life in lives.items()})
 
     def bind(self, key: str, raw: tuple[DimLike, ...], array: np.ndarray) -> None:
         """Take the values of symbols from the shape of an input."""
@@ -118,16 +136,21 @@ class _Machine:
             return poisoned(self.size(slot.size), slot.dtype)
         return self.given[id(slot.source)].reshape(-1)
 
-    def lives(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-        """The temporaries that begin and that end at each step."""
-        begin: dict[int, int] = {}
-        end: dict[int, int] = {}
-        for n, step in enumerate(self.program.steps):
-            for number in step.slots if isinstance(step, Call) else (step.source, step.target):
-                if self.program.slots[number].kind == "temp":
-                    begin.setdefault(number, n)
-                    end[number] = n
-        return by_step(begin), by_step(end)
+    def death(self, first: int, last: int) -> int:
+        """The step after which a temporary is dead: the loop itself, if it comes from before it."""
+        for step in walk(self.program.steps):
+            if isinstance(step, Loop):
+                start = self.number[id(step)]
+                inner = [self.number[id(s)] for s in walk([*step.test, *step.body])]
+                if first <= start < last <= max(inner, default=start):
+                    return start
+        return last
+
+    def make_room(self, segment: int) -> None:
+        """The blocks of a segment, whose sizes are known from now on."""
+        for number, (size, bytes_) in enumerate(self.program.blocks):
+            if self.program.segment_of(size) == segment:
+                self.blocks[number] = np.full(self.size(size) * bytes_, POISON, np.uint8)
 
     def begin(self, n: int) -> None:
         """Poison the temporaries that a step is the first to use."""
@@ -142,6 +165,8 @@ class _Machine:
     def array(self, number: int) -> np.ndarray:
         """The elements of a slot."""
         slot = self.program.slots[number]
+        if slot.kind == "grown":
+            return self.arrays[number][: self.size(slot.size)]
         if slot.kind != "temp":
             return self.arrays[number]
         count = self.size(slot.size) * slot.dtype.size
@@ -150,12 +175,85 @@ class _Machine:
             raise FeedError(f"slot {number} needs {count} bytes, its block has {len(block)}")
         return block[:count].view(slot.dtype.numpy)
 
-    def check_guards(self) -> None:
-        """The assumptions must hold."""
-        for guard in self.program.guards:
+    def check_guards(self, segment: int) -> None:
+        """The assumptions about a segment's sizes must hold."""
+        for guard in self.program.segments[segment].guards:
             left, right = (substitute(g, self.binding) for g in (guard.left, guard.right))
             if left != right:
                 raise GuardFailed(f"{guard}: {left} and {right}")
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Steps in order."""
+        for step in steps:
+            n = self.number[id(step)]
+            self.begin(n)
+            self.step(step)
+            self.end(n)
+
+    def step(self, step: Step) -> None:
+        """One step."""
+        if isinstance(step, Copy):
+            # A loop variable of changing size has its next size, which is not bound yet.
+            grown = self.program.slots[step.target].kind == "grown"
+            target = self.arrays[step.target] if grown else self.array(step.target)
+            target[...] = self.array(step.source)
+        elif isinstance(step, Call):
+            self.call(step)
+        elif isinstance(step, Bind):
+            self.bind_segment(step)
+        elif isinstance(step, Grow):
+            slot = self.program.slots[step.slot]
+            self.arrays[step.slot] = poisoned(self.size(step.size), slot.dtype)
+        elif isinstance(step, Append):
+            self.append(step)
+        elif isinstance(step, Loop):
+            self.loop(step)
+        elif isinstance(step, Branch):
+            self.branch(step)
+        else:
+            self.published[step.output] = step.source
+
+    def bind_segment(self, step: Bind) -> None:
+        """Learn sizes in the course of the run."""
+        segment = self.program.segments[step.segment]
+        values = [
+            int(self.array(s[0])[s[1]]) if isinstance(s, tuple) else self.size(s)
+            for s in step.sources
+        ]
+        self.binding.update(zip(segment.symbols, values, strict=True))
+        self.check_guards(step.segment)
+        self.make_room(step.segment)
+
+    def append(self, step: Append) -> None:
+        """Put a turn's values behind those of the turns before."""
+        turns = int(self.array(step.count)[0])
+        row = self.array(step.source)
+        before = self.arrays.get(step.target, row[:0])[: turns * len(row)]
+        self.arrays[step.target] = np.concatenate([before, row])
+
+    def loop(self, step: Loop) -> None:
+        """Test and body in turn."""
+        turns = self.array(step.turns)
+        turns[0] = 0
+        for inner in walk([*step.test, *step.body]):
+            if isinstance(inner, Append):
+                slot = self.program.slots[inner.target]
+                self.arrays[inner.target] = poisoned(0, slot.dtype)
+        while True:
+            self.run(step.test)
+            if not self.array(step.flag)[0]:
+                return
+            self.run(step.body)
+            turns[0] += 1
+
+    def branch(self, step: Branch) -> None:
+        """One of the cases."""
+        value = self.array(step.selector)[0]
+        number = 1 - int(value) if value.dtype == bool else int(value)
+        last = len(step.cases) - 1
+        self.run(step.cases[number if 0 <= number <= last else last])
 
     def call(self, step: Call) -> None:
         """Run a kernel; a failed condition becomes the error of its operation."""
@@ -170,8 +268,7 @@ class _Machine:
         except RequireFailed as e:
             site = self.program.sites[e.site]
             message = site.message % e.details[: site.message.count("%d")]
-            op = self.program.function.origin.get(site.op.name, site.op)
-            raise InvalidArgumentError(op.node_def, op, message) from None
+            raise InvalidArgumentError(site.op.node_def, site.op, message) from None
 
 
 def poisoned(count: int, dtype: DType) -> np.ndarray:

@@ -34,7 +34,9 @@ class Updates:
         owner = {t: k for k, g in enumerate(groups) for t in g.tensors}
         reads = [self.reads[g] for g in groups]
         deps = [{owner[r] for r in rs if r in owner} - {k} for k, rs in enumerate(reads)]
-        fallible = {k for k, g in enumerate(groups) if self.group_fallible(g)}
+        # A loop variable is no state of the session: a run that fails leaves it to nobody.
+        loop = any(i.kind == "carry" for i in self.fn.inputs)
+        fallible = set() if loop else {k for k, g in enumerate(groups) if self.group_fallible(g)}
         for value, old in self.update_candidates():
             k = owner.get(value)
             if k is None or k in fallible or not self.reads_in_step(groups[k], old, value):
@@ -48,10 +50,13 @@ class Updates:
     def group_fallible(self, group: Group) -> bool:
         """Whether some operation of the group, or inlined into it, can make a run fail."""
         stack = list(group.tensors)
+        late = {s.tensor for s in self.fn.late}
+        if not late.isdisjoint(group.outputs):
+            return True
         seen: set[Tensor] = set()
         while stack:
             t = stack.pop()
-            if t.op.definition.can_fail(t.op):
+            if t.op.definition.can_fail(t.op) or "bodies" in t.op.attrs:
                 return True
             for i in t.op.inputs:
                 if i in self.plan.inlined and i not in seen:
@@ -61,7 +66,7 @@ class Updates:
 
     def update_candidates(self) -> list[tuple[Tensor, Tensor]]:
         """New values of variables, with the old ones whose storage they may be written to."""
-        before = {i.key: i.tensor for i in self.fn.inputs if i.kind == "variable"}
+        before = {i.key: i.tensor for i in self.fn.inputs if i.kind in ("variable", "carry")}
         roots = [self.plan.root(o.tensor) for o in self.fn.outputs]
         found = []
         claimed: set[Tensor] = set()
@@ -78,8 +83,16 @@ class Updates:
         """Whether the group reads the old value only where it then writes the new one."""
         if value not in group.outputs:
             return False
+        if group.template is not None and "bodies" in group.template.attrs:
+            return False
         if group.template is not None:
-            inputs = group.template.inputs
+            inputs = list(group.template.inputs)
+            over = getattr(group.template.definition, "overwrites", None)
+            if over is not None and value is group.template.outputs[0]:
+                # The op changes a part of this operand, and reads no more of it.
+                whole = inputs.pop(over)
+                if self.plan.root(whole) is not old or whole in self.plan.inlined:
+                    return False
             for t in inputs:
                 for read, _ in self.inliner.expand(t, tuple(ZERO for _ in t.sizes or ())):
                     if self.plan.root(read) is old:

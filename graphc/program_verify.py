@@ -6,8 +6,9 @@ A complaint shows the program with the message below the line at fault.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from graphc import dtypes
 from graphc.dims import Dim, DimLike, Symbol, lower_bound, product, substitute, symbols_of
 from graphc.errors import VerifyError
 from graphc.graph import Tensor
@@ -15,10 +16,28 @@ from graphc.loop import ir
 from graphc.loop.interpret_values import Evaluator
 from graphc.loop.ir import Expr, Kernel, Load, Reduce, Require, Store, walk_expr, walk_stmt
 from graphc.loop.verify import verify_kernel
-from graphc.program import Call, Copy, Program, Slot, format_program
+from graphc.program import (
+    Append,
+    Bind,
+    Branch,
+    Call,
+    Copy,
+    Grow,
+    Loop,
+    Program,
+    Slot,
+    Step,
+    format_program,
+    walk,
+)
+from graphc.program_arena import lifetimes
+from graphc.program_steps import slots_of
 
 # Sizes are compared as expressions where that decides it, else at these values of the symbols.
 TRIES = ((2, 3, 5, 7, 11, 13, 17), (101, 64, 37, 29, 97, 8, 53))
+
+
+VERBS = ("call ", "copy ", "commit ", "bind ", "grow ", "append ", "loop ", "branch ", "publish ")
 
 
 class _Fault(Exception):
@@ -53,6 +72,7 @@ class _Verifier:
         self.program = program
         self.kernels = kernels
         self.bound = set(program.symbols)
+        self.all = set(program.all_symbols)
         self.written: set[int] = set()
         self.changed: int | None = None
 
@@ -63,8 +83,8 @@ class _Verifier:
             self.at(f"slot {slot.number}", lambda s=slot: self.slot(s))
         if self.kernels:
             self.at("the kernels", self.all_kernels)
-        for n, step in enumerate(self.program.steps):
-            self.at(f"step {n}", lambda k=n, s=step: self.step(k, s), n)
+        self.number = {id(step): n for n, step in enumerate(walk(self.program.steps))}
+        self.steps(self.program.steps)
         self.at("the arena", self.arena)
         self.at("the results", self.results)
 
@@ -84,8 +104,7 @@ class _Verifier:
             return f"{message}\n(the program cannot be printed: {e})"
         if step is None:
             return "\n".join([*message.splitlines()[1:], *lines])
-        verbs = ("call ", "copy ", "commit ")
-        places = [k for k, line in enumerate(lines) if line.startswith(verbs)]
+        places = [k for k, line in enumerate(lines) if line.lstrip().startswith(VERBS)]
         lines.insert(places[step] + 1, f"^ {message}")
         return "\n".join(lines)
 
@@ -98,17 +117,27 @@ class _Verifier:
             for size in i.raw:
                 if isinstance(size, Dim) and size.as_symbol is None:
                     raise _Fault(f"input {i.key} has the size {size}, which binds nothing")
+        if len(self.all) != len(self.program.all_symbols):
+            raise _Fault("one stands twice")
         if len(self.bound) != len(self.program.symbols) or self.bound != sizes:
             listed = ", ".join(sorted(map(str, sizes ^ self.bound)))
             raise _Fault(f"they are not the sizes of the inputs: {listed or 'one stands twice'}")
-        for guard in self.program.guards:
-            self.known(guard.left, f"guard {guard}")
-            self.known(guard.right, f"guard {guard}")
-        self.known(self.program.work, "the work")
+        known: set[Symbol] = set()
+        for number, segment in enumerate(self.program.segments):
+            if segment.number != number:
+                raise _Fault(f"segment {segment.number} stands at {number}")
+            known |= set(segment.symbols)
+            for guard in segment.guards:
+                for size in (guard.left, guard.right):
+                    if unbound := symbols_of(size) - known:
+                        listed = ", ".join(map(str, unbound))
+                        raise _Fault(f"guard {guard}: no input binds {listed}")
+        if unbound := symbols_of(self.program.work) - self.bound:
+            raise _Fault(f"the work: no input binds {', '.join(map(str, unbound))}")
 
     def known(self, size: DimLike, what: str) -> None:
-        """A size over bound symbols."""
-        if unbound := symbols_of(size) - self.bound:
+        """A size over symbols of the program."""
+        if unbound := symbols_of(size) - self.all:
             raise _Fault(f"{what}: no input binds {', '.join(map(str, unbound))}")
 
     def same(self, a: DimLike, b: DimLike) -> bool:
@@ -119,9 +148,9 @@ class _Verifier:
         """Values of the symbols that break no guard."""
         for row in TRIES:
             binding: dict[Symbol, DimLike] = {
-                s: row[k % len(row)] for k, s in enumerate(self.program.symbols)
+                s: row[k % len(row)] for k, s in enumerate(self.program.all_symbols)
             }
-            guards = self.program.guards
+            guards = [g for segment in self.program.segments for g in segment.guards]
             if all(substitute(g.left, binding) == substitute(g.right, binding) for g in guards):
                 yield binding
 
@@ -184,7 +213,7 @@ class _Verifier:
             names.add(kernel.name)
             verify_kernel(kernel)
         known = set(map(id, self.program.kernels))
-        for step in self.program.steps:
+        for step in walk(self.program.steps):
             if isinstance(step, Call) and id(step.lowered) not in known:
                 raise _Fault(f"{step.lowered.name} is called and is not among the kernels")
 
@@ -221,11 +250,81 @@ class _Verifier:
 
     # --- steps ------------------------------------------------------------------------------------
 
-    def step(self, n: int, step: Call | Copy) -> None:
+    def steps(self, steps: Sequence[Step]) -> None:
+        """Steps in order; what a loop or a branch binds and writes is so behind it."""
+        for step in steps:
+            n = self.number[id(step)]
+            self.at(f"step {n}", lambda k=n, s=step: self.step(k, s), n)  # type: ignore[misc]
+            if isinstance(step, Loop):
+                self.steps(step.test)
+                self.at(f"step {n}", lambda s=step: self.read(s.flag), n)  # type: ignore[misc]
+                self.steps(step.body)
+            elif isinstance(step, Branch):
+                self.branch(step)
+
+    def branch(self, step: Branch) -> None:
+        """The cases of a branch: behind it is written and bound what all of them do."""
+        written, bound = set(self.written), set(self.bound)
+        ends = []
+        for case in step.cases:
+            self.written, self.bound = set(written), set(bound)
+            self.steps(case)
+            ends.append((self.written, self.bound))
+        self.written = set.intersection(*(w for w, _ in ends))
+        self.bound = set.intersection(*(b for _, b in ends))
+
+    def step(self, n: int, step: Step) -> None:
         """One step: what it reads is there, what it writes may be written."""
+        for number in slots_of(step):
+            if isinstance(step, Append) and number == step.target:
+                continue  # How many turns there are is known after the last.
+            if unbound := symbols_of(self.program.slots[number].size) - self.bound:
+                # A Bind may be what tells the size of what comes behind it.
+                raise _Fault(f"slot {number}: nothing has bound {', '.join(map(str, unbound))}")
         if isinstance(step, Copy):
             self.copy(step)
-            return
+        elif isinstance(step, Call):
+            self.call(n, step)
+        elif isinstance(step, Bind):
+            self.bind(step)
+        elif isinstance(step, Grow):
+            self.grown(step.slot)
+        elif isinstance(step, Append):
+            self.grown(step.target)
+            self.read(step.source)
+            self.read(step.count)
+            self.written.add(step.target)
+        elif isinstance(step, Loop):
+            if self.program.slots[step.turns].dtype is not dtypes.int32:
+                raise _Fault(f"slot {step.turns} cannot count turns")
+            self.write(step.turns)
+        elif isinstance(step, Branch):
+            self.read(step.selector)
+        else:
+            self.read(step.source)
+            self.written.add(step.output)
+
+    def grown(self, number: int) -> None:
+        """A slot with memory of its own."""
+        if self.program.slots[number].kind != "grown":
+            raise _Fault(f"slot {number} is in the arena, and cannot grow")
+
+    def bind(self, step: Bind) -> None:
+        """Sizes from what is there."""
+        if not 0 < step.segment < len(self.program.segments):
+            raise _Fault(f"there is no segment {step.segment}")
+        segment = self.program.segments[step.segment]
+        if len(step.sources) != len(segment.symbols):
+            raise _Fault(f"{len(step.sources)} sizes for {len(segment.symbols)} symbols")
+        for source in step.sources:
+            if isinstance(source, tuple):
+                self.read(source[0])
+            elif unbound := symbols_of(source) - self.bound:
+                raise _Fault(f"nothing has bound {', '.join(map(str, unbound))}")
+        self.bound |= set(segment.symbols)
+
+    def call(self, n: int, step: Call) -> None:
+        """A call: what it reads is there, what it writes may be written."""
         low = step.lowered
         if unbound := set(low.symbols) - self.bound:
             raise _Fault(f"no input binds {', '.join(map(str, unbound))}")
@@ -268,7 +367,7 @@ class _Verifier:
     def read(self, number: int) -> None:
         """A slot that is read must hold something."""
         slot = self.program.slots[number]
-        if slot.kind in ("temp", "output") and number not in self.written:
+        if slot.kind in ("temp", "output", "grown") and number not in self.written:
             raise _Fault(f"slot {number} ({slot.kind} {slot.name}) is read before it is written")
 
     def write(self, number: int) -> None:
@@ -283,7 +382,10 @@ class _Verifier:
         target, source = self.program.slots[step.target], self.program.slots[step.source]
         if target is source or target.dtype is not source.dtype:
             raise _Fault(f"from {source.dtype.code} slot {source.number} to {target.dtype.code}")
-        if not self.same(target.size, source.size):
+        inputs = set(self.program.symbols)
+        known = (symbols_of(target.size) | symbols_of(source.size)) <= inputs
+        # What a run decides it may decide otherwise in every branch and every turn.
+        if known and not self.same(target.size, source.size):
             raise _Fault(f"{source.size} elements to {target.size}")
         self.read(step.source)
         if source.kind == "variable" and step.source in self.written and step.commit:
@@ -294,23 +396,15 @@ class _Verifier:
             raise _Fault(f"variable {target.name} is not listed as updated")
         self.write(step.target)
         if step.commit and self.changed is None:
-            self.changed = self.program.steps.index(step)
+            self.changed = self.number[id(step)]
 
     # --- the arena and the end --------------------------------------------------------------------
-
-    def lives(self) -> dict[int, tuple[int, int]]:
-        """The first and the last step of each temporary."""
-        found: dict[int, tuple[int, int]] = {}
-        for n, step in enumerate(self.program.steps):
-            for number in step.slots if isinstance(step, Call) else (step.source, step.target):
-                if self.program.slots[number].kind == "temp":
-                    found[number] = (found.get(number, (n, n))[0], n)
-        return found
 
     def arena(self) -> None:
         """No two temporaries that are needed at the same time share a block."""
         tenants: dict[int, list[tuple[int, int, int]]] = {}
-        for number, (first, last) in self.lives().items():
+        lifetime = lifetimes(self.program.steps, self.program.slots)
+        for number, (first, last) in lifetime.items():
             tenants.setdefault(self.program.slots[number].block, []).append((first, last, number))
         for block, lives in tenants.items():
             lives.sort()

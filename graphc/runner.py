@@ -177,8 +177,12 @@ class Runner:
                 return self._call(plan, executable, data)
             except (GuardBroken, BadSize):
                 pass
-        known = known | self._values_of(plan, [t for t, _ in tried.bound], data)
-        return self._call(plan, self._made(plan, shapes, shapes, known), data)
+        known = known | self._values_of(plan, tried.bound, data)
+        executable = self._made(plan, shapes, shapes, known)
+        try:
+            return self._call(plan, executable, data)
+        except GuardBroken:
+            raise executable.guard_error() from None
 
     def _compile(
         self, plan: RunPlan, sizes: Sequence[Sequence[int | None]], seen: Shapes, known: Values
@@ -230,26 +234,12 @@ class Runner:
             return found
 
     def _call(self, plan: RunPlan, executable: Executable, data: list[np.ndarray]) -> Sequence[Any]:
-        if not (executable.bound or executable.changes):
+        if not executable.changes:
             return self._called(plan, executable, data)
         with self.state.turn:
             if executable.layout != self.state.layout:
                 raise Moved
-            if executable.bound:
-                data = [*data, self._carrier(plan, executable, data)]
             return self._called(plan, executable, data)
-
-    def _carrier(
-        self, plan: RunPlan, executable: Executable, data: list[np.ndarray]
-    ) -> np.ndarray:
-        """The empty array whose shape carries the values that sizes depend on."""
-        values = self._values_of(plan, [t for t, _ in executable.bound], data)
-        shape: list[int] = []
-        for tensor, element in executable.bound:
-            # What is too short breaks a guard of its own.
-            value = (values[tensor] + [0] * (element + 1))[element]
-            shape += [max(value, 0), max(-value, 0)]
-        return np.empty((*shape, 0), np.int8)
 
     def _called(
         self, plan: RunPlan, executable: Executable, arguments: list[np.ndarray]
@@ -261,7 +251,7 @@ class Runner:
             for op, value in zip(executable.stores, answer[count:], strict=True):
                 self.state.store(op.name, np.asarray(value))
             return answer[:count]
-        simple = not executable.bound and not plan.initialized and not plan.needed
+        simple = not plan.initialized and not plan.needed
         if simple and len(plan.numeric) == len(plan.feeds):
             plan.single = executable
         return answer
@@ -318,7 +308,7 @@ class Runner:
                         plan.computed, plan.targets, declared, self.state.variable_state, known,
                         plan.keep,
                     )  # fmt: skip
-                    needed = [t for t, _ in fn.bound]
+                    needed = [s.source for s in fn.late if s.source is not None]
                 except ValuesNeeded as e:
                     needed = e.tensors
                 if not needed:

@@ -21,7 +21,7 @@ from graphc.graph import (
 )
 from graphc.passes.extract import VariableState
 from graphc.runner import Runner, RunPlan, is_numeric, make_plan
-from graphc.runtime.executable import Executable, GuardBroken, Mismatch
+from graphc.runtime.executable import BadSize, Executable, GuardBroken, Mismatch
 from graphc.runtime.state import State
 
 MODES = ("static", "eager", "reference")
@@ -201,6 +201,10 @@ class Session:
             return executable.call(*values) if executable.layout == state.layout else None
         except (Mismatch, GuardBroken):
             return None
+        except BadSize:
+            if executable.bound:
+                return None
+            raise
 
     def _results(
         self, plan: RunPlan, arrays: Sequence[Any], answer: Sequence[Any]

@@ -57,3 +57,48 @@ def scatter_add_kernel(
     chunks = emit.ceil_div(width, COLUMNS)
     body = emit.loop(chunks, chunk, LoopKind.PARALLEL)
     return Kernel(name, tuple(params), tuple(scalars), ir.block(*body))
+
+
+LANES = 16
+
+
+def put_row_kernel(
+    name: str,
+    params: Sequence[Buffer],
+    scalars: Sequence[Var],
+    *,
+    rows: Expr,
+    columns: Expr,
+    index: Expr,
+    site: int | None,
+    row: Callable[[Expr], Expr],
+    kept: Callable[[Expr], Expr] | None,
+    add: bool,
+    out: Buffer,
+) -> Kernel:
+    """``out[rows, columns]`` with ``row(column)`` in (or added to) the row ``index``.
+
+    ``kept`` gives the elements of the other rows by their flat position; None where they are in
+    ``out`` already.  An index out of range fails the run at ``site``, or puts nothing.
+    """
+    stmts: list[Stmt] = []
+    at = emit.let(stmts, "at", ir.cast(index, ir.ZERO.dtype))
+    inside = ir.logical_and(at >= 0, at < rows)
+    if site is not None:
+        at = emit.let(stmts, "at", ir.Require(inside, at, site, (at,)))
+    if kept is not None:
+        old = kept
+
+        def keep(flat: Expr, _lane: Expr, mask: Expr | None) -> list[Stmt]:
+            return emit.where(mask, [Store(out, flat, old(flat))])
+
+        stmts += emit.chunks(ir.mul(rows, columns), LANES, keep)
+
+    def put(column: Expr, _lane: Expr, mask: Expr | None) -> list[Stmt]:
+        place, value = ir.add(ir.mul(at, columns), column), ir.cast(row(column), out.dtype)
+        store: Stmt = Reduce(out, place, "add", value) if add else Store(out, place, value)
+        return emit.where(mask, [store])
+
+    body = emit.chunks(columns, LANES, put)
+    stmts += body if site is not None else [If(inside, ir.block(*body))]
+    return Kernel(name, tuple(params), tuple(scalars), ir.block(*stmts))

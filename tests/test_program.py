@@ -65,8 +65,6 @@ def check_case(case: Case, known: str) -> None:
     seen = {t: v.shape for t, v in declared.feeds.items()}
     try:
         program = planned(declared.op.outputs, [], feeds, seen)
-        if program.function.bound:
-            return
         arrays = {t.name: v for t, v in declared.feeds.items()}
         found = run_program(program, arrays)
         again = run_program(program, arrays, fast=False)

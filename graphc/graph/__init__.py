@@ -2,7 +2,7 @@
 
 A :class:`Graph` is append-only while the user declares it.  Names, scopes, control dependencies,
 devices and collections follow TensorFlow 1.15.  The compiler works on copies
-(:class:`FuncGraph`), never on the user's graph.
+(:class:`~graphc.function.Function`), never on the user's graph.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from graphc.graph.nodes import (
     TensorType,
     overload,
 )
+from graphc.graph.region import Region
 from graphc.graph.scope import (
     GraphKeys,
     add_to_collection,
@@ -45,6 +46,7 @@ __all__ = [
     "GraphKeys",
     "NodeDef",
     "Operation",
+    "Region",
     "Tensor",
     "TensorType",
     "add_to_collection",

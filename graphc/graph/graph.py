@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from graphc.errors import DTypeError, FinalizedError, GraphError, Location, user_location
 from graphc.graph.nodes import Operation, Tensor, TensorType
+from graphc.graph.region import Region
 from graphc.graph.stacks import STACKS, stacked
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Graph:
         self._collections: dict[Any, list[Any]] = {}
         self._finalized = False
         self._last_id = 0
+        self.region: Region | None = None
         self._lock = threading.RLock()
         self.seed: int | None = None
         self.env: Any = None
@@ -51,14 +53,40 @@ class Graph:
         """Append an operation under ``name``, which must already be unique in the graph."""
         self._check_not_finalized()
         with self._lock:
+            if self.region is not None or any(t.op.region is not None for t in inputs):
+                inputs = [self.visible(t) for t in inputs]
             control = self._control_for(inputs)
             op = Operation(
                 self, definition, name, inputs, attrs, types, control, self._device(),
                 location or self.provenance or user_location(), self._last_id,
             )  # fmt: skip
+            op.region = self.region
+            if self.region is not None:
+                self.region.operations.append(op)
             self._ops[name] = op
             self._last_id += 1
         return op
+
+    def visible(self, tensor: Tensor) -> Tensor:
+        """The tensor that stands for ``tensor`` in the current region.
+
+        Raises:
+          ValueError: it belongs to a branch or a loop that is not around.
+        """
+        home = tensor.op.region
+        here = self.region
+        while here is not home:
+            if here is None:
+                assert home is not None
+                raise GraphError(
+                    f"Tensor '{tensor.name}' (declared at {tensor.op.location}) is computed inside "
+                    f"'{home.name}' and cannot be used outside of it: return it from there."
+                )
+            if here.recalled is home and here.recall is not None:
+                with self.within(here):
+                    return here.recall(tensor)
+            here = here.parent
+        return tensor
 
     def _control_for(self, inputs: Sequence[Tensor]) -> tuple[Operation, ...]:
         found: dict[Operation, None] = {}
@@ -190,6 +218,22 @@ class Graph:
             'must be of the form "<op_name>:<output_index>".'
         )
 
+    # --- regions ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def within(self, region: Region | None) -> Iterator[Region | None]:
+        """Operations declared inside belong to ``region``; None is the top level.
+
+        Control dependencies from around are the owner's, not those of what it owns.
+        """
+        old = self.region
+        self.region = region
+        try:
+            with self.control_dependencies(None):
+                yield region
+        finally:
+            self.region = old
+
     # --- scopes -------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -314,7 +358,7 @@ class Graph:
 
     def is_feedable(self, tensor: Tensor) -> bool:
         """Whether ``tensor`` may be fed."""
-        return tensor not in self.scratch.get("unfeedable", ())
+        return tensor.op.region is None and tensor not in self.scratch.get("unfeedable", ())
 
     def prevent_fetching(self, op: Operation) -> None:
         """Refuse fetches of ``op``."""
@@ -323,7 +367,7 @@ class Graph:
     def is_fetchable(self, element: Tensor | Operation) -> bool:
         """Whether the element may be fetched."""
         op = element.op if isinstance(element, Tensor) else element
-        return op not in self.scratch.get("unfetchable", ())
+        return op.region is None and op not in self.scratch.get("unfetchable", ())
 
 
 _DEVICE = re.compile(r"^(?:/?device:|/)?(cpu|gpu|cuda):?(\d+|\*)?$", re.IGNORECASE)

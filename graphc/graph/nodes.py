@@ -13,6 +13,7 @@ from graphc.shapes import TensorShape, shape_text
 
 if TYPE_CHECKING:
     from graphc.graph.graph import Graph
+    from graphc.graph.region import Region
     from graphc.op import Op
 
 
@@ -170,6 +171,7 @@ class Operation:
         "inputs",
         "location",
         "outputs",
+        "region",
         "serial",
     )
 
@@ -195,6 +197,7 @@ class Operation:
         self.device = device
         self.location = location
         self.serial = serial
+        self.region: Region | None = None
         self.outputs = [Tensor(self, i, t) for i, t in enumerate(types)]
 
     @property
@@ -223,6 +226,12 @@ class Operation:
     def traceback(self) -> list[tuple[str, int, str, None]]:
         """Where it was declared, innermost last."""
         return [(self.location.file, self.location.line, self.location.function, None)]
+
+    def add_output(self, type_: TensorType) -> Tensor:
+        """One more output: what a region hands out that gradients turned out to need."""
+        tensor = Tensor(self, len(self.outputs), type_)
+        self.outputs.append(tensor)
+        return tensor
 
     def get_attr(self, name: str) -> Any:
         """An attribute by name, type variables (``"T"``) included.

@@ -45,6 +45,9 @@ class ShapeEnv:
         """Sizes standing for the elements of an integer tensor that only a run can tell."""
         return tuple(dims.fresh("v", positive=False) for _ in range(count))
 
+    def stands_for(self, new: Tensor, old: Tensor) -> None:
+        """A pass has put ``new`` in the place of ``old``."""
+
 
 DECLARING = ShapeEnv()
 

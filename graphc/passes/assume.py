@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from graphc.dims import Dim, DimLike, Symbol, substitute, symbols_of
 from graphc.errors import CompileError
-from graphc.function import Guard
-from graphc.graph import Tensor
+from graphc.function import Guard, Late
+from graphc.graph import Graph, Operation, Tensor
 from graphc.op import ShapeEnv
 
 
@@ -23,14 +23,37 @@ class RanksNeeded(Exception):
     """A rank depends on a size: extract again with the sizes of integer vectors."""
 
 
+class RowsKnown(Exception):
+    """What is written to a TensorArray tells the shape of its elements: extract again with it."""
+
+    def __init__(self, op: Operation, row: tuple[DimLike, ...]) -> None:
+        super().__init__(op.name)
+        self.op = op
+        self.row = row
+
+
 class CompileEnv(ShapeEnv):
-    """Inference while compiling: equalities that are needed become guards."""
+    """Inference while compiling: equalities that are needed become guards.
+
+    Attributes:
+      binding: what stands for a symbol since it was found equal to it.
+      late: sizes that a run learns from elements of tensors.
+      values: those sizes by the tensor.
+      user: the user's tensor for one of a function.
+      captured: for a tensor that stands in a body for one of the function around, that one.
+      graphs: every graph whose types mention symbols of this environment.
+      known: values of the user's tensors to compile for.
+      rows: the shapes of the elements of TensorArrays, where only what is written tells them.
+    """
 
     def __init__(self) -> None:
         self.binding: dict[Symbol, DimLike] = {}
         self.guards: list[Guard] = []
-        self.bound: list[tuple[Tensor, int]] = []
-        self.carriers: list[DimLike] = []
+        self.late: list[Late] = []
+        self.captured: dict[Tensor, Tensor] = {}
+        self.graphs: list[Graph] = []
+        self.pending: dict[Tensor, Operation] = {}
+        self.rows: Mapping[Operation, tuple[DimLike, ...]] = {}
         self.values: dict[Tensor, tuple[DimLike, ...]] = {}
         self.user: dict[Tensor, Tensor] = {}
         self.known: Mapping[Tensor, Sequence[int]] = {}
@@ -68,17 +91,44 @@ class CompileEnv(ShapeEnv):
 
     def value_symbols(self, tensor: Tensor, count: int) -> tuple[DimLike, ...]:
         """Sizes that stand for the elements of a tensor that only a run can tell."""
+        while tensor in self.captured:
+            tensor = self.captured[tensor]
         source = self.user.get(tensor)
-        if source is None:
-            raise CompileError(f"a size depends on {tensor.name}, which no pass may introduce")
-        if source in self.known:
+        if source is not None and source in self.known:
             return tuple(int(v) for v in self.known[source])
         if tensor not in self.values:
+            if source is None:
+                raise CompileError(f"a size depends on {tensor.name}, which no pass may introduce")
             found = []
+            outer = source if source.op.region is None else None
             for i in range(count):
-                up, down = self.new_symbol(), self.new_symbol()
-                self.carriers += [up, down]
-                self.bound.append((source, i))
-                found.append(up - down)
+                size = self.new_symbol(positive=False)
+                symbol = size.as_symbol
+                assert symbol is not None
+                self.late.append(Late(symbol, tensor, i, outer))
+                found.append(size)
             self.values[tensor] = tuple(found)
         return tuple(self.canonical(v) for v in self.values[tensor])
+
+    def stands_for(self, new: Tensor, old: Tensor) -> None:
+        """A pass has put ``new`` in the place of ``old``."""
+        if old in self.values:
+            self.values[new] = self.values[old]
+        if old in self.user:
+            self.user[new] = self.user[old]
+        if old in self.captured:
+            self.captured[new] = self.captured[old]
+
+    def snapshot(self) -> tuple[object, ...]:
+        """What :meth:`restore` takes to forget everything assumed from now on."""
+        return (
+            dict(self.binding), list(self.guards), list(self.late), dict(self.captured),
+            list(self.graphs), dict(self.values), dict(self.user), dict(self.pending),
+        )  # fmt: skip
+
+    def restore(self, state: tuple[object, ...]) -> None:
+        """Forget what was assumed since the snapshot."""
+        (
+            self.binding, self.guards, self.late, self.captured, self.graphs, self.values,
+            self.user, self.pending,
+        ) = state  # type: ignore[assignment]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from graphc.dims import Symbol, symbols_of
 from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.op import CompositeOp
@@ -38,13 +39,27 @@ class DeadCode:
 
     def run(self, fn: Function) -> Function:
         """The function with only what its results depend on."""
+        binders = fn.binders()
         live: set[Operation] = {i.tensor.op for i in fn.inputs}
-        stack = [t.op for t in fn.results()]
+        known: set[Symbol] = set()
+        stack = [o.tensor.op for o in fn.outputs]
+        # A guard is checked even if nothing else needs the size any more.
+        stack += [
+            binders[s].op
+            for g in getattr(fn.env, "guards", fn.guards)
+            for s in symbols_of(g.left) | symbols_of(g.right)
+            if s in binders
+        ]
         while stack:
             op = stack.pop()
-            if op not in live:
-                live.add(op)
-                stack.extend(t.op for t in op.inputs)
+            if op in live and op.type != "Placeholder":
+                continue
+            live.add(op)
+            stack.extend(t.op for t in op.inputs)
+            if binders:
+                used = symbols_in(op) - known
+                known |= used
+                stack.extend(binders[s].op for s in used if s in binders)
         if len(live) == len(fn.operations):
             return fn
         rebuilder = Rebuilder(fn)
@@ -52,6 +67,15 @@ class DeadCode:
             if op in live:
                 rebuilder.copy(op)
         return rebuilder.finish()
+
+
+def symbols_in(op: Operation) -> set[Symbol]:
+    """The symbols in the sizes of an operation, and in its bodies."""
+    found = {s for t in op.outputs for size in t.sizes or () for s in symbols_of(size)}
+    for body in op.attrs.get("bodies", ()):
+        for inner in body.operations:
+            found |= symbols_in(inner)
+    return found
 
 
 @dataclass(frozen=True)

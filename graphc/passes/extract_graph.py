@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.dims import product
+from graphc.function import Late
 from graphc.graph import Graph, Operation, Tensor, TensorType
 from graphc.op import evaluate_reference, value_sizes
 from graphc.passes.assume import CompileEnv
@@ -75,12 +76,17 @@ def refine(type_: TensorType, user: Tensor, env: CompileEnv) -> TensorType:
     return TensorType(type_.dtype, tuple(sizes))
 
 
-def canonicalize(graph: Graph, env: CompileEnv) -> None:
-    """Rewrite every type in the graph by what was assumed of the symbols."""
+def canonicalize(env: CompileEnv) -> None:
+    """Rewrite every type by what was assumed of the symbols."""
     if not env.binding:
         return
-    for op in graph.get_operations():
+    for op in (op for graph in env.graphs for op in graph.get_operations()):
         for t in op.outputs:
             if t.sizes is not None:
                 t._type = TensorType(t.dtype, tuple(env.canonical(s) for s in t.sizes))
                 t._value_sizes = None
+
+
+def late_of(graph: Graph, env: CompileEnv) -> list[Late]:
+    """The sizes that tensors of this graph tell in the course of a run."""
+    return [s for s in env.late if s.tensor.op.graph is graph]

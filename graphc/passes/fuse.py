@@ -58,7 +58,7 @@ class Merger:
             if (first, second) in self.refused:
                 continue
             merged = None
-            if not self.between(first, second):
+            if not self.between(first, second) and not self.grouper.bound_within(first, second):
                 merged = self.grouper.merge(first, second)
             if merged is not None:
                 return self.replace(first, second, merged)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from graphc import dims
 from graphc.graph import Tensor
 from graphc.loop.ir import ZERO, Expr, Var
 from graphc.op import ContractionOp, ElementOp, ReductionOp, TemplateOp
+from graphc.passes.basic import symbols_in
 from graphc.passes.inline import Inliner
 from graphc.passes.plan import Group, Member, only_unit_dims
 
@@ -19,6 +22,7 @@ class Grouper:
 
     def __init__(self, inliner: Inliner) -> None:
         self.inliner = inliner
+        self.binders = inliner.fn.binders()
 
     def initial_groups(self) -> list[Group]:
         """One group per stored operation."""
@@ -28,6 +32,8 @@ class Grouper:
                 sizes = op.outputs[0].sizes
                 assert sizes is not None
                 groups.append(Group(sizes, (), [], op, list(op.outputs)))
+            elif "bodies" in op.attrs:
+                groups.append(Group((), (), [], op, list(op.outputs)))
             elif isinstance(op.definition, (ElementOp, ReductionOp)):
                 elsewhere = (self.inliner.inlined, self.inliner.aliases)
                 stored = [t for t in op.outputs if not any(t in found for found in elsewhere)]
@@ -101,7 +107,26 @@ class Grouper:
                     found.add(inliner.root(read))
         for m in group.members:
             found |= {inliner.root(read) for read, _ in inliner.reads(m.tensor)}
-        return found - set(group.tensors)
+        found -= set(group.tensors)
+        if self.binders:
+            found |= self.sizes_from([*group.tensors, *found]) - set(group.tensors)
+        return found
+
+    def sizes_from(self, tensors: Iterable[Tensor]) -> set[Tensor]:
+        """The stored tensors whose computation tells sizes of these ones."""
+        symbols = {s for t in tensors for size in t.sizes or () for s in dims.symbols_of(size)}
+        for t in tensors:
+            if "bodies" in t.op.attrs:
+                symbols |= symbols_in(t.op)
+        return {self.inliner.root(self.binders[s]) for s in symbols if s in self.binders}
+
+    def bound_within(self, first: Group, second: Group) -> bool:
+        """Whether a kernel of both would need a size that it computes itself."""
+        if not self.binders:
+            return False
+        own = {self.inliner.root(t) for t in (*first.tensors, *second.tensors)}
+        tensors = [*first.tensors, *second.tensors, *self.group_reads(second)]
+        return bool(self.sizes_from(tensors) & own)
 
     def aligned(self, computed: dict[Tensor, Place], member: Member) -> bool:
         """Whether the member reads what its group computes at its own iteration only.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from graphc.errors import CompileError, GraphcError, VerifyError
-from graphc.function import Function, format_function
+from graphc.function import Function, Rebuilder, format_function
 from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
 from graphc.passes.simplify import Fold, Simplify
 from graphc.passes.verify import verify_function
@@ -69,7 +69,7 @@ def run_passes(fn: Function, passes: Sequence[Pass], trace: Trace | None = None)
     for p in passes:
         start = time.perf_counter()
         try:
-            fn = p.run(fn)
+            fn = run_nested(p, fn)
         except GraphcError:
             raise
         except Exception as e:
@@ -79,6 +79,20 @@ def run_passes(fn: Function, passes: Sequence[Pass], trace: Trace | None = None)
         if verify:
             verify_after(p.name, fn)
     return fn
+
+
+def run_nested(p: Pass, fn: Function) -> Function:
+    """Run a pass on the bodies in a function, innermost first, then on the function."""
+    if any("bodies" in op.attrs for op in fn.operations):
+        rebuilder = Rebuilder(fn)
+        for op in fn.operations:
+            bodies = op.attrs.get("bodies")
+            attrs = None
+            if bodies is not None:
+                attrs = op.attrs | {"bodies": tuple(run_nested(p, b) for b in bodies)}
+            rebuilder.copy(op, attrs=attrs)
+        fn = rebuilder.finish()
+    return p.run(fn)
 
 
 def verify_after(name: str, fn: Function) -> None:

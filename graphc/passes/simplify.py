@@ -167,7 +167,10 @@ class Fold:
     def evaluate(self, operation: Operation, inputs: list[Tensor]) -> list[np.ndarray] | None:
         """The outputs by the ops' own references, if they are small."""
         for t in operation.outputs:
-            count = None if t.sizes is None else product(t.sizes)
+            # No elements of a size that a run decides are not a constant either.
+            if t.sizes is None or not all(isinstance(s, int) for s in t.sizes):
+                return None
+            count = product(t.sizes)
             if not isinstance(count, int) or count * max(1, t.dtype.size) > MAX_FOLDED_BYTES:
                 return None
         arrays = [t.op.attrs["value"] for t in inputs]

@@ -21,27 +21,29 @@ from graphc.graph import Operation, Tensor, TensorType
 from graphc.op import REGISTRY, InferContext, ShapeEnv, SpecialOp, bind_args, check_dtype
 
 AROUND = 4
-ALLOWED_SPECIAL = ("Const", "Placeholder")
+ALLOWED_SPECIAL = ("Case", "Const", "Placeholder", "While")
 
 
 class _Fault(Exception):
     """What is wrong; who catches it knows where."""
 
 
-def verify_function(fn: Function) -> Function:
+def verify_function(fn: Function, around: frozenset[Symbol] = frozenset()) -> Function:
     """The function itself, when it keeps the rules.
 
     * Operations have unique names, belong to the function's graph and come after their producers.
     * No operation has an effect; Const and Placeholder are the only special ones.
     * Operands have the dtypes that the op declares; attributes are complete.
     * Types are those that inference gives again, under the assumptions that the guards state.
-    * Every symbol is bound by the size of an input.
+    * Every symbol is bound by the size of an input, by an element of a tensor, by an operation with
+      bodies, or (``around``) outside of the body that this is.
+    * Bodies keep the rules themselves, and take what their owner has.
     * Inputs are placeholders and outputs tensors of the graph; an update has its variable's shape.
 
     Raises:
       VerifyError: naming the operation and what is wrong, with the lines around it.
     """
-    verifier = _Verifier(fn)
+    verifier = _Verifier(fn, around)
     verifier.boundary()
     verifier.operations()
     verifier.outputs()
@@ -58,7 +60,8 @@ class CheckingEnv(ShapeEnv):
     def __init__(self, fn: Function) -> None:
         self._env = fn.env if isinstance(fn.env, ShapeEnv) else ShapeEnv()
         self._wild: set[Symbol] = set()
-        pairs = [(self.canonical(g.left), self.canonical(g.right)) for g in fn.guards]
+        guards = getattr(fn.env, "guards", fn.guards)
+        pairs = [(self.canonical(g.left), self.canonical(g.right)) for g in guards]
         self._known = {d for a, b in pairs for d in (a - b, b - a)}
 
     def canonical(self, size: DimLike) -> DimLike:
@@ -96,12 +99,14 @@ class CheckingEnv(ShapeEnv):
 
 
 class _Verifier:
-    def __init__(self, fn: Function) -> None:
+    def __init__(self, fn: Function, around: frozenset[Symbol]) -> None:
         self.fn = fn
         self.env = CheckingEnv(fn)
         self.order = fn.operations
         self.names = {op.name: op for op in self.order}
-        self.bound = {s for i in fn.inputs for size in i.raw for s in symbols_of(size)}
+        outside = [i for i in fn.inputs if i.kind in ("feed", "variable")]
+        self.bound = {s for i in outside for size in i.raw for s in symbols_of(size)}
+        self.bound |= around | fn.binders().keys()
         self.placeholders: set[Operation] = set()
 
     # --- complaints -------------------------------------------------------------------------------
@@ -136,6 +141,8 @@ class _Verifier:
                 raise self.fail(f"the input {i.key} stands twice", op)
             self.placeholders.add(op)
             keys.add((i.kind, i.key))
+            if i.kind in ("carry", "capture"):
+                continue
             sizes = i.tensor.sizes
             if sizes is None or len(sizes) != len(i.raw):
                 raise self.fail(f"the input {i.key} is bound from sizes {i.raw}", op)
@@ -147,7 +154,8 @@ class _Verifier:
 
     def outputs(self) -> None:
         """Outputs are tensors of the graph; updates have the shape of what they replace."""
-        before = {i.key: i.tensor for i in self.fn.inputs if i.kind == "variable"}
+        before = {i.key: i.tensor for i in self.fn.inputs if i.kind in ("carry", "variable")}
+        loop = any(i.kind == "carry" for i in self.fn.inputs)
         keys = set()
         for o in self.fn.outputs:
             self.belongs(o.tensor, f"the {o.kind} {o.key}")
@@ -159,7 +167,10 @@ class _Verifier:
                 old = before.get(o.key)
                 if old is None:
                     raise self.fail(f"the updated variable {o.key} is no input", o.tensor.op)
-                self.same_type(o.tensor, old, f"the update of {o.key}")
+                if not loop:
+                    self.same_type(o.tensor, old, f"the update of {o.key}")
+                elif o.tensor.dtype.base_dtype is not old.dtype.base_dtype:
+                    raise self.fail(f"loop variable {o.key} changes its dtype", o.tensor.op)
 
     def same_type(self, new: Tensor, old: Tensor, what: str) -> None:
         """A new value must fit the old one's storage."""
@@ -221,6 +232,19 @@ class _Verifier:
             raise _Fault("a compiled graph has no control inputs")
         self.operands(op)
         self.types(op)
+        for body in op.attrs.get("bodies", ()):
+            verify_function(body, frozenset(self.bound))
+            self.captures(op, body)
+
+    def captures(self, op: Operation, body: Function) -> None:
+        """What a body takes is what its owner has."""
+        for i in body.inputs:
+            number = int(i.key) if i.key.isdigit() else -1
+            outer = op.inputs[number] if 0 <= number < len(op.inputs) else None
+            if i.kind not in ("carry", "capture") or outer is None:
+                raise _Fault(f"a body takes the {i.kind} {i.key!r}, which the operation has not")
+            if outer.dtype.base_dtype is not i.tensor.dtype.base_dtype:
+                raise _Fault(f"a body takes operand {i.key} as {format_type(i.tensor.type)}")
 
     def operands(self, op: Operation) -> None:
         """The number and the dtypes of operands."""
@@ -283,6 +307,9 @@ class _Verifier:
                 raise self.fail(f"guard {g}: no input binds {', '.join(map(str, unbound))}")
             if isinstance(g.left, int) and isinstance(g.right, int):
                 raise self.fail(f"guard {g}: between numbers")
-        for tensor, element in self.fn.bound:
-            if element < 0 or not tensor.dtype.base_dtype.is_integer:
-                raise self.fail(f"bind {format_tensor(tensor)}[{element}]: no integer element")
+        for late in self.fn.late:
+            self.belongs(late.tensor, f"the size {late.symbol}")
+            if late.element < 0 or not late.tensor.dtype.base_dtype.is_integer:
+                raise self.fail(
+                    f"bind {format_tensor(late.tensor)}[{late.element}]: no integer element"
+                )

@@ -1,129 +1,49 @@
 """The native driver of a program: ``plan`` (sizes) and ``run`` (the steps), as LLVM text.
 
-``plan(syms, dims)`` fills the dims table from the symbols; its arithmetic is a loop IR kernel like
-any other.  ``run(context)`` checks the guards, places the arena's blocks and calls the kernels in
-order.  The layout of the dims table is :class:`Layout`.
+``plan(syms, dims)`` fills the dims table from the symbols of the inputs; its arithmetic is a loop
+IR kernel like any other.  ``run(context)`` checks the guards, places the arena's blocks and does
+the steps in order.  The layout of the dims table is :class:`~graphc.runtime.layout.Layout`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from graphc.dims import Dim, DimLike, Symbol, lower_bound
-from graphc.loop import ir
-from graphc.loop.ir import Buffer, Expr, Kernel, Store, Var
+from graphc import dtypes
+from graphc.dims import Symbol
+from graphc.loop.ir import Kernel
 from graphc.lower import Lowered
-from graphc.program import Call, Copy, Program
-from graphc.runtime.native import context_offsets
+from graphc.program import (
+    Append,
+    Bind,
+    Branch,
+    Call,
+    Copy,
+    Grow,
+    Loop,
+    Program,
+    Publish,
+    Step,
+    walk,
+)
+from graphc.program_steps import slots_of
+from graphc.runtime.layout import (
+    ARENA,
+    BROKEN,
+    GUARD,
+    WORK,
+    Layout,
+    PlanPrinter,
+    cells,
+    plan_name,
+)
+from graphc.runtime.native import FailureCode, context_offsets
 
-ALIGN = 64
+__all__ = ["ARENA", "FAILED", "GUARD_BROKEN", "PlanPrinter", "cells", "driver"]
+
 GUARD_BROKEN = 2
 FAILED = 1
-
-
-@dataclass
-class Layout:
-    """Where things stand in the dims table, and the expressions that fill it."""
-
-    values: list[Expr] = field(default_factory=list)
-    results: list[int] = field(default_factory=list)
-    blocks: list[int] = field(default_factory=list)
-    launches: dict[str, int] = field(default_factory=dict)
-    copies: dict[int, int] = field(default_factory=dict)
-
-    def add(self, value: Expr) -> int:
-        """Append an entry; its place."""
-        self.values.append(value)
-        return len(self.values) - 1
-
-
-WORK, BROKEN, ARENA = 0, 1, 2
-
-
-class PlanPrinter:
-    """Builds the kernel that fills the dims table."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.vars: dict[Symbol, Var] = {s: Var(f"y{k}") for k, s in enumerate(program.symbols)}
-        self.layout = Layout()
-
-    def size(self, value: DimLike) -> Expr:
-        """A size over the program's symbols."""
-        return ir.dim_expr(value, self.vars)
-
-    def work(self) -> Expr:
-        """The work estimate; negative when some buffer's size is."""
-        work = self.size(self.program.work)
-        for slot in self.program.slots:
-            if not isinstance(slot.size, int) and lower_bound(slot.size) < 0:
-                work = ir.select(self.size(slot.size) < 0, ir.const(-1), work)
-        return work
-
-    def guards(self) -> Expr:
-        """1 if some assumption does not hold."""
-        broken: Expr = ir.ZERO
-        for g in self.program.guards:
-            differ = ir.apply("ne", self.size(g.left), self.size(g.right))
-            broken = ir.select(differ, ir.ONE, broken)
-        return broken
-
-    def kernel(self) -> Kernel:
-        """The kernel; ``layout`` is complete afterwards."""
-        layout = self.layout
-        self.head()
-        cursor: Expr = ir.ZERO
-        for size, bytes_ in self.program.blocks:
-            layout.blocks.append(layout.add(cursor))
-            need = ir.mul(self.size(size), bytes_)
-            padded = ir.mul(ir.index_div(ir.add(need, ALIGN - 1), ALIGN), ALIGN)
-            cursor = ir.add(cursor, padded)
-        layout.values[ARENA] = cursor
-        self.steps()
-        if len(self.vars) > len(self.program.symbols):
-            unbound = [str(s) for s in list(self.vars)[len(self.program.symbols) :]]
-            raise AssertionError(f"sizes {unbound} are bound by no input")
-        dims = Buffer("dims", ir.int64, ir.const(len(layout.values)))
-        stores = [Store(dims, ir.const(k), v) for k, v in enumerate(layout.values)]
-        return Kernel("plan_dims", (dims,), tuple(self.vars.values()), ir.Block(tuple(stores)))
-
-    def head(self) -> None:
-        """The entries that the call from Python knows of."""
-        for value in (self.work(), self.guards(), ir.ZERO):
-            self.layout.add(value)
-        for result in self.program.results:
-            self.layout.results.append(len(self.layout.values))
-            for size in result.sizes:
-                self.layout.add(self.size(size))
-
-    def size_bound(self) -> int:
-        """How many entries the table has at most, without building any kernel."""
-        program = self.program
-        return len(self.layout.values) + len(program.blocks) + 4 * len(program.steps)
-
-    def steps(self) -> None:
-        """Entries that the steps need: extents and grains of parallel loops, bytes of copies."""
-        for n, step in enumerate(self.program.steps):
-            if isinstance(step, Copy):
-                slot = self.program.slots[step.target]
-                size = ir.mul(self.size(slot.size), slot.dtype.size)
-                self.layout.copies[n] = self.layout.add(size)
-                continue
-            low = step.lowered
-            binding = {
-                var: self.size(_symbol(symbol))
-                for var, symbol in zip(low.kernel.scalars, low.symbols, strict=True)
-            }
-            for kernel in (low.kernel, low.fast):
-                loop = kernel.parallel if kernel is not None else None
-                if kernel is not None and loop is not None:
-                    place = self.layout.add(ir.substitute(loop.extent, binding))
-                    self.layout.launches[kernel.name] = place
-                    self.layout.add(ir.substitute(kernel.grain, binding))
-
-
-def _symbol(symbol: Symbol) -> DimLike:
-    return Dim((((symbol,), 1),))
+RAISED = -1
+POLL = 1024
+"""A quick loop looks for an interruption every so many turns."""
 
 
 class DriverPrinter:
@@ -134,9 +54,14 @@ class DriverPrinter:
         self.layout = layout
         self.lines: list[str] = []
         self.count = 0
+        self.labels = 0
         self.symbols: dict[Symbol, str] = {}
         self.pointers: dict[int, str] = {}
         self.fast = "false"
+        self.cells, _ = cells(program)
+        self.places = {s: k for k, s in enumerate(program.all_symbols)}
+
+    # --- text -------------------------------------------------------------------------------------
 
     def emit(self, text: str) -> str:
         """A line that gives a value; the value's name."""
@@ -149,26 +74,27 @@ class DriverPrinter:
         """A line that gives nothing."""
         self.lines.append(f"  {text}")
 
+    def label(self, kind: str) -> str:
+        """A new label."""
+        self.labels += 1
+        return f"{kind}{self.labels}"
+
+    def start(self, label: str) -> None:
+        """Begin a block."""
+        self.lines.append(f"{label}:")
+
+    def unless(self, good: str, kind: str, code: int) -> None:
+        """Leave the run with a code if a condition does not hold."""
+        bad, on = self.label(kind), self.label("on")
+        self.do(f"br i1 {good}, label %{on}, label %{bad}")
+        self.start(bad)
+        self.do(f"ret i32 {code}")
+        self.start(on)
+
     def at(self, base: str, index: int, type_: str = "i64") -> str:
         """Load entry ``index`` of an 8-byte table."""
         place = self.emit(f"getelementptr i64, ptr {base}, i64 {index}")
         return self.emit(f"load {type_}, ptr {place}")
-
-    def plan(self) -> str:
-        """The function ``plan``."""
-        count = len(self.program.symbols)
-        self.do(f"%args = alloca [{count + 2} x i64], align 16")
-        self.do("store ptr %dims, ptr %args")
-        for k in range(count):
-            value = self.at("%syms", k)
-            place = self.emit(f"getelementptr i64, ptr %args, i64 {k + 1}")
-            self.do(f"store i64 {value}, ptr {place}")
-        place = self.emit(f"getelementptr i64, ptr %args, i64 {count + 1}")
-        self.do(f"store ptr null, ptr {place}")
-        self.do("call void @plan_dims(ptr %args, i64 0, i64 1)")
-        work = self.at("%dims", WORK)
-        self.do(f"ret i64 {work}")
-        return self.function("i64 @plan(ptr %syms, ptr %dims)")
 
     def function(self, head: str) -> str:
         """The collected lines as a function."""
@@ -176,37 +102,61 @@ class DriverPrinter:
         self.lines = []
         return text
 
+    # --- sizes ------------------------------------------------------------------------------------
+
+    def plan(self) -> str:
+        """The functions ``plan`` and ``plan_k`` for the other segments."""
+        texts = []
+        bound = 0
+        for segment in self.program.segments:
+            bound += len(segment.symbols)
+            total = len(self.places)
+            self.do(f"%args = alloca [{total + 2} x i64], align 16")
+            self.do("store ptr %dims, ptr %args")
+            for k in range(total):
+                value = self.at("%syms", k) if k < bound else "0"
+                place = self.emit(f"getelementptr i64, ptr %args, i64 {k + 1}")
+                self.do(f"store i64 {value}, ptr {place}")
+            place = self.emit(f"getelementptr i64, ptr %args, i64 {total + 1}")
+            self.do(f"store ptr null, ptr {place}")
+            self.do(f"call void @{plan_name(segment.number)}(ptr %args, i64 0, i64 1)")
+            if segment.number == 0:
+                work = self.at("%dims", WORK)
+                self.do(f"ret i64 {work}")
+                texts.append(self.function("i64 @plan(ptr %syms, ptr %dims)"))
+            else:
+                self.do("ret void")
+                head = f"internal void @plan_{segment.number}(ptr %syms, ptr %dims)"
+                texts.append(self.function(head))
+        return "".join(texts)
+
+    def symbol(self, symbol: Symbol) -> str:
+        """A size, loaded where it may have changed."""
+        found = self.symbols.get(symbol)
+        return self.at("%syms", self.places[symbol]) if found is None else found
+
+    # --- run --------------------------------------------------------------------------------------
+
     def run(self) -> str:
         """The function ``run``."""
         offsets = context_offsets()
-        for name in ("syms", "dims", "buffers", "status", "pool", "arena"):
+        for name in ("syms", "dims", "buffers", "status", "pool", "arena", "cells"):
             place = self.emit(f"getelementptr i8, ptr %ctx, i64 {offsets[name]}")
             self.do(f"%{name} = load ptr, ptr {place}")
         self.do("store i64 0, ptr %status")
+        steps = list(walk(self.program.steps))
         most = max((len(s.slots) + len(s.lowered.symbols) + 1
-                    for s in self.program.steps if isinstance(s, Call)), default=1)  # fmt: skip
+                    for s in steps if isinstance(s, Call)), default=1)  # fmt: skip
         self.do(f"%args = alloca [{most} x i64], align 16")
         if self.program.guards:
             broken = self.at("%dims", BROKEN)
-            bad = self.emit(f"icmp ne i64 {broken}, 0")
-            self.do(f"br i1 {bad}, label %broken, label %start")
-            self.lines.append("broken:")
-            self.do(f"ret i32 {GUARD_BROKEN}")
-            self.lines.append("start:")
-        for k, s in enumerate(self.program.symbols):
-            self.symbols[s] = self.at("%syms", k)
+            good = self.emit(f"icmp eq i64 {broken}, 0")
+            self.unless(good, "broken", GUARD_BROKEN)
+        for s in self.program.symbols:
+            self.symbols[s] = self.at("%syms", self.places[s])
         self.compare_hints()
-        self.bind_slots()
-        for n, step in enumerate(self.program.steps):
-            if isinstance(step, Copy):
-                bytes_ = self.at("%dims", self.layout.copies[n])
-                target, source = self.pointers[step.target], self.pointers[step.source]
-                self.do(
-                    f"call void @llvm.memmove.p0.p0.i64(ptr {target}, ptr {source}, i64 {bytes_}, "
-                    "i1 false)"
-                )
-            else:
-                self.call(n, step)
+        self.bind_slots(steps)
+        self.steps(self.program.steps)
         self.do("ret i32 0")
         return self.function("i32 @run(ptr %ctx)")
 
@@ -220,36 +170,180 @@ class DriverPrinter:
                 same = self.emit(f"icmp eq i64 {self.symbols[symbol]}, {value}")
                 self.fast = self.emit(f"and i1 {self.fast}, {same}")
 
-    def bind_slots(self) -> None:
-        """The address of every slot that a step uses."""
-        used: dict[int, None] = {}
-        for step in self.program.steps:
-            slots = step.slots if isinstance(step, Call) else (step.source, step.target)
-            used.update(dict.fromkeys(slots))
-        for number in used:
+    def bind_slots(self, steps: list[Step]) -> None:
+        """The address of every slot that a step uses, where it stays the same for the run."""
+        for number in dict.fromkeys(n for step in steps for n in slots_of(step)):
             slot = self.program.slots[number]
-            if slot.kind == "temp":
+            if slot.kind == "temp" and self.program.segment_of(slot.size) == 0:
                 offset = self.at("%dims", self.layout.blocks[slot.block])
                 self.pointers[number] = self.emit(f"getelementptr i8, ptr %arena, i64 {offset}")
-            else:
+            elif slot.kind not in ("temp", "grown"):
                 self.pointers[number] = self.at("%buffers", number, "ptr")
 
-    def call(self, n: int, step: Call) -> None:
+    def pointer(self, number: int) -> str:
+        """The address of a slot."""
+        found = self.pointers.get(number)
+        if found is not None:
+            return found
+        slot = self.program.slots[number]
+        if slot.kind == "grown":
+            return self.at("%cells", 2 * self.cells[number], "ptr")
+        arena = self.at("%cells", 2 * (self.program.segment_of(slot.size) - 1), "ptr")
+        offset = self.at("%dims", self.layout.blocks[slot.block])
+        return self.emit(f"getelementptr i8, ptr {arena}, i64 {offset}")
+
+    def steps(self, steps: list[Step]) -> None:
+        """Steps in order."""
+        for step in steps:
+            if isinstance(step, Call):
+                self.call(step)
+            elif isinstance(step, Copy):
+                self.move(self.pointer(step.target), step, step.source)
+            elif isinstance(step, Bind):
+                self.bind(step)
+            elif isinstance(step, Grow):
+                self.ensure(self.cells[step.slot], self.at("%dims", self.layout.bytes[id(step)]))
+            elif isinstance(step, Append):
+                self.append(step)
+            elif isinstance(step, Loop):
+                self.loop(step)
+            elif isinstance(step, Branch):
+                self.branch(step)
+            else:
+                self.publish(step)
+
+    def move(self, target: str, step: Copy | Append, source: int) -> None:
+        """Copy the bytes of a step."""
+        bytes_ = self.at("%dims", self.layout.bytes[id(step)])
+        self.do(
+            f"call void @llvm.memmove.p0.p0.i64(ptr {target}, ptr {self.pointer(source)}, "
+            f"i64 {bytes_}, i1 false)"
+        )
+
+    def ensure(self, cell: int, need: str, keep: str = "0") -> None:
+        """Make a memory cell large enough, or leave the run."""
+        got = self.emit(
+            f"call i1 @gc_ensure(ptr %ctx, i64 {cell}, i64 {need}, i64 {keep})"
+        )
+        self.unless(got, "full", int(FailureCode.OUT_OF_MEMORY))
+
+    def append(self, step: Append) -> None:
+        """Put a turn's values behind those of the turns before."""
+        bytes_ = self.at("%dims", self.layout.bytes[id(step)])
+        turns = self.emit(f"load i32, ptr {self.pointer(step.count)}")
+        wide = self.emit(f"zext i32 {turns} to i64")
+        offset = self.emit(f"mul i64 {wide}, {bytes_}")
+        need = self.emit(f"add i64 {offset}, {bytes_}")
+        self.ensure(self.cells[step.target], need, offset)
+        place = self.emit(f"getelementptr i8, ptr {self.pointer(step.target)}, i64 {offset}")
+        self.move(place, step, step.source)
+
+    def publish(self, step: Publish) -> None:
+        """Tell the call from Python where an output is."""
+        place = self.emit(f"getelementptr ptr, ptr %buffers, i64 {step.output}")
+        self.do(f"store ptr {self.pointer(step.source)}, ptr {place}")
+
+    def bind(self, step: Bind) -> None:
+        """Learn a segment's sizes, check them, and make room for its temporaries."""
+        values = []
+        for source, place in zip(step.sources, self.layout.sources[id(step)], strict=True):
+            if isinstance(source, tuple):
+                values.append(self.element(*source))
+            else:
+                values.append(self.at("%dims", place))
+        segment = self.program.segments[step.segment]
+        for symbol, value in zip(segment.symbols, values, strict=True):
+            place_ = self.emit(f"getelementptr i64, ptr %syms, i64 {self.places[symbol]}")
+            self.do(f"store i64 {value}, ptr {place_}")
+        self.do(f"call void @plan_{segment.number}(ptr %syms, ptr %dims)")
+        fault = self.at("%dims", self.layout.faults[segment.number])
+        self.unless(self.emit(f"icmp ne i64 {fault}, {GUARD}"), "broken", GUARD_BROKEN)
+        self.unless(
+            self.emit(f"icmp eq i64 {fault}, 0"), "negative", int(FailureCode.OVERFLOW)
+        )
+        need = self.at("%dims", self.layout.arenas[segment.number])
+        self.ensure(segment.number - 1, need)
+
+    def element(self, number: int, index: int) -> str:
+        """An element of an integer slot as an i64."""
+        dtype = self.program.slots[number].dtype
+        type_ = f"i{8 * dtype.size}"
+        place = self.emit(f"getelementptr {type_}, ptr {self.pointer(number)}, i64 {index}")
+        value = self.emit(f"load {type_}, ptr {place}")
+        if dtype.size == 8:
+            return value
+        extend = "zext" if dtype.numpy.kind == "u" else "sext"
+        return self.emit(f"{extend} {type_} {value} to i64")
+
+    # --- loops and branches -----------------------------------------------------------------------
+
+    def loop(self, step: Loop) -> None:
+        """Test and body in turn; now and then it looks for an interruption."""
+        test, body, done = self.label("test"), self.label("body"), self.label("done")
+        turns = self.pointer(step.turns)
+        self.do(f"store i32 0, ptr {turns}")
+        self.do(f"br label %{test}")
+        self.start(test)
+        self.steps(step.test)
+        flag = self.emit(f"load i8, ptr {self.pointer(step.flag)}")
+        more = self.emit(f"icmp ne i8 {flag}, 0")
+        self.do(f"br i1 {more}, label %{body}, label %{done}")
+        self.start(body)
+        self.steps(step.body)
+        before = self.emit(f"load i32, ptr {turns}")
+        after = self.emit(f"add i32 {before}, 1")
+        self.do(f"store i32 {after}, ptr {turns}")
+        if step.quick:
+            low = self.emit(f"and i32 {after}, {POLL - 1}")
+            due = self.emit(f"icmp eq i32 {low}, 0")
+            poll = self.label("poll")
+            self.do(f"br i1 {due}, label %{poll}, label %{test}")
+            self.start(poll)
+        on = self.emit("call i1 @gc_poll(ptr %ctx)")
+        self.unless(on, "raised", RAISED)
+        self.do(f"br label %{test}")
+        self.start(done)
+
+    def branch(self, step: Branch) -> None:
+        """One of the cases."""
+        selector = self.program.slots[step.selector]
+        labels = [self.label("case") for _ in step.cases]
+        done = self.label("done")
+        pointer = self.pointer(step.selector)
+        if selector.dtype is dtypes.bool_:
+            flag = self.emit(f"load i8, ptr {pointer}")
+            first = self.emit(f"icmp ne i8 {flag}, 0")
+            self.do(f"br i1 {first}, label %{labels[0]}, label %{labels[1]}")
+        else:
+            value = self.emit(f"load i32, ptr {pointer}")
+            rows = " ".join(f"i32 {k}, label %{name}" for k, name in enumerate(labels))
+            self.do(f"switch i32 {value}, label %{labels[-1]} [ {rows} ]")
+        for name, case in zip(labels, step.cases, strict=True):
+            self.start(name)
+            self.steps(case)
+            self.do(f"br label %{done}")
+        self.start(done)
+
+    # --- kernels ----------------------------------------------------------------------------------
+
+    def call(self, step: Call) -> None:
         """Fill the table of arguments and call the kernel."""
         low = step.lowered
-        values = [f"ptr {self.pointers[s]}" for s in step.slots]
+        values = [f"ptr {self.pointer(s)}" for s in step.slots]
+        done = self.label("done")
         if low.fast is not None:
-            self.do(f"br i1 {self.fast}, label %fast{n}, label %any{n}")
-            self.lines.append(f"fast{n}:")
+            fast, general = self.label("fast"), self.label("any")
+            self.do(f"br i1 {self.fast}, label %{fast}, label %{general}")
+            self.start(fast)
             self.launch(low.fast, [*values, "ptr %status"])
-            self.do(f"br label %done{n}")
-            self.lines.append(f"any{n}:")
-        values += [f"i64 {self.symbols[s]}" for s in low.symbols]
+            self.do(f"br label %{done}")
+            self.start(general)
+        values += [f"i64 {self.symbol(s)}" for s in low.symbols]
         self.launch(low.kernel, [*values, "ptr %status"])
         if low.fast is not None:
-            self.do(f"br label %done{n}")
-            self.lines.append(f"done{n}:")
-        self.check(n, low)
+            self.do(f"br label %{done}")
+            self.start(done)
+        self.check(low)
 
     def launch(self, kernel: Kernel, values: list[str]) -> None:
         """Fill the table of arguments and call one kernel."""
@@ -267,24 +361,23 @@ class DriverPrinter:
             f"i64 {grain})"
         )
 
-    def check(self, n: int, low: Lowered) -> None:
+    def check(self, low: Lowered) -> None:
         """Leave the run if the kernel failed."""
         if low.fallible:
             failed = self.emit("load i64, ptr %status")
-            bad = self.emit(f"icmp ne i64 {failed}, 0")
-            self.do(f"br i1 {bad}, label %failed{n}, label %ok{n}")
-            self.lines.append(f"failed{n}:")
-            self.do(f"ret i32 {FAILED}")
-            self.lines.append(f"ok{n}:")
+            good = self.emit(f"icmp eq i64 {failed}, 0")
+            self.unless(good, "failed", FAILED)
 
 
-def driver(program: Program) -> tuple[Kernel, str, Layout]:
-    """The planning kernel, the text of ``plan`` and ``run``, and the dims table's layout."""
+def driver(program: Program) -> tuple[list[Kernel], str, Layout]:
+    """The planning kernels, the text of ``plan`` and ``run``, and the dims table's layout."""
     planner = PlanPrinter(program)
-    kernel = planner.kernel()
+    kernels = planner.kernels()
     printer = DriverPrinter(program, planner.layout)
     text = printer.plan() + printer.run()
     declares = "declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)\n"
     if planner.layout.launches:
         declares += "declare void @gc_parallel(ptr, ptr, ptr, i64, i64)\n"
-    return kernel, declares + text, planner.layout
+    if len(program.segments) > 1 or any(isinstance(s, Loop) for s in walk(program.steps)):
+        declares += "declare i1 @gc_ensure(ptr, i64, i64, i64)\ndeclare i1 @gc_poll(ptr)\n"
+    return kernels, declares + text, planner.layout

@@ -15,7 +15,7 @@ from graphc.dims import Dim, DimLike, Symbol
 from graphc.errors import CompileError, InvalidArgumentError, OpError, ResourceExhaustedError
 from graphc.program import Program, program_key
 from graphc.runtime import cache, jit, native
-from graphc.runtime.driver import ARENA, GUARD_BROKEN, PlanPrinter, driver
+from graphc.runtime.driver import ARENA, GUARD_BROKEN, PlanPrinter, cells, driver
 
 COMPILATIONS = {"programs": 0, "objects": 0}
 
@@ -45,8 +45,8 @@ class Code:
 
 def llvm_text(program: Program, target: Any) -> str:
     """The LLVM text of the whole program."""
-    kernel, text, _layout = driver(program)
-    kernels = [llvm.print_kernel(kernel, target)]
+    plans, text, _layout = driver(program)
+    kernels = [llvm.print_kernel(k, target) for k in plans]
     kernels += [llvm.print_kernel(k, target) for k in program.loops]
     return llvm.module(kernels) + text
 
@@ -89,11 +89,10 @@ class Mismatch(Exception):
 class Executable:
     """One program bound to one session's variables.
 
-    ``call(*feeds)`` takes C-contiguous arrays of the declared dtypes in the order of ``inputs``,
-    then the array that carries the bound symbols if there are any.
+    ``call(*feeds)`` takes C-contiguous arrays of the declared dtypes in the order of ``inputs``.
 
     Attributes:
-      bound: the elements of computed tensors that sizes depend on.
+      bound: the user's tensors whose elements are sizes.
       stores: variables that take values of another shape; they come after the fetches.
       fresh: variables that a run gives a value, until the session has noted it.
       changes: whether a run changes any variable.
@@ -124,15 +123,18 @@ class Executable:
         ):
             rank = len(result.sizes)
             outputs.append(
-                native.Output(number, result.dtype.numpy, rank, first, scalar=rank == 0)
+                native.Output(
+                    number, result.dtype.numpy, rank, first, scalar=rank == 0, late=result.late
+                )
             )
-        self.bound = program.function.bound
+        self.bound = [s.source for s in program.function.late if s.source is not None]
         self.stores = [o.source for o in program.function.outputs if o.kind == "store"]
         self.fresh = tuple(program.updated)
         self.changes = bool(self.stores or self.fresh)
         signature = native.Signature(
             inputs, outputs, len(program.symbols), code.dims,
             len(program.slots), ARENA if program.blocks else -1,
+            late=len(program.all_symbols) - len(program.symbols), cells=cells(program)[1],
         )  # fmt: skip
         self.constants: list[np.ndarray] = []
         self.context = native.CallContext(signature, code.plan, code.run, lock=lock, keep=code)
@@ -179,6 +181,16 @@ class Executable:
             raise GuardBroken
         raise self.error(failure)
 
+    def guard_error(self) -> OpError:
+        """The error of a run whose sizes do not go together where only the run tells them."""
+        program = self.code.program
+        guards = [str(g) for segment in program.segments[1:] for g in segment.guards]
+        return InvalidArgumentError(
+            None, None,
+            "sizes that the run has computed do not go together; it needs "
+            f"{' and '.join(guards) or 'others'}; no variable was changed",
+        )  # fmt: skip
+
     def error(self, failure: native.Failure) -> OpError:
         """The error of a failed run, naming the operation."""
         program = self.code.program
@@ -197,8 +209,7 @@ class Executable:
         site = program.sites[failure.status[0] - 1]
         wanted = site.message.count("%d")
         message = site.message % failure.status[1 : 1 + wanted]
-        op = program.function.origin.get(site.op.name, site.op)
-        return InvalidArgumentError(op.node_def, op, message)
+        return InvalidArgumentError(site.op.node_def, site.op, message)
 
 
 def _static_bytes(slot: Any) -> int:

@@ -24,7 +24,7 @@ _PAUSE = {
     "aarch64": _ARM_YIELD,
     "arm64": _ARM_YIELD,
 }
-_SOURCES = ("pool.ll", "call.ll", "bind.ll", "execute.ll")
+_SOURCES = ("pool.ll", "call.ll", "bind.ll", "execute.ll", "control.ll")
 _FUNCTIONS = (
     "gc_parallel",
     "gc_worker",
@@ -32,8 +32,10 @@ _FUNCTIONS = (
     "gc_try_lock",
     "gc_lock",
     "gc_unlock",
-    "gc_arena_free",
+    "gc_context_free",
     "gc_call",
+    "gc_ensure",
+    "gc_poll",
 )
 
 
@@ -83,7 +85,7 @@ class _Runtime:
         self.stop = ctypes.CFUNCTYPE(None, ptr)(self.address("gc_pool_stop"))
         self.lock = ctypes.CFUNCTYPE(ctypes.c_int32, ptr)(self.address("gc_lock"))
         self.unlock = ctypes.PYFUNCTYPE(None, ptr)(self.address("gc_unlock"))
-        self.arena_free = ctypes.PYFUNCTYPE(None, ptr)(self.address("gc_arena_free"))
+        self.context_free = ctypes.PYFUNCTYPE(None, ptr)(self.address("gc_context_free"))
         self.parallel = ctypes.CFUNCTYPE(None, ptr, ptr, ptr, i64, i64)(
             self.address("gc_parallel")
         )
@@ -127,4 +129,4 @@ def reset_in_child() -> None:
 
 def symbols() -> dict[str, int]:
     """The addresses that printed programs link against."""
-    return {"gc_parallel": runtime().address("gc_parallel")}
+    return {name: runtime().address(name) for name in ("gc_parallel", "gc_ensure", "gc_poll")}

@@ -91,7 +91,8 @@ class Signature:
 
     ``symbols``, ``dims`` and ``buffers`` count table entries; ``arena_dim`` is the
     place in ``dims`` of the arena's size in bytes, -1 without one; ``single`` returns
-    the only output itself instead of a tuple.
+    the only output itself instead of a tuple.  ``late`` counts sizes that ``run`` finds, behind the
+    symbols; ``cells`` pieces of memory that grow while it runs.
     """
 
     inputs: Sequence[Input]
@@ -101,6 +102,8 @@ class Signature:
     buffers: int
     arena_dim: int = -1
     single: bool = False
+    late: int = 0
+    cells: int = 0
 
 
 class FailureCode(enum.IntEnum):
@@ -151,7 +154,8 @@ class CallContext:
     ) -> None:
         code = runtime()
         self.lock = lock or SessionLock()
-        self.syms = (i64 * max(1, signature.symbols))()
+        self.syms = (i64 * max(1, signature.symbols + signature.late))()
+        self.cells = (i64 * max(1, 2 * signature.cells))()
         self.dims = (i64 * max(1, signature.dims))()
         self.buffers = (ptr * max(1, signature.buffers))()
         self._status = (i64 * STATUS_WORDS)()
@@ -183,10 +187,12 @@ class CallContext:
             ndarray=id(np.ndarray),
             flags=int(signature.single),
             release_work=release_work,
+            cells=ctypes.addressof(self.cells),
+            n_cells=signature.cells,
         )
         self.address = ctypes.addressof(self.struct)
         # Not at exit: a daemon thread may still be running the program then.
-        weakref.finalize(self, code.arena_free, self.address).atexit = False
+        weakref.finalize(self, code.context_free, self.address).atexit = False
 
     def function(self) -> Callable[..., Any]:
         """The builtin that runs the program; call.ll says what it returns.

@@ -18,11 +18,13 @@ ROWS = """
     op build backward
     ops
     gradients interpret initializers variables variable_scope
-    function rewrite
+    tensor_array control_flow functional
+    tensor_array control_flow function rewrite
     passes
     kernels
     lower_operands lower_loops lower_template lower
-    program_updates program program_verify program_interpret
+    program_steps program_arena program_text program_updates program_control program
+    program_verify program_interpret
     runtime
     compiler
     feeding modes

@@ -10,9 +10,9 @@ import pytest
 
 import graphc as gc
 from graphc import dims, dtypes
-from graphc.dims import Dim
+from graphc.dims import Dim, Symbol
 from graphc.errors import VerifyError
-from graphc.function import Function, Guard, Input, Output
+from graphc.function import Function, Guard, Input, Late, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
 from graphc.op import get_op
 from graphc.passes.extract import VariableState, extract
@@ -183,7 +183,10 @@ MISTAKES: dict[str, tuple[Callable[[Function], Any], str]] = {
     ),
     "guard": (lambda fn: fn.guards.append(Guard(dims.fresh(), 3)), "guard .*no input binds"),
     "guard of numbers": (lambda fn: fn.guards.append(Guard(2, 3)), "between numbers"),
-    "bound": (lambda fn: fn.bound.append((fn.outputs[0].tensor, 0)), "no integer element"),
+    "late": (
+        lambda fn: fn.late.append(Late(Symbol("v"), fn.outputs[0].tensor, 0, None)),
+        "no integer element",
+    ),
 }
 
 

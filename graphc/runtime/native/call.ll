@@ -31,7 +31,10 @@
   ptr,  ; 17 PyArray_Scalar
   ptr,  ; 18 numpy.ndarray
   i64,  ; 19 flags, 1: give the single output itself
-  i64   ; 20 the work from which on the GIL is released and workers are started
+  i64,  ; 20 the work from which on the GIL is released and workers are started
+  ptr,  ; 21 %Cell[]: memory that grows while a program runs
+  i64,  ; 22 number of cells
+  i64   ; 23 when signals were looked for, in milliseconds
 }
 
 ; dims: i64[rank], v >= 0 a fixed size, v < 0 symbol -(v + 1).

@@ -137,6 +137,12 @@ advise:
   ret i1 true
 }
 
+define void @gc_context_free(ptr %ctx) {
+  call void @gc_arena_free(ptr %ctx)
+  call void @gc_cells_free(ptr %ctx)
+  ret void
+}
+
 define void @gc_arena_free(ptr %ctx) {
   %arena.at = getelementptr %Context, ptr %ctx, i32 0, i32 10
   %capacity.at = getelementptr %Context, ptr %ctx, i32 0, i32 11

@@ -1,0 +1,127 @@
+"""Reverse accumulation: one walk from results back to sources, by the ops' own gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from graphc.build import create, single
+from graphc.errors import ShapeError
+from graphc.graph import Operation, Region, Tensor, name_scope
+
+Replay = Callable[[Operation], Operation]
+
+
+def is_trainable(tensor: Tensor) -> bool:
+    """Whether derivatives pass through a tensor: whether its elements are floats."""
+    return tensor.dtype.base_dtype.is_floating
+
+
+class Backward:
+    """One walk from the ``ys`` back to the ``xs``.
+
+    Args:
+      ys: what is differentiated.
+      xs: what it is differentiated by.
+      stops: tensors that count as constants.
+      region: where the walk stays; None for the top level.
+      replay: for a forward operation, the one to differentiate in its place.
+    """
+
+    def __init__(
+        self,
+        ys: Sequence[Tensor],
+        xs: Sequence[Tensor],
+        stops: Iterable[Tensor] = (),
+        region: Region | None = None,
+        replay: Replay | None = None,
+    ) -> None:
+        self.ys = ys
+        self.xs = xs
+        self.grads: dict[Tensor, list[Tensor]] = {}
+        self.on_path = between(ys, xs, region)
+        self.targets = set(xs)
+        self.stopped = {t.op for t in stops}
+        self.region = region
+        self.replay = replay
+
+    def run(self, seeds: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradient of each x."""
+        self.walk(seeds)
+        return [self.total(x) for x in self.xs]
+
+    def walk(self, seeds: Sequence[Tensor]) -> None:
+        """Go back from the ys, whose gradients are ``seeds``."""
+        for y, seed in zip(self.ys, seeds, strict=True):
+            self._add(y, seed)
+        # An operation is younger than its inputs, so this is a topological order.
+        for op in sorted(self.on_path, key=lambda op: op.serial, reverse=True):
+            if self.region is not None and op.region is not self.region:
+                continue
+            totals = [self.total(t) for t in op.outputs]
+            if op not in self.stopped and any(g is not None for g in totals):
+                self._step(op, totals)
+
+    def parts(self, tensor: Tensor) -> list[Tensor]:
+        """The contributions to one gradient, which are to be added up."""
+        return self.grads.get(tensor, [])
+
+    def total(self, tensor: Tensor) -> Tensor | None:
+        """The sum of the contributions to one gradient, added up once."""
+        parts = self.grads.get(tensor)
+        if not parts:
+            return None
+        if len(parts) > 1:
+            parts[:] = [single(create("AddN", [parts]))]
+        return parts[0]
+
+    def _add(self, tensor: Tensor, grad: Tensor) -> None:
+        self.grads.setdefault(tensor, []).append(grad)
+
+    def _step(self, op: Operation, totals: list[Tensor | None]) -> None:
+        wanted = [
+            is_trainable(t) and (t.op in self.on_path or t in self.targets) for t in op.inputs
+        ]
+        if not (op.definition.differentiable and any(wanted)):
+            return
+        with name_scope(op.name + "_grad"):
+            target = op if self.replay is None else self.replay(op)
+            missing = [None] * (len(target.outputs) - len(totals))
+            found = op.definition.gradient(target, *totals, *missing)
+        for i, (tensor, grad) in enumerate(zip(op.inputs, found, strict=True)):
+            if grad is not None and wanted[i]:
+                _check_shape(op, i, grad)
+                self._add(tensor, grad)
+
+
+def _check_shape(op: Operation, i: int, grad: Tensor) -> None:
+    tensor = op.inputs[i]
+    try:
+        grad.set_shape(tensor.get_shape())
+    except ValueError:
+        raise ShapeError(
+            "Incompatible shapes between op input and calculated input gradient.  Forward "
+            f"operation: {op.name}.  Input index: {i}. Original input shape: {tensor.shape}.  "
+            f"Calculated input gradient shape: {grad.shape}"
+        ) from None
+
+
+def between(
+    ys: Iterable[Tensor], xs: Iterable[Tensor], region: Region | None = None
+) -> set[Operation]:
+    """The operations on a path of floats from an x to a y, both ends included.
+
+    With a region, the path does not leave it.
+    """
+    before: set[Operation] = set()
+    stack = [y.op for y in ys]
+    while stack:
+        op = stack.pop()
+        if op not in before and (region is None or op.region is region):
+            before.add(op)
+            stack.extend(t.op for t in op.inputs)
+    starts = set(xs)
+    reached: set[Operation] = {x.op for x in starts}
+    for op in sorted(before, key=lambda op: op.serial):
+        if any(t in starts or (t.op in reached and is_trainable(t)) for t in op.inputs):
+            reached.add(op)
+    return {op for op in before if op in reached}

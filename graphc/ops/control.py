@@ -1,0 +1,169 @@
+"""The ops that own regions: While repeats a body, Case runs one of several branches.
+
+While the user declares, a body is a :class:`~graphc.graph.Region` of the same graph; in a compiled
+function it is a function of its own (:mod:`graphc.passes.extract_control`).  Both say what they
+carry around a loop (``carried``) and what they give back (``given``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from graphc import dims, dtypes
+from graphc.dims import DimLike
+from graphc.errors import CompileError
+from graphc.graph import Operation, Region, Tensor, TensorType
+from graphc.op import Attr, Gradients, InferContext, Sample, SpecialOp, register
+from graphc.ops.control_gradient import case_gradient, while_gradient
+
+_ANY = "|".join(t.name for t in (*dtypes.ALL, dtypes.string))
+
+
+class ControlOp(SpecialOp):
+    """An op that runs its ``bodies``.
+
+    ``symbols``: sizes that a run of it decides (in a compiled function).  ``saved``: tensors of the
+    regions whose values it hands out besides its results.
+    """
+
+    family = "control"
+    attrs: ClassVar[dict[str, Attr]] = {
+        "bodies": Attr("regions"),
+        "symbols": Attr("any", ()),
+        "saved": Attr("tensors", ()),
+    }
+
+    def can_fail(self, op: Operation) -> bool:
+        """Whether something in a body can."""
+        return any(
+            o.definition.can_fail(o) for body in op.attrs["bodies"] for o in body.operations
+        )
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """The interpreters run the bodies."""
+        raise CompileError(f"{self.name} is run by the interpreter, not by a reference")
+
+    def samples(self) -> Iterable[Sample]:
+        """None: the tests of control flow cover it."""
+        return ()
+
+
+@register
+class Parameter(SpecialOp):
+    """Stands in a region for a value that the region's owner passes in.
+
+    Attributes ``dtype`` and ``shape`` (sizes, or None for unknown rank).
+    """
+
+    name = "Parameter"
+    attrs: ClassVar[dict[str, Attr]] = {"dtype": Attr("dtype"), "shape": Attr("shape", None)}
+    differentiable = False
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """What the attributes say."""
+        return [TensorType(ctx.attrs["dtype"], ctx.attrs["shape"])]
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """Never computed: it is passed in."""
+        raise CompileError("a parameter has no value of its own")
+
+    def samples(self) -> Iterable[Sample]:
+        """None: there is nothing to compute."""
+        return ()
+
+
+@register
+class While(ControlOp):
+    """Repeats a body while a condition holds.
+
+    ``bodies`` are the condition, which gives a bool scalar, and the body, which gives the next
+    value of every loop variable.  The operands are the initial values of the loop variables, then
+    what the bodies use from around.  The outputs are the final values; the number of turns
+    (an int32 scalar); and for each of ``saved`` its values in all turns, stacked.
+    """
+
+    name = "While"
+    inputs = f"values: N*{_ANY}"
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """The types of the loop variables; of what is saved, with the number of turns in front."""
+        _, body = ctx.attrs["bodies"]
+        types = [TensorType(t.dtype.base_dtype, t.sizes) for t in body.carried]
+        types.append(TensorType(dtypes.int32, ()))
+        symbols = ctx.attrs["symbols"]
+        turns = symbols[-1] if symbols else None
+        saved = body.given[len(body.carried) :] if turns is not None else ctx.attrs["saved"]
+        for t in saved:
+            types.append(stacked(t, turns))
+        return types
+
+    def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
+        """A loop that goes back from the last turn to the first."""
+        return while_gradient(op, grads)
+
+
+def stacked(tensor: Tensor, turns: Any = None) -> TensorType:
+    """The type of a tensor's values in all turns of a loop."""
+    first: DimLike = dims.fresh() if turns is None else dims.Dim((((turns,), 1),))
+    sizes = None if tensor.sizes is None else (first, *tensor.sizes)
+    return TensorType(tensor.dtype.base_dtype, sizes)
+
+
+@register
+class Case(ControlOp):
+    """Runs one of its branches.
+
+    The first operand chooses: a bool (the first of two branches if it is true) or an int32 (the
+    last branch for every number that names none).  The other operands are what the branches use
+    from around.  The outputs are what the branch gives, then ``saved``: tensors of branches, zeros
+    where another branch has run.
+    """
+
+    name = "Case"
+    inputs = f"selector: bool|int32, values: N*{_ANY}"
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """The types that all branches agree on; sizes in which they differ are unknown."""
+        branches = ctx.attrs["bodies"]
+        left = list(ctx.attrs["symbols"])
+        types = []
+        for given in zip(*(b.given for b in branches), strict=True):
+            types.append(TensorType(given[0].dtype.base_dtype, self._common(ctx, given, left)))
+        for t in ctx.attrs["saved"]:
+            types.append(TensorType(t.dtype.base_dtype, t.sizes))
+        return types
+
+    def _common(
+        self, ctx: InferContext, given: Sequence[Tensor], left: list[Any]
+    ) -> tuple[DimLike, ...] | None:
+        shapes = [t.sizes for t in given]
+        if any(s is None or len(s) != len(shapes[0] or ()) for s in shapes):
+            return None
+        sizes: list[DimLike] = []
+        for options in zip(*(s for s in shapes if s is not None), strict=True):
+            if len({ctx.env.canonical(s) for s in options}) == 1:
+                sizes.append(options[0])
+            else:
+                sizes.append(dims.Dim((((left.pop(0),), 1),)) if left else dims.fresh())
+        return tuple(sizes)
+
+    def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
+        """A choice among the gradients of the branches."""
+        return case_gradient(op, grads)
+
+
+def is_control(op: Operation) -> bool:
+    """Whether the operation owns bodies."""
+    return isinstance(op.definition, ControlOp)
+
+
+def all_operations(region: Region) -> Iterable[Operation]:
+    """The operations of a region and of the regions in it."""
+    for op in region.operations:
+        yield op
+        if is_control(op):
+            for inner in op.attrs["bodies"]:
+                yield from all_operations(inner)
+
+

@@ -1,0 +1,137 @@
+"""Declaring regions and the operations that own them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from graphc import dims
+from graphc.build import complete_attrs, create, single
+from graphc.errors import GraphError
+from graphc.graph import (
+    Operation,
+    Region,
+    Tensor,
+    TensorType,
+    get_default_graph,
+)
+from graphc.op import InferContext, get_op
+
+
+@contextlib.contextmanager
+def region(name: str) -> Iterator[Region]:
+    """A new region of the default graph; operations declared inside belong to it."""
+    graph = get_default_graph()
+    made = Region(graph, name, graph.region)
+    with graph.within(made):
+        yield made
+
+
+def parameter(into: Region, type_: TensorType, name: str) -> Tensor:
+    """A tensor that stands for a value passed into a region, of this type.
+
+    A size that is not known may be another one in every turn of a loop.
+    """
+    sizes = type_.sizes
+    if sizes is not None:
+        sizes = tuple(s if isinstance(s, int) else dims.fresh() for s in sizes)
+    attrs = {"dtype": type_.dtype.base_dtype, "shape": sizes}
+    tensor = single(create("Parameter", (), attrs, name))
+    into.params.append(tensor)
+    return tensor
+
+
+def captures(regions: Sequence[Region]) -> list[Tensor]:
+    """The tensors from around that the operations of the regions use."""
+    found: dict[Tensor, None] = {}
+    for r in regions:
+        used = [t for op in r.operations for t in op.inputs]
+        for t in [*used, *r.results]:
+            if not r.encloses(t.op.region):
+                found[t] = None
+    return list(found)
+
+
+def make_owner(
+    op_name: str, bodies: Sequence[Region], first: Sequence[Tensor], name: str
+) -> Operation:
+    """Declare the operation that runs ``bodies``.
+
+    Args:
+      op_name: ``While`` or ``Case``.
+      bodies: finished regions.
+      first: the operands before what the regions use from around: initial values, the selector.
+      name: the operation's full name.
+    """
+    graph = get_default_graph()
+    definition = get_op(op_name)
+    inputs = [*first, *captures(bodies)]
+    attrs = complete_attrs(definition, {"bodies": tuple(bodies), "saved": []})
+    types = definition.infer(InferContext(definition, name, inputs, attrs))
+    op = graph.add_operation(definition, inputs, attrs, types, name)
+    for body in bodies:
+        body.owner = op
+    return op
+
+
+def copy_control(op: Operation) -> Operation:
+    """A copy of an operation and of what it owns, in the current region.
+
+    What it reads of a region that is only recalled here is recalled.  Assignments in it are not
+    made again: they only give their values.
+    """
+    mapping: dict[Tensor, Tensor] = {}
+    copied = _copy_owner(op, mapping)
+    for a, b in zip(op.outputs, copied.outputs, strict=True):
+        mapping[a] = b
+    return copied
+
+
+def _copy_owner(op: Operation, mapping: dict[Tensor, Tensor]) -> Operation:
+    graph = get_default_graph()
+    bodies = []
+    for body in op.attrs["bodies"]:
+        with region(body.name) as made:
+            for inner in body.operations:
+                _copy(inner, made, mapping)
+            made.results = [graph.visible(mapping.get(t, t)) for t in body.results]
+        bodies.append(made)
+    count = len(bodies[1].params) if op.type == "While" else 1
+    first = [graph.visible(mapping.get(t, t)) for t in op.inputs[:count]]
+    new = make_owner(op.type, bodies, first, graph.unique_name(op.name.rsplit("/", 1)[-1]))
+    for t in op.attrs["saved"]:
+        save_output(new, mapping[t])
+    return new
+
+
+def _copy(op: Operation, into: Region, mapping: dict[Tensor, Tensor]) -> None:
+    graph = get_default_graph()
+    if op.type in ("Assign", "AssignAdd", "AssignSub") or not op.definition.pure:
+        raise GraphError(
+            f"'{op.name}' ({op.type}, declared at {op.location}) has an effect, and is in a nested "
+            "loop or branch whose gradient is asked for: that would have to run it twice"
+        )
+    if op.type in ("While", "Case"):
+        new = _copy_owner(op, mapping)
+    else:
+        inputs = [mapping.get(t, t) for t in op.inputs]
+        types = [t.type for t in op.outputs]
+        name = graph.unique_name(op.name.rsplit("/", 1)[-1])
+        new = graph.add_operation(op.definition, inputs, op.attrs, types, name, op.location)
+        if op.type == "Parameter":
+            into.params += new.outputs
+    mapping.update(zip(op.outputs, new.outputs, strict=True))
+
+
+def save_output(op: Operation, tensor: Tensor) -> Tensor:
+    """The output of a control operation that hands out ``tensor``, which is in one of its regions.
+
+    Of a loop, these are the values of all turns, stacked.
+    """
+    saved = op.attrs["saved"]
+    if tensor not in saved:
+        saved.append(tensor)
+        definition = op.definition
+        ctx = InferContext(definition, op.name, op.inputs, op.attrs)
+        op.add_output(definition.infer(ctx)[-1])
+    return op.outputs[len(op.outputs) - len(saved) + saved.index(tensor)]

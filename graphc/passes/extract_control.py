@@ -1,0 +1,448 @@
+"""Extraction of loops and branches: every region becomes a function of its own.
+
+What a body reads from around becomes an explicit operand of its owner.  Variables (and the counters
+of random ops) that a body changes become loop variables and results: state is values there too.
+
+The sizes of loop variables are found by trying: if the body gives a loop variable back with another
+size than it came in with, that size becomes a symbol of the loop, which every turn binds anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.build import complete_attrs
+from graphc.dims import Symbol, symbols_of
+from graphc.errors import InvalidArgumentError
+from graphc.function import Function, Input, Output
+from graphc.graph import Operation, Region, Tensor, TensorType
+from graphc.op import InferContext, value_sizes
+from graphc.ops.control import is_control
+from graphc.ops.random import RandomOp
+from graphc.ops.state import assigned_variable, is_assignment
+from graphc.passes.assume import RowsKnown
+from graphc.passes.extract_graph import late_of
+from graphc.passes.extractor import Extractor, counter_key
+
+COPIED = 64
+"""Constants of so many elements at most are copied into bodies, where they can be folded."""
+
+
+def region_operations(region: Region, roots: Sequence[Tensor]) -> list[Operation]:
+    """What the roots need of the region, in the order of declaration."""
+    found: set[Operation] = set()
+    stack = [t.op for t in roots]
+    while stack:
+        op = stack.pop()
+        if op.region is region and op not in found:
+            found.add(op)
+            stack.extend(t.op for t in op.inputs)
+            stack.extend(op.control_inputs)
+    return sorted(found, key=lambda op: op.serial)
+
+
+def region_roots(region: Region) -> list[Tensor]:
+    """The results of a region and what its owner saves of it."""
+    owner = region.owner
+    saved = owner.attrs["saved"] if owner is not None else ()
+    return [*region.results, *(t for t in saved if t.op.region is region)]
+
+
+class Effects:
+    """The variables that regions assign and the random operations in them, in order."""
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self.variables: dict[Operation, None] = {}
+        self.counters: dict[Operation, None] = {}
+        for region in regions:
+            self._add(region)
+
+    def _add(self, region: Region) -> None:
+        for op in region_operations(region, region_roots(region)):
+            if is_assignment(op):
+                self.variables[assigned_variable(op)] = None
+            elif isinstance(op.definition, RandomOp):
+                self.counters[op] = None
+            elif is_control(op):
+                for inner in op.attrs["bodies"]:
+                    self._add(inner)
+
+
+class ControlExtractor(Extractor):
+    """Extraction that knows operations with bodies."""
+
+    def assigns(self, op: Operation) -> bool:
+        """An assignment, or something that owns one."""
+        if is_control(op):
+            return bool(Effects(op.attrs["bodies"]).variables)
+        return super().assigns(op)
+
+    def visit(self, op: Operation) -> None:
+        """Copy one operation; one with bodies, with them."""
+        if not is_control(op):
+            super().visit(op)
+            return
+        self.note_ancestors(op)
+        if all(t in self.map for t in op.outputs):
+            return
+        if op.type == "While":
+            self.loop(op)
+        else:
+            self.choice(op)
+
+    def state_before(self, op: Operation, effects: Effects) -> list[Tensor]:
+        """The values of variables and counters before ``op``."""
+        found = []
+        for variable in effects.variables:
+            chain = self.chains.get(variable)
+            found.append(chain[-1][1] if chain else self.variable_before(variable))
+        return found + [self.counter(c) for c in effects.counters]
+
+    def state_after(self, op: Operation, effects: Effects, values: Sequence[Tensor]) -> None:
+        """Note the values of variables and counters after ``op``."""
+        rest = iter(values)
+        for variable in effects.variables:
+            self.chains.setdefault(variable, []).append((op, next(rest)))
+        for counter in effects.counters:
+            self.count(counter, next(rest))
+
+    def add_control(
+        self,
+        op: Operation,
+        bodies: Sequence[Function],
+        inputs: Sequence[Tensor],
+        symbols: Sequence[Symbol],
+    ) -> Operation:
+        """The operation in the function's graph."""
+        attrs = complete_attrs(
+            op.definition, {"bodies": tuple(bodies), "symbols": tuple(symbols)}
+        )
+        ctx = InferContext(op.definition, op.name, inputs, attrs, self.env)
+        types = op.definition.infer(ctx)
+        name = op.name if op.name not in self.graph._ops else self.graph.unique_name(op.name)
+        new = self.graph.add_operation(op.definition, inputs, attrs, types, name, op.location)
+        self.origin[name] = op
+        return new
+
+    # --- loops --------------------------------------------------------------------------------
+
+    def loop(self, op: Operation) -> None:
+        """A While: its condition and its body, for the sizes that the loop variables have."""
+        test, step = op.attrs["bodies"]
+        count = len(step.params)
+        effects = Effects((test, step))
+        starts = [self.operand(t, op) for t in op.inputs[:count]]
+        self.env.user.update(zip(starts, op.inputs[:count], strict=True))
+        starts += self.state_before(op, effects)
+        types = [TensorType(t.dtype.base_dtype, t.sizes) for t in starts]
+        symbols: list[Symbol] = []
+        state = self.env.snapshot()
+        while True:
+            body = BodyExtractor(self, step, op, effects)
+            body.carry(types, starts)
+            body.run()
+            results = body.next_values()
+            changed = self.changed(op, types, results, symbols)
+            if not changed:
+                break
+            self.env.restore(state)
+            for k, d in changed:
+                size = self.env.new_symbol()
+                symbol = size.as_symbol
+                assert symbol is not None
+                symbols.append(symbol)
+                sizes = list(types[k].sizes or ())
+                sizes[d] = size
+                types[k] = TensorType(types[k].dtype, tuple(sizes))
+            state = self.env.snapshot()
+        body.outputs = [Output("update", t, op, str(k)) for k, t in enumerate(results)]
+        saved = [body.operand(t, op) for t in op.attrs["saved"]]
+        body.outputs += [Output("result", t, op, str(k)) for k, t in enumerate(saved)]
+        cond = BodyExtractor(self, test, op, effects)
+        cond.read_only(types, starts)
+        cond.run()
+        cond.outputs = [Output("result", cond.operand(test.results[0], None), op, "0")]
+        turns = self.env.new_symbol().as_symbol
+        assert turns is not None
+        symbols.append(turns)
+        self.check_saved(op, body, saved, symbols)
+        captured = self.merged((cond, body), starts)
+        new = self.add_control(
+            op, (cond.function(captured), body.function(captured)), captured, symbols
+        )
+        for a, b in zip(op.outputs[:count], new.outputs, strict=False):
+            self.map[a] = b
+        self.state_after(op, effects, new.outputs[count : len(starts)])
+        for a, b in zip(op.outputs[count:], new.outputs[len(starts) :], strict=True):
+            self.map[a] = b
+        for a, b in zip(starts, new.outputs, strict=False):
+            if a in self.env.pending:
+                self.env.pending[b] = self.env.pending[a]
+
+    def changed(
+        self,
+        op: Operation,
+        types: Sequence[TensorType],
+        results: Sequence[Tensor],
+        symbols: Sequence[Symbol],
+    ) -> list[tuple[int, int]]:
+        """The sizes that the body changes, as (loop variable, dimension).
+
+        Those that are ``symbols`` already may be others in every turn.
+        """
+        found = []
+        for k, (type_, result) in enumerate(zip(types, results, strict=True)):
+            if type_.sizes is None and result.sizes is None:
+                # A TensorArray that nothing is written to.
+                raise RowsKnown(self.env.pending[result], ())
+            if type_.sizes is None or result.sizes is None or len(type_.sizes) != len(result.sizes):
+                raise InvalidArgumentError(
+                    op.node_def, op,
+                    f"loop variable {k} has the shape {type_} before a turn and "
+                    f"{result.type} after it: its rank may not change",
+                )  # fmt: skip
+            for d, (a, b) in enumerate(zip(type_.sizes, result.sizes, strict=True)):
+                own = not isinstance(a, int) and a.as_symbol in symbols
+                if self.env.canonical(a) != self.env.canonical(b) and not own:
+                    found.append((k, d))
+        return found
+
+    def check_saved(
+        self,
+        op: Operation,
+        body: BodyExtractor,
+        saved: Sequence[Tensor],
+        symbols: Sequence[Symbol],
+    ) -> None:
+        """What is saved of all turns must be of one shape."""
+        inner = {s.symbol for s in late_of(body.graph, self.env)} | body.own_symbols()
+        inner |= set(symbols)
+        for user, t in zip(op.attrs["saved"], saved, strict=True):
+            sizes = {s for size in t.sizes or () for s in symbols_of(self.env.canonical(size))}
+            if sizes & inner:
+                raise InvalidArgumentError(
+                    user.op.node_def, user.op,
+                    f"the gradient of the loop '{op.name}' needs {user.name} of every turn, and "
+                    "its shape changes from turn to turn",
+                )  # fmt: skip
+
+    def merged(
+        self, bodies: Sequence[BodyExtractor], first: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """The operands of the owner: ``first``, then what the bodies capture."""
+        found = list(first)
+        for body in bodies:
+            found += [t for t in body.captures if t not in found[len(first) :]]
+        return found
+
+    # --- branches -----------------------------------------------------------------------------
+
+    def choice(self, op: Operation) -> None:
+        """A Case: its branches, which agree on the types of what they give."""
+        regions = op.attrs["bodies"]
+        effects = Effects(regions)
+        selector = self.operand(op.inputs[0], op)
+        state = self.state_before(op, effects)
+        made = []
+        for region in regions:
+            branch = BodyExtractor(self, region, op, effects)
+            branch.capture_state(state)
+            branch.run()
+            results = [branch.operand(t, None) for t in region.results]
+            for t in op.attrs["saved"]:
+                own = t.op.region is region
+                results.append(branch.operand(t, None) if own else branch.zeros_like(t))
+            results += branch.next_state()
+            branch.outputs = [Output("result", t, op, str(k)) for k, t in enumerate(results)]
+            made.append(branch)
+        symbols = self.choice_symbols(op, made)
+        captured = self.merged(made, [selector])
+        functions = [b.function(captured) for b in made]
+        new = self.add_control(op, functions, captured, symbols)
+        count = len(op.outputs)
+        for a, b in zip(op.outputs, new.outputs[:count], strict=True):
+            self.map[a] = b
+        self.state_after(op, effects, new.outputs[count:])
+
+    def choice_symbols(self, op: Operation, branches: Sequence[BodyExtractor]) -> list[Symbol]:
+        """Symbols for the sizes in which the branches differ, in order."""
+        found = []
+        for outputs in zip(*(b.outputs for b in branches), strict=True):
+            shapes = [o.tensor.sizes or () for o in outputs]
+            if len({len(s) for s in shapes}) > 1:
+                listed = ", ".join(str(o.tensor.type) for o in outputs)
+                raise InvalidArgumentError(
+                    op.node_def, op, f"the branches give tensors of different ranks: {listed}"
+                )
+            for options in zip(*shapes, strict=True):
+                if len({self.env.canonical(s) for s in options}) > 1:
+                    symbol = self.env.new_symbol().as_symbol
+                    assert symbol is not None
+                    found.append(symbol)
+        return found
+
+
+class BodyExtractor(ControlExtractor):
+    """Extraction of a region: the function ``parent`` is around it."""
+
+    def __init__(
+        self, parent: ControlExtractor, region: Region, owner: Operation, effects: Effects
+    ) -> None:
+        super().__init__(parent.feeds, parent.variable_state, parent.env)
+        self.parent = parent
+        self.region = region
+        self.owner = owner
+        self.effects = effects
+        self.captures: dict[Tensor, Tensor] = {}
+        self.copies: dict[Tensor, Tensor] = {}
+        self.state: dict[str, Tensor] = {}
+        self.counted: dict[str, Tensor] = {}
+        self.outputs: list[Output] = []
+        self.consulted = parent.consulted
+
+    # --- what comes in ------------------------------------------------------------------------
+
+    def carry(self, types: Sequence[TensorType], starts: Sequence[Tensor]) -> None:
+        """Loop variables of these types, then the state."""
+        self._take(types, starts, "carry")
+
+    def read_only(self, types: Sequence[TensorType], starts: Sequence[Tensor]) -> None:
+        """The loop variables as the condition sees them."""
+        self._take(types, starts, "capture")
+
+    def _take(self, types: Sequence[TensorType], starts: Sequence[Tensor], kind: str) -> None:
+        count = len(self.region.params)
+        names = [p.op.name for p in self.region.params]
+        names += [v.name for v in (*self.effects.variables, *self.effects.counters)]
+        for k, (type_, start, name) in enumerate(zip(types, starts, names, strict=True)):
+            tensor = self.placeholder(name, type_, self.owner)
+            if start in self.env.pending:
+                self.env.pending[tensor] = self.env.pending[start]
+            self.inputs.append(Input(kind, tensor, None, str(k), type_.sizes or ()))  # type: ignore[arg-type]
+            if k < count:
+                self.map[self.region.params[k]] = tensor
+                self.env.user[tensor] = self.region.params[k]
+        self._state([i.tensor for i in self.inputs[count:]])
+
+    def capture_state(self, values: Sequence[Tensor]) -> None:
+        """The state as a branch finds it."""
+        self._state([self.captured(t) for t in values])
+
+    def _state(self, tensors: Sequence[Tensor]) -> None:
+        keys = [v.name for v in self.effects.variables]
+        keys += [counter_key(c) for c in self.effects.counters]
+        self.state = dict(zip(keys, tensors, strict=True))
+
+    def captured(self, outer: Tensor) -> Tensor:
+        """The tensor of the body that stands for one of the function around."""
+        found = self.captures.get(outer)
+        if found is not None:
+            return found
+        if outer.op.type == "Const" and outer.op.attrs["value"].size <= COPIED:
+            if outer not in self.copies:
+                value = outer.op.attrs["value"]
+                self.copies[outer] = self.emit("Const", self.owner, [], {"value": value})
+            return self.copies[outer]
+        found = self.placeholder(outer.op.name, outer.type, self.owner)
+        known = value_sizes(outer)
+        if known is not None:
+            found._value_sizes = (known,)
+        self.env.captured[found] = outer
+        if outer in self.env.pending:
+            self.env.pending[found] = self.env.pending[outer]
+        self.captures[outer] = found
+        return found
+
+    def operand(self, tensor: Tensor, reader: Operation | None) -> Tensor:
+        """The function's tensor for an operand; what is around is captured."""
+        if tensor in self.map or tensor in self.constants or tensor in self.env.known:
+            return super().operand(tensor, reader)
+        variable = self.variable_of(tensor)
+        if variable is not None and variable.name in self.state:
+            return self.read(variable, reader)
+        if self.region.encloses(tensor.op.region):
+            return super().operand(tensor, reader)
+        outer = self.parent.operand(tensor, self.owner)
+        self.env.user.setdefault(outer, tensor)
+        found = self.captured(outer)
+        if outer.op.type != "Const":
+            self.map[tensor] = found
+        return found
+
+    def variable_before(self, variable: Operation, unchecked: bool = False) -> Tensor:
+        """The variable's value before this turn, or before this branch."""
+        found = self.state.get(variable.name)
+        if found is not None:
+            return found
+        return self.captured(self.parent.read(variable, self.owner))
+
+    def counter(self, op: Operation) -> Tensor:
+        """How often a random op has run before."""
+        key = counter_key(op)
+        return self.counted.get(key, self.state[key])
+
+    def count(self, op: Operation, after: Tensor) -> None:
+        """How often it has run afterwards."""
+        self.counted[counter_key(op)] = after
+
+    def zeros_like(self, user: Tensor) -> Tensor:
+        """Zeros of the type that a tensor of another branch was declared with."""
+        sizes = user.sizes
+        if sizes is None or not all(isinstance(s, int) for s in sizes):
+            raise InvalidArgumentError(
+                user.op.node_def, user.op,
+                f"the gradient of '{self.owner.name}' needs {user.name}, whose shape is not known",
+            )  # fmt: skip
+        count = self.emit("Const", self.owner, [], {"value": np.array(sizes[0] if sizes else 1, np.int32)})
+        attrs = {"dtype": user.dtype.base_dtype, "row": sizes[1:]}
+        rows = self.emit("EmptyRows", self.owner, [count], attrs)
+        if sizes:
+            return rows
+        zero = self.emit("Const", self.owner, [], {"value": np.array(0, np.int32)})
+        return self.emit("TakeRow", self.owner, [rows, zero], {"checked": False})
+
+    # --- what goes on -------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Copy what the region's roots need."""
+        for op in region_operations(self.region, region_roots(self.region)):
+            if op.type != "Parameter":
+                self.visit(op)
+
+    def next_state(self) -> list[Tensor]:
+        """Variables and counters as the body leaves them."""
+        found = []
+        for variable in self.effects.variables:
+            chain = self.chains.get(variable)
+            found.append(chain[-1][1] if chain else self.state[variable.name])
+        for counter in self.effects.counters:
+            key = counter_key(counter)
+            found.append(self.counted.get(key, self.state[key]))
+        return found
+
+    def next_values(self) -> list[Tensor]:
+        """The loop variables and the state for the next turn."""
+        return [self.operand(t, None) for t in self.region.results] + self.next_state()
+
+    def own_symbols(self) -> set[Symbol]:
+        """Sizes that operations of the body decide."""
+        return {
+            s for op in self.graph.get_operations() for s in op.attrs.get("symbols", ())
+        }
+
+    def function(self, operands: Sequence[Tensor]) -> Function:
+        """The finished function; captures are numbered by the owner's operands."""
+        place = {t: k for k, t in reversed(list(enumerate(operands)))}
+        first = len(self.inputs) if self.inputs else 1
+        for outer, inner in self.captures.items():
+            number = operands.index(outer, first) if outer in operands[first:] else place[outer]
+            self.inputs.append(
+                Input("capture", inner, None, str(number), inner.sizes or ())
+            )
+        outputs = self.outputs + self.checks(self.outputs)
+        return Function(
+            self.graph, self.inputs, outputs, [], late_of(self.graph, self.env), self.origin,
+            self.env, frozenset(),
+        )  # fmt: skip

@@ -1,0 +1,77 @@
+"""The arena: a block for every temporary; blocks of dead temporaries are used again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.dims import DimLike
+from graphc.program_steps import Loop, Slot, Step, slots_of, walk
+
+
+def lifetimes(steps: Sequence[Step], slots: Sequence[Slot]) -> dict[int, tuple[int, int]]:
+    """The first and the last step (in the order of the text) of each temporary.
+
+    What a loop needs from before it is needed in every turn: it lives to the end of the loop.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    ends: dict[int, int] = {}
+    order = list(walk(steps))
+    place = {id(step): n for n, step in enumerate(order)}
+    for step in order:
+        if isinstance(step, Loop):
+            inner = list(walk([*step.test, *step.body]))
+            ends[place[id(step)]] = place[id(inner[-1])] if inner else place[id(step)]
+    open_loops: list[tuple[int, int]] = []
+    for n, step in enumerate(order):
+        open_loops = [(a, b) for a, b in open_loops if b >= n]
+        if isinstance(step, Loop):
+            open_loops.append((n, ends[n]))
+        for number in slots_of(step):
+            if slots[number].kind != "temp":
+                continue
+            first = found.get(number, (n, n))[0]
+            last = max([n, *(b for a, b in open_loops if first <= a)])
+            found[number] = (first, max(last, found.get(number, (0, 0))[1]))
+    return found
+
+
+def plan_arena(steps: Sequence[Step], slots: Sequence[Slot]) -> list[tuple[DimLike, int]]:
+    """Give every temporary a block.
+
+    Returns (size in elements, bytes per element) of each block.
+    """
+    lives = lifetimes(steps, slots)
+    begin: dict[int, list[int]] = {}
+    end: dict[int, list[int]] = {}
+    for number, (first, last) in lives.items():
+        begin.setdefault(first, []).append(number)
+        end.setdefault(last, []).append(number)
+    blocks: list[tuple[DimLike, int]] = []
+    free: list[int] = []
+    for n in sorted({*begin, *end}):
+        for number in begin.get(n, ()):
+            slots[number].block = take_block(blocks, free, slots[number])
+        free += [slots[number].block for number in end.get(n, ())]
+    return blocks
+
+
+def take_block(blocks: list[tuple[DimLike, int]], free: list[int], slot: Slot) -> int:
+    """A free block that is surely large enough, else a new one."""
+    best = -1
+    need = slot.size * slot.dtype.size
+    for b in free:
+        have = blocks[b][0] * blocks[b][1]
+        fits = have == need or (isinstance(have, int) and isinstance(need, int) and have >= need)
+        if fits and (best < 0 or smaller(blocks, b, best)):
+            best = b
+    if best >= 0:
+        free.remove(best)
+        return best
+    blocks.append((slot.size, slot.dtype.size))
+    return len(blocks) - 1
+
+
+def smaller(blocks: list[tuple[DimLike, int]], a: int, b: int) -> bool:
+    """Whether block ``a`` is known to be smaller than ``b``."""
+    x, y = blocks[a][0] * blocks[a][1], blocks[b][0] * blocks[b][1]
+    return isinstance(x, int) and isinstance(y, int) and x < y

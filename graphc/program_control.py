@@ -1,0 +1,209 @@
+"""Planning of loops and branches: where their values live, and the steps around their bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphc import dims
+from graphc.dims import DimLike, Symbol
+from graphc.function import Function
+from graphc.graph import Operation, Tensor
+from graphc.program_steps import Append, Bind, Branch, Call, Copy, Grow, Loop, Step, walk
+
+if TYPE_CHECKING:
+    from graphc.program import FunctionPlanner, Shared
+
+QUICK = 1 << 12
+"""Work of a turn, in bytes and operations, below which it takes less than a microsecond or so."""
+
+Make = Callable[["Function", "Shared"], "FunctionPlanner"]
+
+
+def plan_control(planner: FunctionPlanner, op: Operation, make: Make) -> None:
+    """Append the steps of an operation with bodies; ``make`` gives a planner for a body."""
+    if op.type == "While":
+        _LoopPlanner(planner, op, make).plan()
+    else:
+        plan_branch(planner, op, make)
+
+
+def body_planner(
+    planner: FunctionPlanner, op: Operation, body: Function, make: Make, state: Sequence[int]
+) -> Any:
+    """A planner for a body, whose inputs are where the owner has them."""
+    inner = make(body, planner.shared)
+    for i in body.inputs:
+        number = int(i.key)
+        if number < len(state):
+            inner.where[i.tensor] = state[number]
+        else:
+            inner.where[i.tensor] = planner.source_slot(op.inputs[number])
+    return inner
+
+
+def depends_on(tensor: Tensor, symbols: set[Symbol]) -> bool:
+    """Whether the tensor's sizes change with some of these."""
+    return any(dims.symbols_of(s) & symbols for s in tensor.sizes or ())
+
+
+class _LoopPlanner:
+    """The steps of one While.
+
+    A loop variable lives in one slot, which the body updates in place where it can and by a copy at
+    the end of the turn otherwise.  One whose size changes from turn to turn has memory of its own.
+    """
+
+    def __init__(self, planner: FunctionPlanner, op: Operation, make: Make) -> None:
+        self.planner = planner
+        self.op = op
+        self.make = make
+        self.test, self.body = op.attrs["bodies"]
+        self.carried = self.body.carried
+        *own, self.turns_symbol = op.attrs["symbols"]
+        self.symbols: list[Symbol] = own
+        self.updates = [o for o in self.body.outputs if o.kind == "update"]
+        self.saved = [o for o in self.body.outputs if o.kind == "result"]
+
+    def plan(self) -> None:
+        """Append the steps."""
+        planner, op = self.planner, self.op
+        sources = [planner.source_slot(t) for t in op.inputs[: len(self.carried)]]
+        segment = -1
+        if self.symbols:
+            segment = planner.shared.segment(self.symbols)
+            starts = [self.size_from(s, [t.sizes or () for t in op.inputs]) for s in self.symbols]
+            planner.steps.append(Bind(segment, starts))
+        self.state = [self.state_slot(k) for k in range(len(self.carried))]
+        for slot, source in zip(self.state, sources, strict=True):
+            if planner.shared.slots[slot].kind == "grown":
+                planner.steps.append(Grow(slot, planner.shared.slots[slot].size))
+            planner.steps.append(Copy(slot, source))
+        turns = planner.slot(op.outputs[len(self.carried)])
+        stacks = [
+            self.stack_slot(op.outputs[len(self.carried) + 1 + j]) for j in range(len(self.saved))
+        ]
+        test = body_planner(planner, op, self.test, self.make, self.state)
+        test.plan_groups()
+        flag = test.source_slot(self.test.outputs[0].tensor)
+        body = self.plan_body(turns, stacks, segment)
+        quick = self.is_quick([*test.steps, *body])
+        planner.steps.append(Loop(test.steps, flag, body, turns, quick))
+        last = planner.shared.segment([self.turns_symbol])
+        planner.steps.append(Bind(last, [(turns, 0)]))
+
+    def state_slot(self, k: int) -> int:
+        """The slot of a loop variable: that of the output, from the first turn on."""
+        planner, out = self.planner, self.op.outputs[k]
+        if depends_on(out, set(self.symbols)):
+            planner.where[out] = planner.add_slot("grown", out)
+        return planner.slot(out)
+
+    def stack_slot(self, out: Tensor) -> int:
+        """The slot of the values of all turns."""
+        planner = self.planner
+        planner.where[out] = planner.add_slot("grown", out)
+        return planner.where[out]
+
+    def size_from(self, symbol: Symbol, shapes: Sequence[Sequence[DimLike]]) -> DimLike:
+        """The size that stands where the loop variables have a symbol."""
+        for tensor, sizes in zip(self.carried, shapes, strict=False):
+            for mine, found in zip(tensor.sizes or (), sizes, strict=True):
+                if not isinstance(mine, int) and mine.as_symbol is symbol:
+                    return found
+        raise AssertionError(f"no loop variable has the size {symbol}")
+
+    def plan_body(self, turns: int, stacks: Sequence[int], segment: int) -> list[Step]:
+        """The steps of a turn."""
+        planner = self.planner
+        body = body_planner(planner, self.op, self.body, self.make, self.state)
+        state = set(self.state)
+        # A loop variable is saved before the turn changes it.
+        roots = [body.plan.root(o.tensor) for o in self.saved]
+        early = [r.op.type == "Placeholder" and body.where.get(r) in state for r in roots]
+        for o, stack, first in zip(self.saved, stacks, early, strict=True):
+            if first:
+                body.steps.append(Append(stack, body.source_slot(o.tensor), turns))
+        body.plan_groups()
+        for o, stack, first in zip(self.saved, stacks, early, strict=True):
+            if not first:
+                body.steps.append(Append(stack, body.source_slot(o.tensor), turns))
+        self.next_values(body)
+        if segment >= 0:
+            shapes = [o.tensor.sizes or () for o in self.updates]
+            ends = [self.size_from(s, shapes) for s in self.symbols]
+            body.steps.append(Bind(segment, ends))
+        steps: list[Step] = body.steps
+        return steps
+
+    def next_values(self, body: Any) -> None:
+        """Copies that give the loop variables their next values, as if all at once."""
+        slots = self.planner.shared.slots
+        copies = []
+        for target, o in zip(self.state, self.updates, strict=True):
+            source = body.source_slot(o.tensor)
+            if source != target:
+                copies.append((target, source, o.tensor))
+        targets = {t for t, _, _ in copies}
+        staged: list[Step] = []
+        for target, source, tensor in copies:
+            if source in targets:
+                aside = body.add_slot("temp", tensor)
+                body.steps.append(Copy(aside, source))
+                source = aside
+            if slots[target].kind == "grown":
+                staged.append(Grow(target, slots[source].size))
+            staged.append(Copy(target, source))
+        body.steps += staged
+
+    def is_quick(self, steps: Sequence[Step]) -> bool:
+        """Whether a turn takes next to no time."""
+        work = 0
+        for step in walk(steps):
+            if isinstance(step, (Loop, Bind, Append, Grow)):
+                return False
+            if isinstance(step, Call):
+                if not isinstance(step.lowered.work, int):
+                    return False
+                work += step.lowered.work
+        return work < QUICK
+
+
+def plan_branch(planner: FunctionPlanner, op: Operation, make: Make) -> None:
+    """The steps of one Case."""
+    shared = planner.shared
+    selector = planner.source_slot(op.inputs[0])
+    symbols = list(op.attrs["symbols"])
+    segment = shared.segment(symbols) if symbols else -1
+    late = set(symbols)
+    targets = [planner.slot(t) for t in op.outputs]
+    cases = []
+    for body in op.attrs["bodies"]:
+        inner = body_planner(planner, op, body, make, ())
+        given = [o.tensor for o in body.outputs if o.kind == "result"]
+        computed = {t for g in inner.plan.groups for t in g.outputs}
+        direct = set()
+        for k, (target, tensor) in enumerate(zip(targets, given, strict=True)):
+            root = inner.lowering.storage(tensor)
+            free = root in computed and root not in inner.where
+            if free and not depends_on(op.outputs[k], late):
+                inner.where[root] = target
+                direct.add(k)
+        inner.plan_groups()
+        if symbols:
+            ends = [_branch_size(s, op, given) for s in symbols]
+            inner.steps.append(Bind(segment, ends))
+        for k, (target, tensor) in enumerate(zip(targets, given, strict=True)):
+            if k not in direct:
+                inner.steps.append(Copy(target, inner.source_slot(tensor)))
+        cases.append(inner.steps)
+    planner.steps.append(Branch(selector, cases))
+
+
+def _branch_size(symbol: Symbol, op: Operation, given: Sequence[Tensor]) -> DimLike:
+    """The size that a branch gives for a size in which the branches differ."""
+    for out, tensor in zip(op.outputs, given, strict=True):
+        for mine, found in zip(out.sizes or (), tensor.sizes or (), strict=True):
+            if not isinstance(mine, int) and mine.as_symbol is symbol:
+                return found
+    raise AssertionError(f"no output has the size {symbol}")

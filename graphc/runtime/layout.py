@@ -1,0 +1,201 @@
+"""The dims table of a program: sizes that its native code looks up, and the kernels that fill it.
+
+Every segment of the program has a kernel of its own, which runs when the segment's sizes are bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphc.dims import Dim, DimLike, Symbol, lower_bound
+from graphc.loop import ir
+from graphc.loop.ir import Buffer, Expr, Kernel, Store, Var
+from graphc.program import Append, Bind, Call, Copy, Grow, Program, Step, walk
+
+ALIGN = 64
+WORK, BROKEN, ARENA = 0, 1, 2
+"""The first entries: the work estimate, whether a guard is broken, the arena's bytes."""
+
+GUARD, NEGATIVE = 1, 2
+"""What is wrong with a segment's sizes: a guard is broken, a buffer's size is negative."""
+
+
+@dataclass
+class Layout:
+    """Where things stand in the dims table.
+
+    Attributes:
+      values: the segment of each entry, and the expression that fills it.
+      results: the first size of each result.
+      blocks: the offset of each arena block.
+      faults, arenas: of each segment but the first, whether its sizes are wrong, and its memory.
+      launches: of each parallel kernel, its extent, then its grain.
+      bytes: of each step that moves bytes, how many.
+      sources: of each Bind, the sizes that it takes (-1 for elements of tensors).
+    """
+
+    values: list[tuple[int, Expr]] = field(default_factory=list)
+    results: list[int] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
+    faults: dict[int, int] = field(default_factory=dict)
+    arenas: dict[int, int] = field(default_factory=dict)
+    launches: dict[str, int] = field(default_factory=dict)
+    bytes: dict[int, int] = field(default_factory=dict)
+    sources: dict[int, list[int]] = field(default_factory=dict)
+
+    def add(self, value: Expr, segment: int = 0) -> int:
+        """Append an entry; its place."""
+        self.values.append((segment, value))
+        return len(self.values) - 1
+
+
+class PlanPrinter:
+    """Builds the kernels that fill the dims table."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.vars: dict[Symbol, Var] = {
+            s: Var(f"y{k}") for k, s in enumerate(program.all_symbols)
+        }
+        self.layout = Layout()
+        self.known = {s: g.number for g in program.segments for s in g.symbols}
+
+    def size(self, value: DimLike) -> Expr:
+        """A size over the program's symbols."""
+        return ir.dim_expr(value, self.vars)
+
+    def segment(self, *sizes: DimLike) -> int:
+        """The segment from which on sizes are known."""
+        found = (s for size in sizes if isinstance(size, Dim) for s in size.symbols())
+        return max((self.known[s] for s in found), default=0)
+
+    def add(self, *sizes: DimLike, scale: int = 1) -> int:
+        """An entry for a size, or for several, one behind the other; the first place."""
+        places = [
+            self.layout.add(ir.mul(self.size(s), scale), self.segment(s)) for s in sizes
+        ]
+        return places[0]
+
+    def work(self) -> Expr:
+        """The work estimate; negative when some buffer's size is."""
+        return ir.select(self.negative(0), ir.const(-1), self.size(self.program.work))
+
+    def negative(self, segment: int) -> Expr:
+        """Whether the size of some buffer of a segment is negative."""
+        found: Expr = ir.FALSE
+        for slot in self.program.slots:
+            if isinstance(slot.size, int) or lower_bound(slot.size) >= 0:
+                continue
+            if self.segment(slot.size) == segment:
+                below = self.size(slot.size) < 0
+                found = below if found is ir.FALSE else ir.apply("or", found, below)
+        return found
+
+    def guards(self, segment: int) -> Expr:
+        """1 if some assumption about a segment's sizes does not hold."""
+        broken: Expr = ir.ZERO
+        for g in self.program.segments[segment].guards:
+            differ = ir.apply("ne", self.size(g.left), self.size(g.right))
+            broken = ir.select(differ, ir.ONE, broken)
+        return broken
+
+    def kernels(self) -> list[Kernel]:
+        """One kernel per segment; ``layout`` is complete afterwards."""
+        layout, program = self.layout, self.program
+        self.head()
+        cursors: list[Expr] = [ir.ZERO for _ in program.segments]
+        for size, bytes_ in program.blocks:
+            at = self.segment(size)
+            layout.blocks.append(layout.add(cursors[at], at))
+            need = ir.mul(self.size(size), bytes_)
+            padded = ir.mul(ir.index_div(ir.add(need, ALIGN - 1), ALIGN), ALIGN)
+            cursors[at] = ir.add(cursors[at], padded)
+        layout.values[ARENA] = (0, cursors[0])
+        for segment in program.segments[1:]:
+            k = segment.number
+            fault = ir.select(self.negative(k), ir.const(NEGATIVE), self.guards(k))
+            layout.faults[k] = layout.add(fault, k)
+            layout.arenas[k] = layout.add(cursors[k], k)
+        self.steps()
+        if len(self.vars) > len(program.all_symbols):
+            unbound = [str(s) for s in list(self.vars)[len(program.all_symbols) :]]
+            raise AssertionError(f"sizes {unbound} are bound by no input")
+        dims = Buffer("dims", ir.int64, ir.const(len(layout.values)))
+        scalars = tuple(self.vars.values())
+        found = []
+        for segment in program.segments:
+            stores = [
+                Store(dims, ir.const(k), v)
+                for k, (s, v) in enumerate(layout.values)
+                if s == segment.number
+            ]
+            name = plan_name(segment.number)
+            found.append(Kernel(name, (dims,), scalars, ir.Block(tuple(stores))))
+        return found
+
+    def head(self) -> None:
+        """The entries that the call from Python knows of."""
+        for value in (self.work(), self.guards(0), ir.ZERO):
+            self.layout.add(value)
+        for result in self.program.results:
+            self.layout.results.append(len(self.layout.values))
+            for size in result.sizes:
+                self.add(size)
+
+    def size_bound(self) -> int:
+        """How many entries the table has at most, without building any kernel."""
+        program = self.program
+        count = len(self.layout.values) + len(program.blocks) + 2 * len(program.segments)
+        for step in walk(program.steps):
+            count += len(step.sources) if isinstance(step, Bind) else 4
+        return count
+
+    def steps(self) -> None:
+        """Entries that the steps need."""
+        layout, slots = self.layout, self.program.slots
+        for step in walk(self.program.steps):
+            if isinstance(step, (Copy, Append)):
+                source = slots[step.source]
+                layout.bytes[id(step)] = self.add(source.size, scale=source.dtype.size)
+            elif isinstance(step, Grow):
+                layout.bytes[id(step)] = self.add(step.size, scale=slots[step.slot].dtype.size)
+            elif isinstance(step, Bind):
+                layout.sources[id(step)] = [
+                    -1 if isinstance(s, tuple) else self.add(s) for s in step.sources
+                ]
+            elif isinstance(step, Call):
+                self.launch(step)
+
+    def launch(self, step: Call) -> None:
+        """The extents and grains of a call's parallel loops."""
+        low = step.lowered
+        sizes: Sequence[DimLike] = [Dim((((s,), 1),)) for s in low.symbols]
+        binding = {
+            var: self.size(size) for var, size in zip(low.kernel.scalars, sizes, strict=True)
+        }
+        segment = self.segment(*sizes)
+        for kernel in (low.kernel, low.fast):
+            loop = kernel.parallel if kernel is not None else None
+            if kernel is not None and loop is not None:
+                place = self.layout.add(ir.substitute(loop.extent, binding), segment)
+                self.layout.launches[kernel.name] = place
+                self.layout.add(ir.substitute(kernel.grain, binding), segment)
+
+
+def plan_name(segment: int) -> str:
+    """The name of the kernel that fills a segment's entries."""
+    return "plan_dims" if segment == 0 else f"plan_dims_{segment}"
+
+
+def cells(program: Program) -> tuple[dict[int, int], int]:
+    """The memory cell of each grown slot, and how many cells there are.
+
+    The first ones are the arenas of the segments but the first.
+    """
+    count = len(program.segments) - 1
+    grown = [s.number for s in program.slots if s.kind == "grown"]
+    return {number: count + k for k, number in enumerate(grown)}, count + len(grown)
+
+
+__all__ = ["Layout", "PlanPrinter", "Step", "cells", "plan_name"]

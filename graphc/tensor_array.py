@@ -1,0 +1,238 @@
+"""TensorArray: tensors of one shape by number, written and read in loops.
+
+As in TensorFlow 1.15, a write gives a new TensorArray.  The elements are the rows of one tensor,
+the *flow*; where nobody needs the array before a write any more, the row is written in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc import dtypes
+from graphc.build import convert_to_tensor, create, single
+from graphc.dtypes import as_dtype
+from graphc.errors import DTypeError, GraphError, ShapeError
+from graphc.graph import Operation, Tensor, name_scope
+from graphc.ops.elementwise_functions import greater
+from graphc.ops.math import where_v2
+from graphc.ops.shaping import concat, expand_dims, gather, reshape
+from graphc.ops.shaping_make import ones, shape
+from graphc.ops.shaping_slice import getitem
+from graphc.shapes import TensorShape
+
+
+def _call(name: str, *inputs: Any, **attrs: Any) -> Tensor:
+    return single(create(name, inputs, attrs))
+
+
+class TensorArray:
+    """An array of tensors of one dtype and shape.
+
+    Args:
+      dtype: of the elements.
+      size: how many elements there are at first; an int or an int32 scalar tensor.
+      dynamic_size: whether a write past the end makes the array longer.
+      clear_after_read: accepted; an element may be read any number of times.
+      tensor_array_name, name: a name for the operations.
+      handle: not supported: an array is its flow.
+      flow: the tensor of the elements, where there is one already.
+      infer_shape: whether all elements must have one shape; they must in any case.
+      element_shape: the shape of an element, where it is known.
+      colocate_with_first_write_call: accepted.
+    Raises:
+      ValueError: neither a size nor a flow; an element of another shape.
+      TypeError: an element of another dtype.
+    """
+
+    def __init__(
+        self,
+        dtype: Any,
+        size: Any = None,
+        dynamic_size: bool | None = None,
+        clear_after_read: bool | None = None,
+        tensor_array_name: str | None = None,
+        handle: Any = None,
+        flow: Any = None,
+        infer_shape: bool = True,
+        element_shape: Any = None,
+        colocate_with_first_write_call: bool = True,
+        name: str | None = None,
+    ) -> None:
+        del clear_after_read, infer_shape, colocate_with_first_write_call, tensor_array_name
+        if handle is not None:
+            raise GraphError("TensorArray has no handle: pass its flow")
+        if size is None and flow is None:
+            raise GraphError("Size must be provided if handle is not provided")
+        if size is not None and flow is not None:
+            raise GraphError("Cannot provide both a flow and a size to TensorArray")
+        self._dtype = as_dtype(dtype).base_dtype
+        self._dynamic = bool(dynamic_size)
+        self._shape = TensorShape(element_shape)
+        if flow is None:
+            with name_scope(name, "TensorArray", [size]):
+                count = convert_to_tensor(size, name="size", preferred_dtype=dtypes.int32)
+                known = self._shape.is_fully_defined()
+                row = self._shape.sizes if known else None
+                flow = _call("EmptyRows", count, dtype=self._dtype, row=row)
+        self._flow: Tensor = flow
+
+    @classmethod
+    def _of(cls, flow: Tensor, like: TensorArray) -> TensorArray:
+        """An array of these elements, otherwise like another one."""
+        made = cls.__new__(cls)
+        made._dtype, made._dynamic, made._flow = like._dtype, like._dynamic, flow
+        sizes = flow.sizes
+        made._shape = like._shape if sizes is None else TensorShape(sizes[1:])
+        return made
+
+    # --- what it is -------------------------------------------------------------------------------
+
+    @property
+    def flow(self) -> Tensor:
+        """The tensor of the elements."""
+        return self._flow
+
+    @property
+    def handle(self) -> Tensor:
+        """The flow: there is no other handle."""
+        return self._flow
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the elements."""
+        return self._dtype
+
+    @property
+    def dynamic_size(self) -> bool:
+        """Whether a write past the end makes the array longer."""
+        return self._dynamic
+
+    @property
+    def element_shape(self) -> TensorShape:
+        """What is known of the shape of an element."""
+        return self._shape
+
+    def __repr__(self) -> str:
+        return f"<TensorArray of {self._dtype.name}{self._shape} in {self._flow.name}>"
+
+    def identity(self) -> TensorArray:
+        """The same array, its flow behind the current control dependencies."""
+        return TensorArray._of(_call("Identity", self._flow), self)
+
+    def size(self, name: str | None = None) -> Tensor:
+        """The number of elements, an int32 scalar."""
+        with name_scope(name, "TensorArraySize", [self._flow]):
+            if self._flow.op.type == "EmptyRows" and self._flow.sizes is None:
+                count = self._flow.op.inputs[0]
+                return count if count.dtype is dtypes.int32 else _call(
+                    "Cast", count, DstT=dtypes.int32
+                )
+            return getitem(shape(self._flow), 0)
+
+    # --- elements ---------------------------------------------------------------------------------
+
+    def read(self, index: Any, name: str | None = None) -> Tensor:
+        """Element ``index`` (an integer scalar); a run whose index is out of range fails."""
+        with name_scope(name, "TensorArrayReadV3", [self._flow]):
+            value = _call("TakeRow", self._flow, _index(index))
+        value.set_shape(self._shape)
+        return value
+
+    def write(self, index: Any, value: Any, name: str | None = None) -> TensorArray:
+        """The array with element ``index`` (an integer scalar) replaced by ``value``."""
+        with name_scope(name, "TensorArrayWriteV3", [self._flow]):
+            tensor = self._element(value)
+            if not self._shape.is_compatible_with(tensor.shape):
+                raise ShapeError(
+                    f"Inconsistent shapes: saw {tensor.shape} but expected {self._shape}"
+                )
+            if self._dynamic:
+                flow = _call("PutRowGrowing", self._flow, _index(index), tensor)
+            else:
+                flow = _call("PutRow", self._flow, _index(index), tensor, checked=True)
+        return TensorArray._of(flow, self)
+
+    def _element(self, value: Any) -> Tensor:
+        tensor = convert_to_tensor(value, name="value", preferred_dtype=self._dtype)
+        if tensor.dtype.base_dtype is not self._dtype:
+            raise DTypeError(
+                f"TensorArray dtype is {self._dtype.name} but Op is trying to write dtype "
+                f"{tensor.dtype.base_dtype.name}"
+            )
+        return tensor
+
+    # --- all at once ------------------------------------------------------------------------------
+
+    def stack(self, name: str | None = None) -> Tensor:
+        """All elements as one tensor, of shape [size, *element_shape]."""
+        return single(create("Identity", [self._flow], None, name or "TensorArrayStack"))
+
+    def unstack(self, value: Any, name: str | None = None) -> TensorArray:
+        """The array whose elements are the rows of ``value``."""
+        with name_scope(name, "TensorArrayUnstack", [value]):
+            flow = self._element(value)
+            if flow.sizes == ():
+                raise ShapeError("TensorArray.unstack: a scalar has no rows")
+            if flow.sizes is not None and not self._shape.is_compatible_with(flow.shape[1:]):
+                raise ShapeError(
+                    f"Inconsistent shapes: saw {flow.shape[1:]} but expected {self._shape}"
+                )
+        return TensorArray._of(flow, self)
+
+    def gather(self, indices: Any, name: str | None = None) -> Tensor:
+        """The elements of the given numbers (a vector), stacked."""
+        return gather(self._flow, indices, name=name or "TensorArrayGather")
+
+    def scatter(self, indices: Any, value: Any, name: str | None = None) -> TensorArray:
+        """The array with the elements of the given numbers replaced by the rows of ``value``.
+
+        A number that stands twice is refused by TensorFlow; here the rows are added.
+        """
+        with name_scope(name, "TensorArrayScatter", [indices, value]):
+            rows = self._element(value)
+            places = expand_dims(convert_to_tensor(indices, preferred_dtype=dtypes.int32), -1)
+            count = reshape(self.size(), [1])
+            inner = getitem(shape(rows), slice(1, None))
+            whole = concat([count, inner], 0)
+            if places.dtype.base_dtype is not dtypes.int32:
+                whole = _call("Cast", whole, DstT=places.dtype.base_dtype)
+            flow = _call("ScatterNd", places, rows, whole)
+            if self._flow.sizes is not None:
+                mask = _call("ScatterNd", places, ones(shape(rows), dtypes.int32), whole)
+                flow = where_v2(greater(mask, 0), flow, self._flow)
+        return TensorArray._of(flow, self)
+
+    def concat(self, name: str | None = None) -> Tensor:
+        """The elements one after the other along their first dimension."""
+        with name_scope(name, "TensorArrayConcat", [self._flow]):
+            sizes = shape(self._flow)
+            return reshape(self._flow, concat([[-1], getitem(sizes, slice(2, None))], 0))
+
+    def split(self, value: Any, lengths: Any, name: str | None = None) -> TensorArray:
+        """The array of the parts of ``value`` along its first dimension; all of one length."""
+        with name_scope(name, "TensorArraySplit", [value, lengths]):
+            rows = self._element(value)
+            counts = convert_to_tensor(lengths, name="lengths", preferred_dtype=dtypes.int32)
+            if counts.op.type == "Const" and len(set(counts.op.attrs["value"].tolist())) > 1:
+                raise GraphError(
+                    "TensorArray.split: the elements of an array have one shape, the lengths are "
+                    f"{counts.op.attrs['value'].tolist()}"
+                )
+            if counts.dtype.base_dtype is not dtypes.int32:
+                counts = _call("Cast", counts, DstT=dtypes.int32)
+            inner = getitem(shape(rows), slice(1, None))
+            flow = reshape(rows, concat([shape(counts), counts[:1], inner], 0))  # type: ignore[index]
+        return TensorArray._of(flow, self)
+
+    def close(self, name: str | None = None) -> Operation:
+        """Nothing: the array is freed with the run."""
+        return create("NoOp", (), None, name or "TensorArrayClose")
+
+
+def _index(index: Any) -> Tensor:
+    tensor = convert_to_tensor(index, name="index", preferred_dtype=dtypes.int32)
+    if not tensor.dtype.base_dtype.is_integer:
+        raise DTypeError(f"the index of a TensorArray must be an integer, not {tensor.dtype.name}")
+    if tensor.dtype.base_dtype not in (dtypes.int32, dtypes.int64):
+        return _call("Cast", tensor, DstT=dtypes.int64)
+    return tensor
