@@ -11,9 +11,9 @@ from graphc.errors import GraphError, ShapeError
 from graphc.graph import Tensor, name_scope
 from graphc.ops.array import identity
 from graphc.ops.contraction_functions import matmul
-from graphc.ops.movement_value import count_between, joined, pick, shape_tensor
+from graphc.ops.movement_value import count_between, dim_tensor, joined, pick, shape_tensor
 from graphc.ops.reduction_functions import reduce_sum
-from graphc.ops.shaping import reshape, transpose
+from graphc.ops.shaping import broadcast_to, reshape, stack, transpose
 
 _TERM = r"[A-Za-z]*(\.\.\.)?[A-Za-z]*"
 _EQUATION = re.compile(f"{_TERM}(,{_TERM})*(->{_TERM})?")
@@ -38,6 +38,7 @@ def tensordot(a: Any, b: Any, axes: Any, name: str | None = None) -> Tensor:
     with name_scope(name, "Tensordot", [a, b]) as scope:
         a, b = convert_to_tensor(a, name="a"), convert_to_tensor(b, name="b")
         over_a, over_b = _axis_lists(axes, len(_sizes(a)), len(_sizes(b)))
+        b = _aligned(b, over_b, a, over_a)
         kept_a = [i for i in range(len(_sizes(a))) if i not in over_a]
         kept_b = [i for i in range(len(_sizes(b))) if i not in over_b]
         product = matmul(_merged(a, [kept_a, over_a]), _merged(b, [over_b, kept_b]))
@@ -174,6 +175,7 @@ def _product(a: Tensor, of_a: str, b: Tensor, of_b: str, later: set[str]) -> tup
     both = [c for c in of_a if c in of_b]
     batch, over = [c for c in both if c in later], [c for c in both if c not in later]
     free_a, free_b = [c for c in of_a if c not in both], [c for c in of_b if c not in both]
+    b = _aligned(b, [of_b.index(c) for c in both], a, [of_a.index(c) for c in both])
     groups_a = [[of_a.index(c) for c in group] for group in (batch, free_a, over)]
     groups_b = [[of_b.index(c) for c in group] for group in (batch, over, free_b)]
     skipped = 0 if batch else 1
@@ -186,6 +188,23 @@ def _product(a: Tensor, of_a: str, b: Tensor, of_b: str, later: set[str]) -> tup
         )
         product = reshape(product, shape)
     return product, "".join(c for group in results for c in group)
+
+
+def _aligned(b: Tensor, of_b: Sequence[int], a: Tensor, of_a: Sequence[int]) -> Tensor:
+    """``b``, of whose dimensions the given ones have the sizes of those of ``a``.
+
+    Merged dimensions would not show it where only the products of their sizes are equal.
+    """
+    pairs = [(_sizes(b)[j], _sizes(a)[i]) for j, i in zip(of_b, of_a, strict=True)]
+    for size, wanted in pairs:
+        if isinstance(size, int) and isinstance(wanted, int) and size != wanted:
+            raise ShapeError(f"Dimensions must be equal, but are {wanted} and {size}: {a}, {b}")
+    if all(size == wanted for size, wanted in pairs):
+        return b
+    sizes = [dim_tensor(b, k) for k in range(len(_sizes(b)))]
+    for j, i in zip(of_b, of_a, strict=True):
+        sizes[j] = dim_tensor(a, i)
+    return broadcast_to(b, stack(sizes))
 
 
 def _merged(x: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:

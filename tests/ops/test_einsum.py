@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.errors import GraphError, ShapeError
+from graphc.errors import GraphError, InvalidArgumentError, ShapeError
 from graphc.ops.base import grid
 
 EQUATIONS: list[tuple[str, tuple[tuple[int, ...], ...]]] = [
@@ -91,6 +91,25 @@ def by_differences(equation: str, value: np.ndarray, others: list[Any]) -> np.nd
 def test_equations_that_do_not_fit(equation: str, shapes: Any, text: str):
     with gc.Graph().as_default(), pytest.raises((GraphError, ShapeError), match=text):
         gc.einsum(equation, *(np.zeros(s) for s in shapes))
+
+
+@pytest.mark.parametrize("mode", ["static", "eager", "reference"])
+@pytest.mark.parametrize(
+    ("make", "a", "b"),
+    [
+        (lambda a, b: gc.einsum("ij,ij->", a, b), (2, 3), (3, 2)),
+        (lambda a, b: gc.einsum("abij,abjk->abik", a, b), (2, 3, 4, 5), (3, 2, 5, 4)),
+        (lambda a, b: gc.tensordot(a, b, 2), (2, 3), (3, 2)),
+    ],
+)
+def test_sizes_whose_products_alone_are_equal(make: Any, a: Any, b: Any, mode: str):
+    with gc.Graph().as_default(), gc.Session(mode=mode) as session:
+        with pytest.raises(ShapeError, match="must be equal, but are 2 and 3"):
+            make(np.zeros(a), np.zeros(b))
+        xs = [gc.placeholder("float32", [None] * len(s)) for s in (a, b)]
+        y = make(*xs)
+        with pytest.raises(InvalidArgumentError, match=r"ncompatible shapes"):
+            session.run(y, {xs[0]: np.zeros(a), xs[1]: np.zeros(b)})
 
 
 @pytest.mark.parametrize("known", [True, False])
