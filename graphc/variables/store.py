@@ -9,7 +9,7 @@ from typing import Any
 from graphc import dtypes
 from graphc.dtypes import DType, as_dtype
 from graphc.errors import GraphError
-from graphc.graph import GraphKeys, add_to_collection, control_dependencies, name_scope
+from graphc.graph import GraphKeys, add_to_collection, get_default_graph, name_scope
 from graphc.initializers import GlorotUniform, Zeros
 from graphc.shapes import TensorShape
 from graphc.variables.variable import Variable, VariableAggregation, VariableSynchronization
@@ -73,7 +73,8 @@ class VariableStore:
                 f"Variable {name} does not exist, or was not created with tf.get_variable(). Did "
                 "you mean to set reuse=tf.AUTO_REUSE in VarScope?"
             )
-        with control_dependencies(None):
+        # In a loop or a branch too, a variable is one of the whole graph.
+        with get_default_graph().within(None):
             value, value_dtype = _initial_value(name, sizes, dtype, initializer)
             variable = Variable(
                 value, trainable, collections, validate_shape, caching_device, name,

@@ -118,7 +118,7 @@ class Variable:
         self._trainable = bool(trainable)
         keys = _collection_keys(collections, self._trainable)
         values = [] if callable(initial_value) else [initial_value]
-        with name_scope(name, "Variable", values) as scope, control_dependencies(None):
+        with name_scope(name, "Variable", values) as scope, get_default_graph().within(None):
             self._initial_value = _initial_tensor(initial_value, dtype)
             self._declare(scope, shape, validate_shape)
         self.graph.add_to_collections(keys, self)
