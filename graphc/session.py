@@ -236,6 +236,10 @@ class Session:
         """
         return self._state.read(op)
 
+    def read_variables(self, ops: Sequence[Operation]) -> list[np.ndarray | None]:
+        """Copies of the variables' values as they are between two runs; None for one without."""
+        return self._state.read_all(ops)
+
 
 class InteractiveSession(Session):
     """A session that is the default one from its construction until it is closed."""

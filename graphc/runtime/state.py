@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +116,13 @@ class State:
             )
         with self.native_lock:
             return cell.array.copy()
+
+    def read_all(self, ops: Sequence[Operation]) -> list[np.ndarray | None]:
+        """Copies of the variables' values, all of one moment; None for one that has none."""
+        # The turn, too: outside of it some of what a run changes may be stored already.
+        with self.turn, self.native_lock:
+            cells = [self.cells.get(op.name) for op in ops]
+            return [c.array.copy() if c is not None and c.initialized else None for c in cells]
 
     def reset_in_child(self) -> None:
         """After a fork: the threads that may have held the locks are not there."""
