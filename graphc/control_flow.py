@@ -342,6 +342,7 @@ def case(
     Raises:
       TypeError: pairs or functions that are none. ValueError: no pairs.
     """
+    del exclusive
     pairs = list(pred_fn_pairs.items() if isinstance(pred_fn_pairs, dict) else pred_fn_pairs)
     if not pairs:
         raise GraphError("Must provide at least one item in pred_fn_pairs")

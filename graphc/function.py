@@ -20,8 +20,8 @@ class Input:
     """A value that comes from outside.
 
     Attributes:
-      kind: ``feed``; ``variable`` (its value before the run).  Of a body: ``carry``, a loop variable
-        in its order; ``capture``, an operand of the body's owner, whose number is the key.
+      kind: ``feed``; ``variable`` (its value before the run).  Of a body: ``carry``, a loop
+        variable, in order; ``capture``, an operand of the body's owner, whose number is the key.
       tensor: the placeholder in the function's graph.
       source: the user's tensor (feed) or the variable's operation.
       key: what the session stores the variable under.
@@ -142,6 +142,7 @@ class Rebuilder:
         self.graph.env = old.env
         self.map: dict[Tensor, Tensor] = {}
         self.origin: dict[str, Operation] = {}
+        self.late: list[Late] = []
 
     def get(self, tensor: Tensor) -> Tensor:
         """The new tensor for an old one."""
@@ -178,6 +179,7 @@ class Rebuilder:
             for s in old.late
             if s.tensor in self.map
         ]
+        late += self.late
         return Function(
             self.graph, inputs, outputs, old.guards, late, self.origin, old.env, old.consulted
         )

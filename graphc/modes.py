@@ -70,6 +70,7 @@ def _run(
             continue
         source = fn.origin.get(op.name, op)
         operands = [values[t] for t in op.inputs]
+        outputs: Sequence[Any]
         try:
             if "bodies" in op.attrs:
                 outputs = _run_bodies(op, operands, compute)
@@ -126,7 +127,7 @@ def _kernel(op: Operation, arrays: list[np.ndarray], cache: dict[Any, Kernel], l
     }
     shapes = tuple((a.shape, a.dtype.char) for a in arrays)
     small = tuple(
-        a.tobytes() if k in values and a.dtype.kind in "iu" else None
+        a.tobytes() if k in values and a.dtype.kind in "iuf" else None
         for k, a in enumerate(arrays)
     )
     key = (op.type, attrs_key(op), shapes, small)

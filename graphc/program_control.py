@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from graphc import dims
 from graphc.dims import DimLike, Symbol
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
+from graphc.program_function import FunctionPlanner
 from graphc.program_steps import Append, Bind, Branch, Call, Copy, Grow, Loop, Step, walk
-
-if TYPE_CHECKING:
-    from graphc.program import FunctionPlanner, Shared
 
 QUICK = 1 << 12
 """Work of a turn, in bytes and operations, below which it takes less than a microsecond or so."""
 
-Make = Callable[["Function", "Shared"], "FunctionPlanner"]
+class ControlPlanner(FunctionPlanner):
+    """A planner that knows operations with bodies."""
 
-
-def plan_control(planner: FunctionPlanner, op: Operation, make: Make) -> None:
-    """Append the steps of an operation with bodies; ``make`` gives a planner for a body."""
-    if op.type == "While":
-        _LoopPlanner(planner, op, make).plan()
-    else:
-        plan_branch(planner, op, make)
+    def plan_control(self, op: Operation) -> None:
+        """Append the steps of an operation with bodies."""
+        if op.type == "While":
+            _LoopPlanner(self, op).plan()
+        else:
+            plan_branch(self, op)
 
 
 def body_planner(
-    planner: FunctionPlanner, op: Operation, body: Function, make: Make, state: Sequence[int]
-) -> Any:
+    planner: FunctionPlanner, op: Operation, body: Function, state: Sequence[int]
+) -> ControlPlanner:
     """A planner for a body, whose inputs are where the owner has them."""
-    inner = make(body, planner.shared)
+    inner = ControlPlanner(body, planner.shared)
     for i in body.inputs:
         number = int(i.key)
         if number < len(state):
@@ -54,10 +51,9 @@ class _LoopPlanner:
     the end of the turn otherwise.  One whose size changes from turn to turn has memory of its own.
     """
 
-    def __init__(self, planner: FunctionPlanner, op: Operation, make: Make) -> None:
+    def __init__(self, planner: ControlPlanner, op: Operation) -> None:
         self.planner = planner
         self.op = op
-        self.make = make
         self.test, self.body = op.attrs["bodies"]
         self.carried = self.body.carried
         *own, self.turns_symbol = op.attrs["symbols"]
@@ -83,7 +79,7 @@ class _LoopPlanner:
         stacks = [
             self.stack_slot(op.outputs[len(self.carried) + 1 + j]) for j in range(len(self.saved))
         ]
-        test = body_planner(planner, op, self.test, self.make, self.state)
+        test = body_planner(planner, op, self.test, self.state)
         test.plan_groups()
         flag = test.source_slot(self.test.outputs[0].tensor)
         body = self.plan_body(turns, stacks, segment)
@@ -116,7 +112,7 @@ class _LoopPlanner:
     def plan_body(self, turns: int, stacks: Sequence[int], segment: int) -> list[Step]:
         """The steps of a turn."""
         planner = self.planner
-        body = body_planner(planner, self.op, self.body, self.make, self.state)
+        body = body_planner(planner, self.op, self.body, self.state)
         state = set(self.state)
         # A loop variable is saved before the turn changes it.
         roots = [body.plan.root(o.tensor) for o in self.saved]
@@ -133,10 +129,9 @@ class _LoopPlanner:
             shapes = [o.tensor.sizes or () for o in self.updates]
             ends = [self.size_from(s, shapes) for s in self.symbols]
             body.steps.append(Bind(segment, ends))
-        steps: list[Step] = body.steps
-        return steps
+        return body.steps
 
-    def next_values(self, body: Any) -> None:
+    def next_values(self, body: ControlPlanner) -> None:
         """Copies that give the loop variables their next values, as if all at once."""
         slots = self.planner.shared.slots
         copies = []
@@ -169,7 +164,7 @@ class _LoopPlanner:
         return work < QUICK
 
 
-def plan_branch(planner: FunctionPlanner, op: Operation, make: Make) -> None:
+def plan_branch(planner: ControlPlanner, op: Operation) -> None:
     """The steps of one Case."""
     shared = planner.shared
     selector = planner.source_slot(op.inputs[0])
@@ -179,7 +174,7 @@ def plan_branch(planner: FunctionPlanner, op: Operation, make: Make) -> None:
     targets = [planner.slot(t) for t in op.outputs]
     cases = []
     for body in op.attrs["bodies"]:
-        inner = body_planner(planner, op, body, make, ())
+        inner = body_planner(planner, op, body, ())
         given = [o.tensor for o in body.outputs if o.kind == "result"]
         computed = {t for g in inner.plan.groups for t in g.outputs}
         direct = set()

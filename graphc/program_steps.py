@@ -55,7 +55,7 @@ class Bind:
     """Learn the sizes of a segment: each from a size that is known, or from a slot's element."""
 
     segment: int
-    sources: list[DimLike | tuple[int, int]]
+    sources: Sequence[DimLike | tuple[int, int]]
 
 
 @dataclass

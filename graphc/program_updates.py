@@ -67,7 +67,13 @@ class Updates:
     def update_candidates(self) -> list[tuple[Tensor, Tensor]]:
         """New values of variables, with the old ones whose storage they may be written to."""
         before = {i.key: i.tensor for i in self.fn.inputs if i.kind in ("variable", "carry")}
+        carried = set(self.fn.carried)
         roots = [self.plan.root(o.tensor) for o in self.fn.outputs]
+        # What a loop saves of its variables it saves before the turn changes them.
+        saved = [self.plan.root(o.tensor) for o in self.fn.outputs if o.kind == "result"]
+        for t in saved:
+            if t in carried:
+                roots.remove(t)
         found = []
         claimed: set[Tensor] = set()
         for o in self.fn.outputs:
@@ -97,6 +103,8 @@ class Updates:
                 for read, _ in self.inliner.expand(t, tuple(ZERO for _ in t.sizes or ())):
                     if self.plan.root(read) is old:
                         return False
+            if over is not None and value is group.template.outputs[0]:
+                return True
         member_of = {m.tensor: m for m in group.members}
         if value not in member_of:
             return old not in self.reads[group]

@@ -254,10 +254,10 @@ class _Verifier:
         """Steps in order; what a loop or a branch binds and writes is so behind it."""
         for step in steps:
             n = self.number[id(step)]
-            self.at(f"step {n}", lambda k=n, s=step: self.step(k, s), n)  # type: ignore[misc]
+            self.at(f"step {n}", lambda k=n, s=step: self.step(k, s), n)
             if isinstance(step, Loop):
                 self.steps(step.test)
-                self.at(f"step {n}", lambda s=step: self.read(s.flag), n)  # type: ignore[misc]
+                self.at(f"step {n}", lambda s=step: self.read(s.flag), n)
                 self.steps(step.body)
             elif isinstance(step, Branch):
                 self.branch(step)

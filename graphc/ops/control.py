@@ -94,9 +94,7 @@ class While(ControlOp):
         symbols = ctx.attrs["symbols"]
         turns = symbols[-1] if symbols else None
         saved = body.given[len(body.carried) :] if turns is not None else ctx.attrs["saved"]
-        for t in saved:
-            types.append(stacked(t, turns))
-        return types
+        return types + [stacked(t, turns) for t in saved]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """A loop that goes back from the last turn to the first."""
@@ -127,12 +125,11 @@ class Case(ControlOp):
         """The types that all branches agree on; sizes in which they differ are unknown."""
         branches = ctx.attrs["bodies"]
         left = list(ctx.attrs["symbols"])
-        types = []
-        for given in zip(*(b.given for b in branches), strict=True):
-            types.append(TensorType(given[0].dtype.base_dtype, self._common(ctx, given, left)))
-        for t in ctx.attrs["saved"]:
-            types.append(TensorType(t.dtype.base_dtype, t.sizes))
-        return types
+        types = [
+            TensorType(given[0].dtype.base_dtype, self._common(ctx, given, left))
+            for given in zip(*(b.given for b in branches), strict=True)
+        ]
+        return types + [TensorType(t.dtype.base_dtype, t.sizes) for t in ctx.attrs["saved"]]
 
     def _common(
         self, ctx: InferContext, given: Sequence[Tensor], left: list[Any]

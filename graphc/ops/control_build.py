@@ -80,11 +80,7 @@ def copy_control(op: Operation) -> Operation:
     What it reads of a region that is only recalled here is recalled.  Assignments in it are not
     made again: they only give their values.
     """
-    mapping: dict[Tensor, Tensor] = {}
-    copied = _copy_owner(op, mapping)
-    for a, b in zip(op.outputs, copied.outputs, strict=True):
-        mapping[a] = b
-    return copied
+    return _copy_owner(op, {})
 
 
 def _copy_owner(op: Operation, mapping: dict[Tensor, Tensor]) -> Operation:
@@ -128,7 +124,7 @@ def save_output(op: Operation, tensor: Tensor) -> Tensor:
 
     Of a loop, these are the values of all turns, stacked.
     """
-    saved = op.attrs["saved"]
+    saved: list[Tensor] = op.attrs["saved"]
     if tensor not in saved:
         saved.append(tensor)
         definition = op.definition

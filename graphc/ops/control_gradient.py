@@ -44,6 +44,11 @@ def is_dear(op: Operation) -> bool:
     return fn is not None and fn.cost >= DEAR
 
 
+def has_effect(op: Operation) -> bool:
+    """Whether running the operation again would make a difference."""
+    return not op.definition.pure
+
+
 class Recall:
     """Gives the values that tensors of a forward region had, in the region that goes back.
 
@@ -257,7 +262,7 @@ def case_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
         for b in branches:
             with region("gradient of " + b.name) as back:
                 back.recalled = b
-                back.recall = Recall(b, lambda t: save_output(op, t), lambda o: not o.definition.pure)
+                back.recall = Recall(b, lambda t: save_output(op, t), has_effect)
                 ys = [b.results[k] for k in active] + [s for s in saved if s.op.region is b]
                 seeds = [g for k in active if (g := grads[k]) is not None]
                 seeds += [g for s, g in saved.items() if s.op.region is b]

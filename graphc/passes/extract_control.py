@@ -395,7 +395,8 @@ class BodyExtractor(ControlExtractor):
                 user.op.node_def, user.op,
                 f"the gradient of '{self.owner.name}' needs {user.name}, whose shape is not known",
             )  # fmt: skip
-        count = self.emit("Const", self.owner, [], {"value": np.array(sizes[0] if sizes else 1, np.int32)})
+        first = np.array(sizes[0] if sizes else 1, np.int32)
+        count = self.emit("Const", self.owner, [], {"value": first})
         attrs = {"dtype": user.dtype.base_dtype, "row": sizes[1:]}
         rows = self.emit("EmptyRows", self.owner, [count], attrs)
         if sizes:

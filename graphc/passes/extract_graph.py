@@ -54,7 +54,7 @@ def small_integers(op: Operation) -> list[dict[str, Any]] | None:
         return None
     values = [value_sizes(t) for t in op.outputs]
     if all(v is not None and all(isinstance(n, int) for n in v) for v in values):
-        arrays = [np.array(v) for v in values]
+        arrays = [np.array(v, object) for v in values]
     elif op.inputs and all(t.op.type == "Const" for t in op.inputs):
         arrays = list(evaluate_reference(op, [t.op.attrs["value"] for t in op.inputs]))
     else:

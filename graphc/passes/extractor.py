@@ -12,7 +12,7 @@ from graphc import dtypes
 from graphc.dims import DimLike
 from graphc.dtypes import DType
 from graphc.errors import CompileError, GraphcError, InvalidArgumentError
-from graphc.function import Function, Input, Output
+from graphc.function import Input, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
 from graphc.op import InferContext, get_op, value_sizes
 from graphc.ops.random import stateless_form
@@ -328,7 +328,7 @@ class Extractor:
                 self.map[a] = b if folded is None else self.emit("Const", op, [], folded[k])
 
     def unknown(self, op: Operation, inputs: Sequence[Tensor]) -> None:
-        """An operation whose rank is not known yet: only a TensorArray's may stay so for a while."""
+        """An operation whose rank is not known: only a TensorArray's may stay so for a while."""
         first = inputs[0] if inputs else None
         if op.type == "EmptyRows":
             out = op.outputs[0]

@@ -12,6 +12,7 @@ from typing import Protocol
 from graphc.errors import CompileError, GraphcError, VerifyError
 from graphc.function import Function, Rebuilder, format_function
 from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
+from graphc.passes.loops import Loops
 from graphc.passes.simplify import Fold, Simplify
 from graphc.passes.verify import verify_function
 
@@ -35,6 +36,8 @@ def default_pipeline() -> list[Pass]:
         Decompose(),
         Fold(),
         Simplify(),
+        CommonSubexpressions(),
+        Loops(),
         CommonSubexpressions(),
         DeadCode(),
     ]

@@ -78,17 +78,20 @@ class PlanPrinter:
         return places[0]
 
     def work(self) -> Expr:
-        """The work estimate; negative when some buffer's size is."""
-        return ir.select(self.negative(0), ir.const(-1), self.size(self.program.work))
+        """The work estimate; -1 when some buffer's size is negative, -2 for a broken guard."""
+        work = ir.select(self.negative(0), ir.const(-1), self.size(self.program.work))
+        return ir.select(ir.apply("ne", self.guards(0), 0), ir.const(-2), work)
 
     def negative(self, segment: int) -> Expr:
         """Whether the size of some buffer of a segment is negative."""
         found: Expr = ir.FALSE
-        for slot in self.program.slots:
-            if isinstance(slot.size, int) or lower_bound(slot.size) >= 0:
+        sizes = [s.size for s in self.program.slots]
+        sizes += [s for r in self.program.results for s in r.sizes]
+        for size in dict.fromkeys(sizes):
+            if isinstance(size, int) or lower_bound(size) >= 0:
                 continue
-            if self.segment(slot.size) == segment:
-                below = self.size(slot.size) < 0
+            if self.segment(size) == segment:
+                below = self.size(size) < 0
                 found = below if found is ir.FALSE else ir.apply("or", found, below)
         return found
 

@@ -23,8 +23,8 @@ ROWS = """
     passes
     kernels
     lower_operands lower_loops lower_template lower
-    program_steps program_arena program_text program_updates program_control program
-    program_verify program_interpret
+    program_steps program_arena program_text program_updates program_function
+    program_control program program_verify program_interpret
     runtime
     compiler
     feeding modes

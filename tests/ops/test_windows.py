@@ -19,7 +19,7 @@ USES = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES[1:])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("op", USES)
 def test_an_image_smaller_than_the_window_is_refused_by_name(op: str, mode: str):
     with gc.Graph().as_default():

@@ -1,0 +1,363 @@
+"""Loops and branches made smaller: what is dead, invariant or constant leaves them.
+
+* A loop variable that the body gives back unchanged is a value from around.
+* Loop variables, saved values and results of branches that nobody needs are dropped.
+* Work that is the same in every turn is done once, before the loop.
+* A branch that is known to be taken takes the place of the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from graphc.dims import Symbol, product, symbols_of
+from graphc.function import Function, Input, Late, Output, Rebuilder
+from graphc.graph import Operation, Tensor
+from graphc.op import ElementOp, SpecialOp
+from graphc.passes.basic import DeadCode, symbols_in
+
+
+@dataclass(frozen=True)
+class Loops:
+    """Simplifies operations with bodies; see the module's text."""
+
+    name: str = "loops"
+
+    def run(self, fn: Function) -> Function:
+        """The function with smaller loops and branches."""
+        if not any("bodies" in op.attrs for op in fn.operations):
+            return fn
+        used = set(fn.results())
+        for op in fn.operations:
+            used.update(op.inputs)
+        rebuilder = Rebuilder(fn)
+        for op in fn.operations:
+            if "bodies" not in op.attrs:
+                rebuilder.copy(op)
+            elif op.type == "While":
+                _Loop(rebuilder, op, used).rewrite()
+            else:
+                rewrite_case(rebuilder, op, used)
+        return rebuilder.finish()
+
+
+def needed_inputs(fn: Function, roots: Iterable[Tensor]) -> set[Tensor]:
+    """The inputs that the roots depend on, by their elements or by their sizes."""
+    binders = fn.binders()
+    found: set[Tensor] = set()
+    seen: set[Operation] = set()
+    stack = [t.op for t in roots]
+    while stack:
+        op = stack.pop()
+        if op in seen:
+            continue
+        seen.add(op)
+        if op.type == "Placeholder":
+            found.add(op.outputs[0])
+        stack.extend(t.op for t in op.inputs)
+        if binders:
+            stack.extend(binders[s].op for s in symbols_in(op) if s in binders)
+    return found
+
+
+def always(fn: Function) -> list[Tensor]:
+    """What a body computes whatever its owner needs of it: checks, and sizes that are assumed."""
+    guards = getattr(fn.env, "guards", fn.guards)
+    assumed = {s for g in guards for s in symbols_of(g.left) | symbols_of(g.right)}
+    return [
+        *(o.tensor for o in fn.outputs if o.kind == "check"),
+        *(s.tensor for s in fn.late if s.symbol in assumed),
+    ]
+
+
+class _Loop:
+    """The rewriting of one While."""
+
+    def __init__(self, rebuilder: Rebuilder, op: Operation, used: set[Tensor]) -> None:
+        self.rebuilder = rebuilder
+        self.op = op
+        self.used = used
+        self.test, self.body = op.attrs["bodies"]
+        self.operands = [rebuilder.map[t] for t in op.inputs]
+        self.count = len(self.body.carried)
+        self.updates = [o for o in self.body.outputs if o.kind == "update"]
+        self.saved = [o for o in self.body.outputs if o.kind == "result"]
+
+    def rewrite(self) -> None:
+        """Put the smaller loop into the new function."""
+        op, n = self.op, self.count
+        self.wanted = [self.is_used(op.outputs[n + 1 + j]) for j in range(len(self.saved))]
+        still = {k for k in range(n) if self.unchanged(k)}
+        live = self.live()
+        kept = [k for k in range(n) if k in live and k not in still]
+        for k in still:
+            self.rebuilder.map[op.outputs[k]] = self.operands[k]
+        test = self.function(self.test, kept, list(self.test.outputs))
+        outputs = [replace(self.updates[k], key=str(i)) for i, k in enumerate(kept)]
+        outputs += [o for o, w in zip(self.saved, self.wanted, strict=True) if w]
+        outputs += [o for o in self.body.outputs if o.kind == "check"]
+        body = self.function(self.body, kept, outputs)
+        body, hoisted = hoist(self.rebuilder, body, self.operands)
+        self.add(test, body, kept, hoisted)
+
+    def is_used(self, tensor: Tensor) -> bool:
+        """Whether anything needs an output, or a size that it tells."""
+        return tensor in self.used
+
+    def unchanged(self, k: int) -> bool:
+        """Whether the body gives loop variable ``k`` back as it came in."""
+        param = self.body.carried[k]
+        own = set(self.op.attrs["symbols"])
+        sizes = {s for size in param.sizes or () for s in symbols_of(size)}
+        return self.updates[k].tensor is param and not sizes & own
+
+    def live(self) -> set[int]:
+        """The loop variables that something depends on."""
+        place = {t: k for k, t in enumerate(self.body.carried)}
+        seen = {i.tensor: int(i.key) for i in self.test.inputs if int(i.key) < self.count}
+        roots = [o.tensor for o in self.test.outputs] + always(self.test)
+        live = {seen[t] for t in needed_inputs(self.test, roots) if t in seen}
+        live |= {k for k in range(self.count) if self.is_used(self.op.outputs[k])}
+        live |= {k for k in range(self.count) if self.tells_sizes(k)}
+        roots = [o.tensor for o, w in zip(self.saved, self.wanted, strict=True) if w]
+        roots += always(self.body)
+        live |= {place[t] for t in needed_inputs(self.body, roots) if t in place}
+        while True:
+            roots = [self.updates[k].tensor for k in live]
+            more = {place[t] for t in needed_inputs(self.body, roots) if t in place}
+            if more <= live:
+                return live
+            live |= more
+
+    def tells_sizes(self, k: int) -> bool:
+        """Whether a size of the loop is that of loop variable ``k``."""
+        own = set(self.op.attrs["symbols"][:-1])
+        sizes = {s for size in self.body.carried[k].sizes or () for s in symbols_of(size)}
+        return bool(own & sizes)
+
+    def function(
+        self, fn: Function, kept: Sequence[int], outputs: Sequence[Output]
+    ) -> Function:
+        """A body with the loop variables that are kept; the others come from around."""
+        inputs = []
+        for i in fn.inputs:
+            number = int(i.key)
+            if number in kept:
+                inputs.append(replace(i, key=f"carry{kept.index(number)}"))
+            else:
+                inputs.append(replace(i, kind="capture"))
+        needed = needed_inputs(fn, [*(o.tensor for o in outputs), *always(fn)])
+        inputs = [i for i in inputs if i.key.startswith("carry") or i.tensor in needed]
+        return DeadCode().run(replace(fn, inputs=inputs, outputs=list(outputs)))
+
+    def add(
+        self, test: Function, body: Function, kept: Sequence[int], hoisted: Sequence[Tensor]
+    ) -> None:
+        """The new operation; what it captures is numbered anew."""
+        op, rebuilder = self.op, self.rebuilder
+        first = [self.operands[k] for k in kept]
+        known = [*self.operands, *hoisted]
+        captured: list[int] = []
+        bodies = []
+        for fn in (test, body):
+            inputs = []
+            for i in fn.inputs:
+                if i.key.startswith("carry"):
+                    inputs.append(replace(i, key=i.key[5:]))
+                    continue
+                number = int(i.key)
+                if number not in captured:
+                    captured.append(number)
+                inputs.append(replace(i, key=str(len(first) + captured.index(number))))
+            bodies.append(replace(fn, inputs=inputs))
+        *own, turns = op.attrs["symbols"]
+        symbols = [s for s in own if any(self.has(k, s) for k in kept)]
+        attrs = op.attrs | {"bodies": tuple(bodies), "symbols": (*symbols, turns)}
+        operands = first + [known[k] for k in captured]
+        n = self.count
+        outs = [op.outputs[k] for k in kept] + [op.outputs[n]]
+        outs += [op.outputs[n + 1 + j] for j, w in enumerate(self.wanted) if w]
+        replace_operation(rebuilder, op, operands, attrs, outs)
+
+    def has(self, k: int, symbol: Symbol) -> bool:
+        """Whether loop variable ``k`` has a size."""
+        sizes = self.body.carried[k].sizes or ()
+        return any(not isinstance(s, int) and s.as_symbol is symbol for s in sizes)
+
+
+def replace_operation(
+    rebuilder: Rebuilder,
+    op: Operation,
+    operands: Sequence[Tensor],
+    attrs: dict[str, object],
+    outputs: Sequence[Tensor],
+) -> Operation:
+    """The operation with other operands and attributes, and some of its outputs."""
+    graph = rebuilder.graph
+    name = op.name if op.name not in graph._ops else graph.unique_name(op.name)
+    types = [t.type for t in outputs]
+    new = graph.add_operation(op.definition, operands, attrs, types, name, op.location)
+    if op.name in rebuilder.old.origin:
+        rebuilder.origin[name] = rebuilder.old.origin[op.name]
+    for a, b in zip(outputs, new.outputs, strict=True):
+        rebuilder.map[a] = b
+        if rebuilder.old.env is not None:
+            rebuilder.old.env.stands_for(b, a)
+    return new
+
+
+# --- invariant work -------------------------------------------------------------------------------
+
+
+def hoist(
+    rebuilder: Rebuilder, body: Function, operands: Sequence[Tensor]
+) -> tuple[Function, list[Tensor]]:
+    """Compute before the loop what every turn would compute the same way.
+
+    Returns the body, and the tensors of the function around that it captures besides: they are
+    numbered behind ``operands``.
+    """
+    outside = {i.tensor: int(i.key) for i in body.inputs if not i.key.startswith("carry")}
+    invariant = invariant_operations(body, set(outside))
+    worth = [op for op in invariant if is_work(op)]
+    if not worth:
+        return body, []
+    moved: set[Operation] = set()
+    stack = list(worth)
+    while stack:
+        op = stack.pop()
+        if op not in moved and op.type != "Placeholder":
+            moved.add(op)
+            stack.extend(t.op for t in op.inputs)
+    place: dict[Tensor, Tensor] = {t: operands[k] for t, k in outside.items()}
+    for op in body.operations:
+        if op in moved:
+            copy_into(rebuilder, body, op, place)
+    inner = Rebuilder(body)
+    taken: list[Tensor] = []
+    inputs: list[Input] = []
+    heavy = {t for op in worth for t in op.outputs}
+    for op in body.operations:
+        if op.outputs and op.outputs[0] in heavy:
+            for t in op.outputs:
+                new = placeholder(inner, op, t)
+                number = len(operands) + len(taken)
+                taken.append(place[t])
+                inputs.append(Input("capture", new, None, str(number), new.sizes or ()))
+        else:
+            inner.copy(op)
+    fn = inner.finish()
+    used = {t for op in fn.operations for t in op.inputs} | set(fn.results())
+    fn.inputs = fn.inputs + [i for i in inputs if i.tensor in used]
+    return DeadCode().run(fn), taken
+
+
+def invariant_operations(body: Function, outside: set[Tensor]) -> list[Operation]:
+    """The operations of a body that depend on nothing that changes from turn to turn."""
+    late = {s.tensor for s in body.late}
+    found: list[Operation] = []
+    known = set(outside)
+    for op in body.operations:
+        if op.type == "Placeholder" or "bodies" in op.attrs or not late.isdisjoint(op.outputs):
+            continue
+        special = isinstance(op.definition, SpecialOp) and op.type != "Const"
+        if special or not op.definition.pure or op.definition.can_fail(op):
+            continue
+        if all(t in known for t in op.inputs):
+            found.append(op)
+            known.update(op.outputs)
+    return found
+
+
+def is_work(op: Operation) -> bool:
+    """Whether doing an operation once, and keeping what it gives, saves anything."""
+    if op.type == "Const" or getattr(op.definition, "view", False):
+        return False
+    if not isinstance(op.definition, ElementOp):
+        return True
+    sizes = [product(t.sizes or ()) for t in op.outputs]
+    given = [product(t.sizes or ()) for t in op.inputs]
+    # What only spreads or moves elements is read in place.
+    return bool(getattr(op.definition, "fn", "")) and any(s in given for s in sizes)
+
+
+def placeholder(inner: Rebuilder, op: Operation, tensor: Tensor) -> Tensor:
+    """What stands in the body for a tensor that is computed before the loop."""
+    name = inner.graph.unique_name(op.name)
+    definition = next(
+        o.definition for o in inner.old.operations if o.type == "Placeholder"
+    )
+    attrs = {"dtype": tensor.dtype, "shape": tensor.sizes}
+    new = inner.graph.add_operation(definition, (), attrs, [tensor.type], name, op.location)
+    if op.name in inner.old.origin:
+        inner.origin[name] = inner.old.origin[op.name]
+    inner.map[tensor] = new.outputs[0]
+    return new.outputs[0]
+
+
+def copy_into(
+    rebuilder: Rebuilder, body: Function, op: Operation, place: dict[Tensor, Tensor]
+) -> None:
+    """A copy of an operation of a body in the function around."""
+    graph = rebuilder.graph
+    name = op.name if op.name not in graph._ops else graph.unique_name(op.name)
+    types = [t.type for t in op.outputs]
+    inputs = [place[t] for t in op.inputs]
+    new = graph.add_operation(op.definition, inputs, op.attrs, types, name, op.location)
+    if op.name in body.origin:
+        rebuilder.origin[name] = body.origin[op.name]
+    for a, b in zip(op.outputs, new.outputs, strict=True):
+        place[a] = b
+        if body.env is not None:
+            body.env.stands_for(b, a)
+
+
+# --- branches -------------------------------------------------------------------------------------
+
+
+def rewrite_case(rebuilder: Rebuilder, op: Operation, used: set[Tensor]) -> None:
+    """A Case with the results that are needed; or the branch that is known to be taken."""
+    operands = [rebuilder.map[t] for t in op.inputs]
+    bodies = op.attrs["bodies"]
+    taken = known_branch(operands[0], len(bodies))
+    if taken is not None and not op.attrs["symbols"]:
+        inline(rebuilder, bodies[taken], op, operands)
+        return
+    kept = [k for k, t in enumerate(op.outputs) if t in used or op.attrs["symbols"]]
+    if len(kept) == len(op.outputs):
+        rebuilder.copy(op, operands)
+        return
+    smaller = []
+    for body in bodies:
+        results = [o for o in body.outputs if o.kind == "result"]
+        outputs = [results[k] for k in kept] + [o for o in body.outputs if o.kind == "check"]
+        needed = needed_inputs(body, [*(o.tensor for o in outputs), *always(body)])
+        inputs = [i for i in body.inputs if i.tensor in needed]
+        smaller.append(DeadCode().run(replace(body, inputs=inputs, outputs=outputs)))
+    attrs = op.attrs | {"bodies": tuple(smaller)}
+    replace_operation(rebuilder, op, operands, attrs, [op.outputs[k] for k in kept])
+
+
+def known_branch(selector: Tensor, count: int) -> int | None:
+    """The number of the branch that a constant chooses."""
+    if selector.op.type != "Const":
+        return None
+    value = selector.op.attrs["value"]
+    number = 1 - int(value) if value.dtype == bool else int(value)
+    return number if 0 <= number < count else count - 1
+
+
+def inline(
+    rebuilder: Rebuilder, body: Function, op: Operation, operands: Sequence[Tensor]
+) -> None:
+    """The operations of a branch in the place of the choice."""
+    place = {i.tensor: operands[int(i.key)] for i in body.inputs}
+    for inner in body.operations:
+        if inner.type != "Placeholder":
+            copy_into(rebuilder, body, inner, place)
+    results = [o.tensor for o in body.outputs if o.kind == "result"]
+    for a, b in zip(op.outputs, results, strict=True):
+        rebuilder.map[a] = place[b]
+    for late in body.late:
+        rebuilder.late.append(Late(late.symbol, place[late.tensor], late.element, None))
