@@ -107,8 +107,15 @@ class TemplateLowering(GroupOperands):
         def row(column: Expr) -> Expr:
             return reader.operand(2, delinearize(self, column, shape) if shape else ())
 
+        old = x.sizes
+        assert old is not None
+
         def kept(flat: Expr) -> Expr:
-            return reader.operand(0, delinearize(self, flat, sizes))
+            index = delinearize(self, flat, sizes)
+            value = reader.operand(0, index)
+            if old[0] == sizes[0]:
+                return value
+            return ir.Guard(index[0] < self.size(old[0]), value, ir.Const(0, value.dtype))
 
         site = None
         if op.definition.can_fail(op):
@@ -123,7 +130,7 @@ class TemplateLowering(GroupOperands):
         params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
         return lambda: put_row_kernel(
             self.name, params, scalars, **extents, index=reader.operand(1, ()), site=site,
-            row=row, kept=None if inplace else kept, add=op.attrs["add"], out=buffer,
+            row=row, kept=None if inplace else kept, add=op.attrs.get("add", False), out=buffer,
         )  # fmt: skip
 
     def epilogue_stores(self, index: Index) -> list[Stmt]:

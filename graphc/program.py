@@ -30,6 +30,7 @@ from graphc.program_steps import (
     Branch,
     Call,
     Copy,
+    Extend,
     Grow,
     Loop,
     Program,
@@ -44,7 +45,7 @@ from graphc.program_steps import (
 from graphc.program_text import format_program, program_key
 
 __all__ = [
-    "Append", "Bind", "Branch", "Call", "Copy", "Grow", "Loop", "Program", "Publish", "Result",
+    "Append", "Bind", "Branch", "Call", "Copy", "Extend", "Grow", "Loop", "Program", "Publish", "Result",
     "Segment", "Slot", "Step", "build_program", "format_program", "program_key", "walk",
 ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from graphc.lower import Lowered, Lowering, Site, lower_group
 from graphc.passes.fuse import Fuser
 from graphc.passes.pipeline import verifying
 from graphc.passes.plan import Plan, is_literal
-from graphc.program_steps import Bind, Call, Copy, Segment, Slot, SlotKind, Step
+from graphc.program_steps import Bind, Call, Copy, Extend, Segment, Slot, SlotKind, Step
 from graphc.program_updates import Updates
 
 
@@ -110,11 +110,20 @@ class FunctionPlanner:
                 if self.lowering.verify:
                     _ = low.kernel, low.fast
                 shared.work = shared.work + low.work
+                if op is not None and getattr(op.definition, "grows", False):
+                    self.extend(op)
                 self.steps.append(Call(low, [self.slot(t) for t in low.buffers]))
             for t in group.outputs:
                 root = self.plan.root(t)
                 if root in late:
                     self.bind(root, late[root])
+
+    def extend(self, op: Operation) -> None:
+        """Make room for what an operation puts behind the end of its operand, in place."""
+        x, out = op.inputs[0], op.outputs[0]
+        if self.lowering.storage(out) is self.lowering.storage(x):
+            before, size = dims.product(x.sizes or ()), dims.product(out.sizes or ())
+            self.steps.append(Extend(self.slot(x), before, size))
 
     def plan_control(self, op: Operation) -> None:
         """The steps of an operation with bodies."""

@@ -22,6 +22,7 @@ from graphc.program import (
     Branch,
     Call,
     Copy,
+    Extend,
     Grow,
     Loop,
     Program,
@@ -166,7 +167,8 @@ class _Machine:
         """The elements of a slot."""
         slot = self.program.slots[number]
         if slot.kind == "grown":
-            return self.arrays[number][: self.size(slot.size)]
+            # Between the growth and the end of the turn it has its next size already.
+            return self.arrays[number]
         if slot.kind != "temp":
             return self.arrays[number]
         count = self.size(slot.size) * slot.dtype.size
@@ -206,6 +208,10 @@ class _Machine:
         elif isinstance(step, Grow):
             slot = self.program.slots[step.slot]
             self.arrays[step.slot] = poisoned(self.size(step.size), slot.dtype)
+        elif isinstance(step, Extend):
+            old = self.arrays[step.slot][: self.size(step.before)]
+            more = np.zeros(self.size(step.size) - len(old), old.dtype)
+            self.arrays[step.slot] = np.concatenate([old, more])
         elif isinstance(step, Append):
             self.append(step)
         elif isinstance(step, Loop):

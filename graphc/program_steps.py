@@ -67,6 +67,15 @@ class Grow:
 
 
 @dataclass
+class Extend:
+    """Make a grown slot longer; what it holds stays, and zeros come behind it."""
+
+    slot: int
+    before: DimLike
+    size: DimLike
+
+
+@dataclass
 class Append:
     """Put a slot's elements behind those of ``count`` earlier turns in a grown slot."""
 
@@ -106,7 +115,7 @@ class Publish:
     source: int
 
 
-Step = Call | Copy | Bind | Grow | Append | Loop | Branch | Publish
+Step = Call | Copy | Bind | Grow | Extend | Append | Loop | Branch | Publish
 
 
 @dataclass
@@ -196,7 +205,7 @@ def slots_of(step: Step) -> list[int]:
         return [step.source, step.target]
     if isinstance(step, Bind):
         return [s[0] for s in step.sources if isinstance(s, tuple)]
-    if isinstance(step, Grow):
+    if isinstance(step, (Grow, Extend)):
         return [step.slot]
     if isinstance(step, Append):
         return [step.source, step.target, step.count]

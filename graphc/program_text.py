@@ -12,6 +12,7 @@ from graphc.program_steps import (
     Branch,
     Call,
     Copy,
+    Extend,
     Grow,
     Loop,
     Program,
@@ -95,6 +96,8 @@ def _step(step: Step) -> str:
         return f"bind {step.segment} <- {sources}"
     if isinstance(step, Grow):
         return f"grow {step.slot} to {step.size}"
+    if isinstance(step, Extend):
+        return f"extend {step.slot} from {step.before} to {step.size}"
     if isinstance(step, Append):
         return f"append {step.target} <- {step.source} at {step.count}"
     assert not isinstance(step, (Loop, Branch))

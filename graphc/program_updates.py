@@ -80,10 +80,17 @@ class Updates:
             value, old = self.plan.root(o.tensor), before.get(o.key)
             if o.kind != "update" or old is None or old in roots or value in claimed:
                 continue
-            if value.dtype.base_dtype is old.dtype.base_dtype and same_size(value, old):
+            fits = same_size(value, old) or self.grows(value, old)
+            if value.dtype.base_dtype is old.dtype.base_dtype and fits:
                 claimed.add(value)
                 found.append((value, old))
         return found
+
+    def grows(self, value: Tensor, old: Tensor) -> bool:
+        """Whether a new value is the old one made longer, in a loop whose memory can grow."""
+        op = value.op
+        grows = getattr(op.definition, "grows", False)
+        return grows and old in self.fn.carried and self.plan.root(op.inputs[0]) is old
 
     def reads_in_step(self, group: Group, old: Tensor, value: Tensor) -> bool:
         """Whether the group reads the old value only where it then writes the new one."""

@@ -22,6 +22,7 @@ from graphc.program import (
     Branch,
     Call,
     Copy,
+    Extend,
     Grow,
     Loop,
     Program,
@@ -37,7 +38,7 @@ from graphc.program_steps import slots_of
 TRIES = ((2, 3, 5, 7, 11, 13, 17), (101, 64, 37, 29, 97, 8, 53))
 
 
-VERBS = ("call ", "copy ", "commit ", "bind ", "grow ", "append ", "loop ", "branch ", "publish ")
+VERBS = ("call ", "copy ", "commit ", "bind ", "grow ", "extend ", "append ", "loop ", "branch ", "publish ")
 
 
 class _Fault(Exception):
@@ -230,6 +231,8 @@ class _Verifier:
             slot = self.program.slots[number]
             if param.dtype is not slot.dtype:
                 raise _Fault(f"{param.name} is {param.dtype.code}, slot {number} {slot.dtype.code}")
+            if slot.kind == "grown":
+                continue  # It has its next size from the moment it grows.
             for binding in [hints] if kernel is low.fast else self.tries():
                 need = self.measure(param.size, kernel, (binding[s] for s in scalars))
                 if need != substitute(slot.size, binding):
@@ -287,7 +290,7 @@ class _Verifier:
             self.call(n, step)
         elif isinstance(step, Bind):
             self.bind(step)
-        elif isinstance(step, Grow):
+        elif isinstance(step, (Grow, Extend)):
             self.grown(step.slot)
         elif isinstance(step, Append):
             self.grown(step.target)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphc import dtypes
+from graphc import dims, dtypes
 from graphc.dtypes import DType
 from graphc.errors import OutOfRangeError
 from graphc.graph import Operation, Tensor, TensorType
@@ -194,3 +194,65 @@ class PutRow(TemplateOp):
         yield Sample((grid(2, 3, 2), np.int64(1), grid(3, 2)))
         yield Sample((grid(3, 4), np.int64(7), grid(4)), grad=(0,))
         yield Sample((np.zeros((2, 0)), np.int64(1), np.zeros(0)), grad=())
+
+
+@register
+class PutRowGrowing(TemplateOp):
+    """``x`` with ``row`` in the place of ``x[index]``; longer, where the index is past its end.
+
+    Rows between the old end and the index are zeros.  A negative index fails the run.
+    """
+
+    name = "PutRowGrowing"
+    family = "scatter"
+    inputs = "x: T, index: Tindex, row: T"
+    types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tindex": INDEX}
+    value_operands: ClassVar[tuple[int, ...]] = (1,)
+    template = "put_row"
+    fallible = True
+    overwrites = 0
+    grows = True
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """As many rows as ``x`` has, or up to the index."""
+        sizes, row, index = ctx.sizes(0), ctx.sizes(2), ctx.value(1)
+        ctx.rank(1, 0)
+        if sizes is None:
+            if row is None or ctx.env is not DECLARING:
+                return [TensorType(ctx.dtype(0), None)]
+            return [TensorType(ctx.dtype(0), (dims.fresh(), *row))]
+        if row is not None and len(sizes) != len(row) + 1:
+            raise ctx.error(f"A row of shape {shape_text(row)} does not fit {shape_text(sizes)}")
+        for a, b in zip(sizes[1:], row or sizes[1:], strict=True):
+            if ctx.env is not DECLARING or (isinstance(a, int) and isinstance(b, int)):
+                ctx.equal(a, b)
+        last = dims.fresh() if index is None else index[0] + 1
+        return [TensorType(ctx.dtype(0), (dims.maximum(sizes[0], last), *sizes[1:]))]
+
+    def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
+        """The gradient's row; the others are those of ``x``.
+
+        What is behind the end of ``x`` is left in: a loop that goes back has the array at its last
+        length all the time, and nothing reads what was not there yet.
+        """
+        grad = grads[0]
+        _, index, row = op.inputs
+        rest = call("PutRow", grad, index, call("ZerosLike", row))
+        return [rest, None, call("TakeRow", grad, index, checked=False)]
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """A copy with one row changed."""
+        x, index, row = inputs
+        if int(index) < 0:
+            raise OutOfRangeError(None, None, f"index {int(index)} is negative")
+        out = np.zeros((max(len(x), int(index) + 1), *np.shape(row)), x.dtype)
+        out[: len(x)] = x
+        out[int(index)] = row
+        return out
+
+    def samples(self) -> Iterable[Sample]:
+        """Inside, at the end, behind it; scalars, nothing."""
+        yield Sample((grid(3, 4), np.int64(1), grid(4)), grad=(2,))
+        yield Sample((grid(3, 4), np.int64(3), grid(4)), grad=(2,))
+        yield Sample((grid(2), np.int64(5), grid()), grad=(2,))
+        yield Sample((np.zeros((0, 2)), np.int64(0), grid(2)), grad=(2,))

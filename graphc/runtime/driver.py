@@ -17,6 +17,7 @@ from graphc.program import (
     Branch,
     Call,
     Copy,
+    Extend,
     Grow,
     Loop,
     Program,
@@ -203,6 +204,8 @@ class DriverPrinter:
                 self.bind(step)
             elif isinstance(step, Grow):
                 self.ensure(self.cells[step.slot], self.at("%dims", self.layout.bytes[id(step)]))
+            elif isinstance(step, Extend):
+                self.extend(step)
             elif isinstance(step, Append):
                 self.append(step)
             elif isinstance(step, Loop):
@@ -226,6 +229,15 @@ class DriverPrinter:
             f"call i1 @gc_ensure(ptr %ctx, i64 {cell}, i64 {need}, i64 {keep})"
         )
         self.unless(got, "full", int(FailureCode.OUT_OF_MEMORY))
+
+    def extend(self, step: Extend) -> None:
+        """Make a slot longer; zeros come behind what it holds."""
+        place = self.layout.bytes[id(step)]
+        before, after = self.at("%dims", place), self.at("%dims", place + 1)
+        self.ensure(self.cells[step.slot], after, before)
+        end = self.emit(f"getelementptr i8, ptr {self.pointer(step.slot)}, i64 {before}")
+        rest = self.emit(f"sub i64 {after}, {before}")
+        self.do(f"call void @llvm.memset.p0.i64(ptr {end}, i8 0, i64 {rest}, i1 false)")
 
     def append(self, step: Append) -> None:
         """Put a turn's values behind those of the turns before."""
@@ -376,6 +388,8 @@ def driver(program: Program) -> tuple[list[Kernel], str, Layout]:
     printer = DriverPrinter(program, planner.layout)
     text = printer.plan() + printer.run()
     declares = "declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)\n"
+    if any(isinstance(s, Extend) for s in walk(program.steps)):
+        declares += "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)\n"
     if planner.layout.launches:
         declares += "declare void @gc_parallel(ptr, ptr, ptr, i64, i64)\n"
     if len(program.segments) > 1 or any(isinstance(s, Loop) for s in walk(program.steps)):

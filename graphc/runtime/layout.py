@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from graphc.dims import Dim, DimLike, Symbol, lower_bound
 from graphc.loop import ir
 from graphc.loop.ir import Buffer, Expr, Kernel, Store, Var
-from graphc.program import Append, Bind, Call, Copy, Grow, Program, Step, walk
+from graphc.program import Append, Bind, Call, Copy, Extend, Grow, Program, Step, walk
 
 ALIGN = 64
 WORK, BROKEN, ARENA = 0, 1, 2
@@ -163,6 +163,10 @@ class PlanPrinter:
                 layout.bytes[id(step)] = self.add(source.size, scale=source.dtype.size)
             elif isinstance(step, Grow):
                 layout.bytes[id(step)] = self.add(step.size, scale=slots[step.slot].dtype.size)
+            elif isinstance(step, Extend):
+                width = slots[step.slot].dtype.size
+                layout.bytes[id(step)] = self.add(step.before, scale=width)
+                self.add(step.size, scale=width)
             elif isinstance(step, Bind):
                 layout.sources[id(step)] = [
                     -1 if isinstance(s, tuple) else self.add(s) for s in step.sources
