@@ -13,10 +13,12 @@ from graphc.build import complete_attrs
 from graphc.dims import Dim, DimLike, fresh
 from graphc.dtypes import DType, as_dtype
 from graphc.errors import FileFormatError, Location
+from graphc.formats.decode_regions import RegionDecoder
 from graphc.formats.encode import OPERATION_KEYS
 from graphc.formats.safetensors import MAX_DIMS, shown
 from graphc.graph import Graph, Operation, Tensor, TensorType
 from graphc.op import REGISTRY, Attr, InferContext, Op, bind_args, check_dtype
+from graphc.ops.control import ControlOp
 
 _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\-/]*", re.ASCII)
 _SYMBOL = re.compile(r"[sn][0-9]{1,9}", re.ASCII)
@@ -41,6 +43,7 @@ class GraphDecoder:
       graph: where the operations go.
       arrays: the file's tensors.
       sources: (file, function) of the declarations.
+      bodies: the file's regions.
     """
 
     def __init__(self, path: Any, graph: Graph, arrays: Mapping[str, np.ndarray]) -> None:
@@ -48,6 +51,7 @@ class GraphDecoder:
         self.graph = graph
         self.arrays = arrays
         self.sources: list[tuple[str, str]] = []
+        self.bodies = RegionDecoder(self, [])
         self._symbols: dict[str, Dim] = {}
         self._found: dict[str, Operation] = {}
 
@@ -68,8 +72,9 @@ class GraphDecoder:
 
     # --- operations -------------------------------------------------------------------------------
 
-    def operations(self, entries: Any, sources: Any) -> None:
+    def operations(self, entries: Any, sources: Any, regions: Any) -> None:
         """Add all operations, each after those it uses."""
+        self.bodies = RegionDecoder(self, regions)
         for pair in self.typed(sources, list, "the sources"):
             if len(self.typed(pair, list, "a source")) != 2:
                 raise self.fail(f"a source is a file and a function, not {shown(pair)}")
@@ -77,6 +82,7 @@ class GraphDecoder:
             self.sources.append((file, function))
         for number, entry in enumerate(self.typed(entries, list, "the operations")):
             self.operation(entry, number)
+        self.bodies.finish()
 
     def operation(self, entry: Any, number: int) -> None:
         """Add one operation."""
@@ -103,6 +109,8 @@ class GraphDecoder:
     def _add(self, entry: dict[str, Any], name: str, definition: Op, number: int) -> None:
         inputs = [self.tensor(ref) for ref in self.names(entry, "inputs")]
         control = [self.element(ref) for ref in self.names(entry, "control_inputs")]
+        here = self.bodies.home(entry, name, definition)
+        self.bodies.check_visible([*(t.op for t in inputs), *control], here, repr(name))
         self._check_operands(definition, inputs, name)
         given = self.typed(entry.get("attrs", {}), dict, f"the attributes of {name!r}")
         attrs = {}
@@ -112,19 +120,23 @@ class GraphDecoder:
                 raise self.fail(f"operation {name!r} has the unknown attribute {shown(key)}")
             attrs[key] = self.attr(attr, value, f"attribute {key!r} of {name!r}")
         full = complete_attrs(definition, attrs)
+        if isinstance(definition, ControlOp):
+            self.bodies.check_owner(definition, name, inputs, full, here)
         inferred = definition.infer(InferContext(definition, name, inputs, full))
         types = self._types(entry.get("types", []), inferred, name)
         location = self._location(entry.get("at"), number)
         device = self.typed(entry.get("device", ""), str, f"the device of {name!r}")
         graph = self.graph
         with (
-            graph.control_dependencies(None),
+            graph.within(here),
             graph.control_dependencies(control),
             graph.device(device or None),
         ):
             op = graph.add_operation(definition, inputs, full, types, name, location)
         if op.device != device or op.control_inputs != control:
             raise self.fail(f"the device or the control inputs of {name!r} are malformed")
+        for body in full.get("bodies", ()):
+            body.owner = op
         self._found[name] = op
         graph._names_in_use.setdefault(name.lower(), 1)
 
@@ -293,6 +305,10 @@ class GraphDecoder:
             return self.number(value, what)
         if attr.kind == "any":
             return self._handles(value, what)
+        if attr.kind == "regions":
+            return self.bodies.listed(value, what)
+        if attr.kind == "tensors":
+            return [self.tensor(ref) for ref in self.typed(value, list, what)]
         return self.typed(value, {"bool": bool, "str": str}[attr.kind], what)
 
     def integer(self, value: Any, what: str, limit: int = 1 << 63) -> int:

@@ -11,12 +11,16 @@ import numpy as np
 
 from graphc.dims import Dim, DimLike, Func, Symbol
 from graphc.errors import FileFormatError, Location
-from graphc.graph import Operation, Tensor, TensorType
+from graphc.graph import Operation, Region, Tensor, TensorType
 from graphc.op import Attr
 
 OPERATION_KEYS = (
     "name", "op", "version", "inputs", "control_inputs", "attrs", "types", "device", "at",
+    "region",
 )  # fmt: skip
+
+MAX_DEPTH = 100
+"""How deep regions may be nested in a file."""
 
 
 class GraphEncoder:
@@ -25,11 +29,14 @@ class GraphEncoder:
     Attributes:
       arrays: the arrays that were met among the attributes, by their names in the file.
       sources: (file, function) of the declarations; operations refer to them by number.
+      regions: the bodies that were met, each after the one around it.
     """
 
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray] = {}
         self.sources: list[list[str]] = []
+        self.regions: list[dict[str, Any]] = []
+        self._numbers: dict[Region, int] = {}
         self._symbols: dict[Symbol, str] = {}
 
     def operation(self, op: Operation) -> dict[str, Any]:
@@ -45,7 +52,38 @@ class GraphEncoder:
             "device": op.device,
             "at": self.location(op.location),
         }
-        return {k: v for k, v in entry.items() if v or k == "version"}
+        entry = {k: v for k, v in entry.items() if v or k == "version"}
+        if op.region is not None:
+            entry["region"] = self.region(op.region)
+        return entry
+
+    def region(self, region: Region) -> int:
+        """The number of a region, which is described the first time.
+
+        Raises:
+          FileFormatError: it is nested too deeply.
+        """
+        around: list[Region] = []
+        found: Region | None = region
+        while found is not None:
+            around.append(found)
+            found = found.parent
+        if len(around) > MAX_DEPTH:
+            raise FileFormatError(
+                f"'{region.name}' is nested {len(around)} deep; files hold up to {MAX_DEPTH}"
+            )
+        for r in reversed(around):
+            if r in self._numbers:
+                continue
+            entry = {
+                "name": r.name,
+                "parent": None if r.parent is None else self._numbers[r.parent],
+                "params": [t.name for t in r.params],
+                "results": [t.name for t in r.results],
+            }
+            self._numbers[r] = len(self.regions)
+            self.regions.append({k: v for k, v in entry.items() if v not in (None, [])})
+        return self._numbers[region]
 
     def location(self, location: Location) -> list[int]:
         """Where it was declared: the file without its folders, the function and the line."""
@@ -96,6 +134,8 @@ class GraphEncoder:
             return value.name
         if attr.kind == "shape":
             return self.shape(value)
+        if attr.kind == "regions":
+            return [self.region(r) for r in value]
         try:
             return _PLAIN[attr.kind](value)
         except (KeyError, TypeError, ValueError, AttributeError) as e:
@@ -136,6 +176,7 @@ _PLAIN: dict[str, Any] = {
     "float": _float,
     "ints": lambda value: [int(v) for v in value],
     "any": _operations,
+    "tensors": lambda value: [t.name for t in value],
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.errors import FileFormatError, GraphcError
 from graphc.formats import safetensors
+from graphc.formats.closure import operation_of
 from graphc.formats.decode import GraphDecoder
 from graphc.formats.model import Model
 from graphc.formats.safetensors import parse_json, shown
@@ -40,7 +41,8 @@ def load(path: Any, mode: str = "static") -> Model:
     description = _description(path, metadata, arrays)
     graph = Graph()
     decoder = GraphDecoder(path, graph, arrays)
-    decoder.operations(description["operations"], description["sources"])
+    regions = description.get("regions", [])
+    decoder.operations(description["operations"], description["sources"], regions)
     seed = description["seed"]
     if seed is not None:
         graph.seed = decoder.integer(seed, "the seed")
@@ -75,8 +77,9 @@ def _description(
         )
     if metadata.get("sha256") != safetensors.checksum(arrays, text):
         raise FileFormatError(f"{path}: the checksum is wrong: the file was altered")
-    if set(description) != _KEYS:
-        odd = sorted(set(description) ^ _KEYS)
+    keys = _KEYS if version == 1 else _KEYS | {"regions"}
+    if set(description) != keys:
+        odd = sorted(set(description) ^ keys)
         raise FileFormatError(f"{path}: the graph's fields {shown(odd)} are unknown or missing")
     return description
 
@@ -106,6 +109,7 @@ def _variable(decoder: GraphDecoder, entry: dict[str, Any]) -> Variable:
         and snapshot.op.type == "Identity"
         and snapshot.op.inputs[0] is handle
         and initial.dtype.base_dtype is handle.dtype.base_dtype
+        and {e.region for e in (initializer, initial.op, snapshot.op)} == {None}
     )
     if not right:
         raise decoder.fail(f"{handle.name} is no variable with an initializer and a read")
@@ -157,6 +161,5 @@ def _signature(decoder: GraphDecoder, entry: Any, what: str) -> dict[str, Any]:
     for name, ref in decoder.typed(entry, dict, what).items():
         is_tensor = isinstance(ref, str) and ":" in ref
         found[name] = decoder.tensor(ref) if is_tensor else decoder.element(ref)
+        decoder.bodies.check_visible([operation_of(found[name])], None, f"{what} {shown(name)}")
     return found
-
-

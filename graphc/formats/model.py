@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from graphc.errors import FeedError
-from graphc.formats.save import needed_operations
+from graphc.formats.closure import needed_operations
 from graphc.graph import Graph, Operation, Tensor
 from graphc.passes.extract import reachable
 from graphc.session import Session

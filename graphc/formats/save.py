@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import DTypeError, FailedPreconditionError, GraphError
 from graphc.formats import safetensors
-from graphc.formats.encode import GraphEncoder, attr_operations
+from graphc.formats.closure import Element, closure, needed_operations, operation_of
+from graphc.formats.encode import GraphEncoder
 from graphc.graph import Graph, Operation, Tensor
-from graphc.passes.extract import reachable
 from graphc.session import Session
 from graphc.variables import Variable
-from graphc.variables.guard import variables_by_op
 
 FORMAT = "graphc"
-FORMAT_VERSION = 1
-
-Element = Tensor | Operation
+FORMAT_VERSION = 2
 
 
 def save(path: Any, sess: Session, inputs: Any, outputs: Any) -> None:
@@ -36,7 +33,8 @@ def save(path: Any, sess: Session, inputs: Any, outputs: Any) -> None:
       outputs: the tensors to compute, and operations to run (a training step, say), likewise.
     Raises:
       ValueError, TypeError: inputs or outputs that are no tensors of the session's graph, or
-        outputs that depend on a placeholder that is not among the inputs.
+        outputs that depend on a placeholder that is not among the inputs; tensors inside of
+        loops and branches.
       FailedPreconditionError: a variable that the outputs need has no value.
       OSError: the file cannot be written; an old one is left as it was.
     """
@@ -49,7 +47,9 @@ def save(path: Any, sess: Session, inputs: Any, outputs: Any) -> None:
         raise GraphError(f"inputs: one tensor has several of the names {list(ins)}")
     needed = needed_operations(ins.values(), outs.values())
     check_inputs(needed, ins)
-    operations, variables = closure(graph, [_operation(e) for e in (*outs.values(), *ins.values())])
+    operations, variables = closure(
+        graph, [operation_of(e) for e in (*outs.values(), *ins.values())]
+    )
     encoder = GraphEncoder()
     entries = [encoder.operation(op) for op in operations]
     arrays = encoder.arrays
@@ -57,7 +57,8 @@ def save(path: Any, sess: Session, inputs: Any, outputs: Any) -> None:
         if value is not None:
             arrays[f"variable:{v.op.name}"] = value
     description = {
-        "format_version": FORMAT_VERSION,
+        # The first version that can say it, so that an older graphc reads what it understands.
+        "format_version": FORMAT_VERSION if encoder.regions else 1,
         "operations": entries,
         "sources": encoder.sources,
         "inputs": {name: e.name for name, e in ins.items()},
@@ -66,6 +67,8 @@ def save(path: Any, sess: Session, inputs: Any, outputs: Any) -> None:
         "collections": _collections(graph, set(operations), variables),
         "seed": None if graph.seed is None else int(graph.seed),
     }
+    if encoder.regions:
+        description["regions"] = encoder.regions
     text = json.dumps(description, separators=(",", ":"), allow_nan=False)
     metadata = {"format": FORMAT, "graphc": text, "sha256": safetensors.checksum(arrays, text)}
     safetensors.write(path, arrays, metadata)
@@ -75,7 +78,8 @@ def signature(graph: Graph, value: Any, what: str, operations: bool) -> dict[str
     """Tensors (and operations) by name, from what a user gave.
 
     Raises:
-      TypeError: something that is none. ValueError: of another graph, or two of one name.
+      TypeError: something that is none. ValueError: of another graph, inside of a body, or two of
+        one name.
     """
     if isinstance(value, Mapping):
         items = list(value.items())
@@ -92,24 +96,19 @@ def signature(graph: Graph, value: Any, what: str, operations: bool) -> dict[str
             raise DTypeError(f"{what}: {e}") from None
         except ValueError as e:
             raise GraphError(f"{what}: {e}") from None
-        key = name if name is not None else _operation(element).name.rsplit("/", 1)[-1]
+        region = operation_of(element).region
+        if region is not None:
+            raise GraphError(
+                f"{what}: {element.name} (declared at {operation_of(element).location}) is inside "
+                f"'{region.name}': return it from there"
+            )
+        key = name if name is not None else operation_of(element).name.rsplit("/", 1)[-1]
         if not isinstance(key, str) or not key:
             raise DTypeError(f"{what}: names must be strings, not {key!r}")
         if key in found:
             raise GraphError(f"{what}: two tensors are named {key!r}; pass a dict by name")
         found[key] = element
     return found
-
-
-def _operation(element: Element) -> Operation:
-    return element.op if isinstance(element, Tensor) else element
-
-
-def needed_operations(ins: Iterable[Tensor], outs: Iterable[Element]) -> list[Operation]:
-    """The operations that a run of the outputs needs when the inputs are fed."""
-    fed = dict.fromkeys(ins)
-    roots = [_operation(e) for e in outs if e not in fed]
-    return reachable(roots, fed)
 
 
 def check_inputs(needed: Sequence[Operation], ins: Mapping[str, Tensor]) -> None:
@@ -124,46 +123,17 @@ def check_inputs(needed: Sequence[Operation], ins: Mapping[str, Tensor]) -> None
         )
 
 
-def closure(graph: Graph, roots: list[Operation]) -> tuple[list[Operation], list[Variable]]:
-    """All that the roots depend on, and the variables among it with their initializers."""
-    known = _known_variables(graph)
-    while True:
-        operations = reachable(roots, {})
-        more = list(roots)
-        for op in operations:
-            more += attr_operations(op)
-            if op.type == "VariableV2":
-                v = known.get(op)
-                if v is None:
-                    raise GraphError(f"the handle {op.name} belongs to no Variable")
-                more += [v.initializer, v.value().op, v.initial_value.op]
-        more = list(dict.fromkeys(more))
-        if set(more) <= set(operations):
-            return operations, [known[op] for op in operations if op.type == "VariableV2"]
-        roots = more
-
-
-def _known_variables(graph: Graph) -> dict[Operation, Variable]:
-    found: dict[Operation, Variable] = dict(variables_by_op(graph))
-    for key in graph.get_all_collection_keys():
-        for item in graph.get_collection(key):
-            if isinstance(item, Variable):
-                found[item.op] = item
-    return found
-
-
 def _values(
     sess: Session, variables: Sequence[Variable], needed: set[Operation]
 ) -> list[np.ndarray | None]:
-    values: list[np.ndarray | None] = []
-    for v in variables:
-        try:
-            values.append(sess.read_variable(v.op))
-        except FailedPreconditionError:
-            # A training step may initialize what it needs; what is only read must be there.
-            if v.op in needed:
-                raise
-            values.append(None)
+    # All at once: what another thread trains meanwhile must not be torn.
+    values = sess.read_variables([v.op for v in variables])
+    for v, value in zip(variables, values, strict=True):
+        # A training step may initialize what it needs; what is only read must be there.
+        if value is None and v.op in needed:
+            raise FailedPreconditionError(
+                v.op.node_def, v.op, f"Attempting to use uninitialized value {v.op.name}"
+            )
     return values
 
 

@@ -146,10 +146,10 @@ def test_a_wrong_checksum(small):
 
 def test_newer_versions_are_named(small, rewrite):
     def format_version(description, _):
-        description["format_version"] = 2
+        description["format_version"] = 3
         description["something"] = "new"
 
-    with pytest.raises(FileFormatError, match=r"version is 2; this graphc reads up to 1: upgrade"):
+    with pytest.raises(FileFormatError, match=r"version is 3; this graphc reads up to 2: upgrade"):
         load(rewrite(small, format_version))
 
     def op_version(description, _):

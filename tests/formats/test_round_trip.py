@@ -85,7 +85,7 @@ def test_special_ops_are_covered_here():
     known = {
         "Placeholder", "Const", "NoOp", "VariableV2", "Assign", "AssignAdd", "AssignSub",
         "IsVariableInitialized", "InitializedValue", "ReportUninitialized", "RandomUniform",
-        "RandomStandardNormal", "TruncatedNormal", "RandomUniformInt",
+        "RandomStandardNormal", "TruncatedNormal", "RandomUniformInt", "While", "Case", "Parameter",
     }  # fmt: skip
     assert known >= SPECIAL, f"test a round trip of {SPECIAL - known} and list it here"
 
