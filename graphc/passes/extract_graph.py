@@ -81,6 +81,9 @@ def canonicalize(env: CompileEnv) -> None:
     if not env.binding:
         return
     for op in (op for graph in env.graphs for op in graph.get_operations()):
+        if op.type == "EmptyRows":
+            row = op.attrs["row"]
+            op.attrs = op.attrs | {"row": row and tuple(env.canonical(s) for s in row)}
         for t in op.outputs:
             if t.sizes is not None:
                 t._type = TensorType(t.dtype, tuple(env.canonical(s) for s in t.sizes))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from graphc import dims
 from graphc.graph import Tensor
 from graphc.loop.ir import ZERO, Expr, Var
@@ -109,24 +107,36 @@ class Grouper:
             found |= {inliner.root(read) for read, _ in inliner.reads(m.tensor)}
         found -= set(group.tensors)
         if self.binders:
-            found |= self.sizes_from([*group.tensors, *found]) - set(group.tensors)
+            found |= self.sizes_from(group) - set(group.tensors)
         return found
 
-    def sizes_from(self, tensors: Iterable[Tensor]) -> set[Tensor]:
-        """The stored tensors whose computation tells sizes of these ones."""
-        symbols = {s for t in tensors for size in t.sizes or () for s in dims.symbols_of(size)}
-        for t in tensors:
-            if "bodies" in t.op.attrs:
+    def sizes_from(self, group: Group) -> set[Tensor]:
+        """The stored tensors whose computation tells sizes that the group's kernel needs."""
+        symbols = {s for size in group.frame for s in dims.symbols_of(size)}
+        for t in self.touched(group):
+            symbols |= {s for size in t.sizes or () for s in dims.symbols_of(size)}
+            if "bodies" in t.op.attrs and t in group.tensors:
                 symbols |= symbols_in(t.op)
         return {self.inliner.root(self.binders[s]) for s in symbols if s in self.binders}
+
+    def touched(self, group: Group) -> set[Tensor]:
+        """The group's tensors and all that it reads, what is inlined or an alias seen through."""
+        found = set(group.tensors)
+        stack = [t for own in group.tensors for t in own.op.inputs]
+        while stack:
+            t = stack.pop()
+            if t not in found:
+                found.add(t)
+                if t in self.inliner.inlined or t in self.inliner.aliases:
+                    stack.extend(t.op.inputs)
+        return found
 
     def bound_within(self, first: Group, second: Group) -> bool:
         """Whether a kernel of both would need a size that it computes itself."""
         if not self.binders:
             return False
         own = {self.inliner.root(t) for t in (*first.tensors, *second.tensors)}
-        tensors = [*first.tensors, *second.tensors, *self.group_reads(second)]
-        return bool(self.sizes_from(tensors) & own)
+        return bool((self.sizes_from(first) | self.sizes_from(second)) & own)
 
     def aligned(self, computed: dict[Tensor, Place], member: Member) -> bool:
         """Whether the member reads what its group computes at its own iteration only.
