@@ -94,6 +94,12 @@ class Graph:
             if clear:
                 found.clear()
             found.update(dict.fromkeys(ops))
+        for op in found:
+            if op.region is not None and not op.region.encloses(self.region):
+                raise GraphError(
+                    f"Operation '{op.name}' (declared at {op.location}) is inside "
+                    f"'{op.region.name}' and cannot be waited for outside of it."
+                )
         direct = {t.op for t in inputs}
         return tuple(op for op in found if op not in direct)
 

@@ -52,6 +52,12 @@ def captures(regions: Sequence[Region]) -> list[Tensor]:
     return list(found)
 
 
+def awaited(regions: Sequence[Region]) -> list[Operation]:
+    """The operations around that those of the regions must run after: so must their owner."""
+    before = ((r, c) for r in regions for op in r.operations for c in op.control_inputs)
+    return list(dict.fromkeys(c for r, c in before if not r.encloses(c.region)))
+
+
 def make_owner(
     op_name: str, bodies: Sequence[Region], first: Sequence[Tensor], name: str
 ) -> Operation:
@@ -68,7 +74,8 @@ def make_owner(
     inputs = [*first, *captures(bodies)]
     attrs = complete_attrs(definition, {"bodies": tuple(bodies), "saved": []})
     types = definition.infer(InferContext(definition, name, inputs, attrs))
-    op = graph.add_operation(definition, inputs, attrs, types, name)
+    with graph.control_dependencies(awaited(bodies)):
+        op = graph.add_operation(definition, inputs, attrs, types, name)
     for body in bodies:
         body.owner = op
     return op
