@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphc import dtypes, nest
+from graphc import dims, dtypes, nest
 from graphc.build import constant, convert_to_tensor, create, single
 from graphc.errors import DTypeError, GraphError, ShapeError
 from graphc.graph import (
@@ -150,7 +150,7 @@ class _Variables:
         self.structure = loop_vars
         self.like = nest.flatten(loop_vars)
         self.tensors = [_tensor(v, f"loop_var_{k}") for k, v in enumerate(self.like)]
-        self.types = [TensorType(t.dtype.base_dtype, t.sizes) for t in self.tensors]
+        self.types = [_type(t, like) for t, like in zip(self.tensors, self.like, strict=True)]
         self.free = [False] * len(self.tensors)
         if shape_invariants is not None:
             self._invariants(nest.flatten_up_to(loop_vars, shape_invariants, check_types=False))
@@ -209,6 +209,14 @@ class _Variables:
         """The user's structure with the given values."""
         leaves = [_like(t, like) for t, like in zip(tensors, self.like, strict=True)]
         return nest.pack_sequence_as(self.structure, leaves)
+
+
+def _type(tensor: Tensor, like: Any) -> TensorType:
+    """The type of a loop variable: an array that grows may have any length."""
+    sizes = tensor.sizes
+    if isinstance(like, TensorArray) and like.dynamic_size and sizes is not None:
+        sizes = (dims.fresh(), *sizes[1:])
+    return TensorType(tensor.dtype.base_dtype, sizes)
 
 
 def _keeps(found: Any, invariant: Any) -> bool:
