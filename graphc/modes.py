@@ -18,6 +18,7 @@ from graphc.errors import CompileError, InvalidArgumentError, OpError
 from graphc.function import Function, Input, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
 from graphc.op import InferContext, evaluate_reference, get_op
+from graphc.ops.host import host_values
 from graphc.passes.assume import CompileEnv
 from graphc.passes.basic import DeadCode, Decompose, attrs_key
 from graphc.passes.pipeline import run_nested
@@ -72,11 +73,15 @@ def _run(
         operands = [values[t] for t in op.inputs]
         outputs: Sequence[Any]
         try:
-            if "bodies" in op.attrs:
+            if op.type == "Host":
+                outputs = host_values(op, operands)
+            elif "bodies" in op.attrs:
                 outputs = _run_bodies(op, operands, compute)
             else:
                 outputs = compute(op, operands)
         except OpError as e:
+            if op.type == "Host" or "bodies" in op.attrs:
+                raise  # It names the operation already.
             raise type(e)(source.node_def, source, e.message) from None
         except (ArithmeticError, IndexError, ValueError) as e:
             if isinstance(e, CompileError):
@@ -147,7 +152,8 @@ def _compile_op(
     for k, (tensor, array) in enumerate(zip(op.inputs, arrays, strict=True)):
         # Shapes may depend on small integer operands, so those are part of the program.
         if small[k] is not None:
-            operands.append(_add(graph, "Const", [], {"value": array}, f"c{k}").outputs[0])
+            value = {"value": np.asarray(array)}
+            operands.append(_add(graph, "Const", [], value, f"c{k}").outputs[0])
             continue
         sizes: tuple[DimLike, ...] = tuple(array.shape)
         attrs = {"dtype": tensor.dtype.base_dtype, "shape": sizes}

@@ -24,6 +24,7 @@ from graphc.program import (
     Copy,
     Extend,
     Grow,
+    Host,
     Loop,
     Program,
     Slot,
@@ -38,7 +39,10 @@ from graphc.program_steps import slots_of
 TRIES = ((2, 3, 5, 7, 11, 13, 17), (101, 64, 37, 29, 97, 8, 53))
 
 
-VERBS = ("call ", "copy ", "commit ", "bind ", "grow ", "extend ", "append ", "loop ", "branch ", "publish ")
+VERBS = (
+    "call ", "copy ", "commit ", "bind ", "grow ", "extend ", "append ", "loop ", "branch ",
+    "publish ", "host ",
+)  # fmt: skip
 
 
 class _Fault(Exception):
@@ -281,6 +285,8 @@ class _Verifier:
         for number in slots_of(step):
             if isinstance(step, Append) and number == step.target:
                 continue  # How many turns there are is known after the last.
+            if isinstance(step, Host) and number in step.outputs:
+                continue  # The call may be what decides the size.
             if unbound := symbols_of(self.program.slots[number].size) - self.bound:
                 # A Bind may be what tells the size of what comes behind it.
                 raise _Fault(f"slot {number}: nothing has bound {', '.join(map(str, unbound))}")
@@ -303,9 +309,30 @@ class _Verifier:
             self.write(step.turns)
         elif isinstance(step, Branch):
             self.read(step.selector)
+        elif isinstance(step, Host):
+            self.host(step)
         else:
             self.read(step.source)
             self.written.add(step.output)
+
+    def host(self, step: Host) -> None:
+        """A call of Python: as much memory as it needs is there, or can grow."""
+        if not 0 <= step.number < len(self.program.hosts):
+            raise _Fault(f"there is no host step {step.number}")
+        if self.changed is not None:
+            raise _Fault(f"it can fail, and step {self.changed} has changed a variable")
+        call = self.program.hosts[step.number]
+        if len(call.inputs) != len(step.inputs) or len(call.outputs) != len(step.outputs):
+            raise _Fault(f"host step {step.number} has other operands or results")
+        for number in step.inputs:
+            self.read(number)
+        for number in step.outputs:
+            slot = self.program.slots[number]
+            if slot.kind == "variable":
+                raise _Fault("it can fail, and changes a variable in place")
+            if slot.kind != "grown" and symbols_of(slot.size) - self.bound:
+                raise _Fault(f"slot {number} cannot grow, and its size is not known yet")
+            self.write(number)
 
     def grown(self, number: int) -> None:
         """A slot with memory of its own."""
@@ -333,8 +360,10 @@ class _Verifier:
             raise _Fault(f"no input binds {', '.join(map(str, unbound))}")
         if len(step.slots) != len(low.buffers) or not set(low.writes) <= set(low.buffers):
             raise _Fault(f"{low.name} has {len(low.buffers)} buffers, {len(step.slots)} slots")
-        if len(set(step.slots)) != len(step.slots):
-            raise _Fault("two parameters are one slot")
+        # What a body takes from around may come to it twice, under two names.
+        written = [n for t, n in zip(low.buffers, step.slots, strict=True) if t in low.writes]
+        if any(step.slots.count(n) != 1 for n in written):
+            raise _Fault("a parameter that is written is the slot of another one")
         if self.kernels:
             self.kernel(step, low.kernel, low.symbols)
             if low.fast is not None:
