@@ -8,8 +8,9 @@ from graphc import dims
 from graphc.dims import DimLike, Symbol
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
+from graphc.ops.control import loop_symbols
 from graphc.program_function import FunctionPlanner
-from graphc.program_steps import Append, Bind, Branch, Call, Copy, Grow, Loop, Step, walk
+from graphc.program_steps import Append, Bind, Branch, Call, Copy, Grow, Host, HostCall, Loop, Step, walk
 
 QUICK = 1 << 12
 """Work of a turn, in bytes and operations, below which it takes less than a microsecond or so."""
@@ -18,8 +19,10 @@ class ControlPlanner(FunctionPlanner):
     """A planner that knows operations with bodies."""
 
     def plan_control(self, op: Operation) -> None:
-        """Append the steps of an operation with bodies."""
-        if op.type == "While":
+        """Append the steps of an operation with bodies, or of a host step."""
+        if op.type == "Host":
+            plan_host(self, op)
+        elif op.type == "While":
             _LoopPlanner(self, op).plan()
         else:
             plan_branch(self, op)
@@ -56,8 +59,10 @@ class _LoopPlanner:
         self.op = op
         self.test, self.body = op.attrs["bodies"]
         self.carried = self.body.carried
-        *own, self.turns_symbol = op.attrs["symbols"]
-        self.symbols: list[Symbol] = own
+        during, self.last, turns = loop_symbols(op.attrs["symbols"])
+        assert turns is not None
+        self.symbols: list[Symbol] = list(during)
+        self.turns_symbol = turns
         self.updates = [o for o in self.body.outputs if o.kind == "update"]
         self.saved = [o for o in self.body.outputs if o.kind == "result"]
 
@@ -85,14 +90,16 @@ class _LoopPlanner:
         body = self.plan_body(turns, stacks, segment)
         quick = self.is_quick([*test.steps, *body])
         planner.steps.append(Loop(test.steps, flag, body, turns, quick))
-        last = planner.shared.segment([self.turns_symbol])
-        planner.steps.append(Bind(last, [(turns, 0)]))
+        ends: list[DimLike] = [dims.Dim((((s,), 1),)) for s in self.symbols]
+        after = [size.as_symbol for size in self.last.values() if isinstance(size, dims.Dim)]
+        last = planner.shared.segment([*(s for s in after if s is not None), self.turns_symbol])
+        planner.steps.append(Bind(last, [*ends, (turns, 0)]))
 
     def state_slot(self, k: int) -> int:
         """The slot of a loop variable: that of the output, from the first turn on."""
         planner, out = self.planner, self.op.outputs[k]
-        if depends_on(out, set(self.symbols)):
-            planner.where[out] = planner.add_slot("grown", out)
+        if depends_on(self.carried[k], set(self.symbols)):
+            planner.where[out] = planner.add_slot("grown", self.carried[k])
         return planner.slot(out)
 
     def stack_slot(self, out: Tensor) -> int:
@@ -155,7 +162,7 @@ class _LoopPlanner:
         """Whether a turn takes next to no time."""
         work = 0
         for step in walk(steps):
-            if isinstance(step, (Loop, Bind, Append, Grow)):
+            if isinstance(step, (Loop, Bind, Append, Grow, Host)):
                 return False
             if isinstance(step, Call):
                 if not isinstance(step.lowered.work, int):
@@ -202,3 +209,25 @@ def _branch_size(symbol: Symbol, op: Operation, given: Sequence[Tensor]) -> DimL
             if not isinstance(mine, int) and mine.as_symbol is symbol:
                 return found
     raise AssertionError(f"no output has the size {symbol}")
+
+
+def plan_host(planner: FunctionPlanner, op: Operation) -> None:
+    """Append the steps of a Host operation.
+
+    A result whose sizes the call decides has memory of its own; the sizes are then bound from the
+    vector of them that the call gives, too.
+    """
+    shared = planner.shared
+    own = frozenset(op.attrs["symbols"])
+    inputs = [planner.source_slot(t) for t in op.inputs]
+    for t in op.outputs:
+        if depends_on(t, set(own)):
+            planner.where[t] = planner.add_slot("grown", t)
+    outputs = [planner.slot(t) for t in op.outputs]
+    given, results = ([t.sizes or () for t in tensors] for tensors in (op.inputs, op.outputs))
+    shared.hosts.append(HostCall(op, given, results, own))
+    planner.steps.append(Host(len(shared.hosts) - 1, inputs, outputs))
+    if own:
+        sizes = outputs[-1]
+        segment = shared.segment(list(op.attrs["symbols"]))
+        planner.steps.append(Bind(segment, [(sizes, k) for k in range(len(own))]))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from graphc import dims, dtypes
-from graphc.dims import DimLike
+from graphc.dims import DimLike, Symbol
 from graphc.errors import CompileError
 from graphc.graph import Operation, Region, Tensor, TensorType
 from graphc.op import Attr, Gradients, InferContext, Sample, SpecialOp, register
@@ -89,16 +89,40 @@ class While(ControlOp):
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The types of the loop variables; of what is saved, with the number of turns in front."""
         _, body = ctx.attrs["bodies"]
-        types = [TensorType(t.dtype.base_dtype, t.sizes) for t in body.carried]
+        _, last, turns = loop_symbols(ctx.attrs["symbols"])
+        types = [_final(t, last) for t in body.carried]
         types.append(TensorType(dtypes.int32, ()))
-        symbols = ctx.attrs["symbols"]
-        turns = symbols[-1] if symbols else None
         saved = body.given[len(body.carried) :] if turns is not None else ctx.attrs["saved"]
         return types + [stacked(t, turns) for t in saved]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """A loop that goes back from the last turn to the first."""
         return while_gradient(op, grads)
+
+
+def loop_symbols(
+    symbols: Sequence[Symbol],
+) -> tuple[Sequence[Symbol], dict[Symbol, DimLike], Symbol | None]:
+    """The sizes that change from turn to turn; what they are after the last; the number of turns.
+
+    A loop of a function has for each such size one symbol for the course of it and another one
+    for the end, and last the number of turns; one of a user's graph has none.
+    """
+    if not symbols:
+        return (), {}, None
+    count = len(symbols) // 2
+    during, after = symbols[:count], symbols[count : 2 * count]
+    last: dict[Symbol, DimLike] = {
+        a: dims.Dim((((b,), 1),)) for a, b in zip(during, after, strict=True)
+    }
+    return during, last, symbols[-1]
+
+
+def _final(tensor: Tensor, last: dict[Symbol, DimLike]) -> TensorType:
+    sizes = tensor.sizes
+    if sizes is not None and last:
+        sizes = tuple(dims.substitute(s, last) for s in sizes)
+    return TensorType(tensor.dtype.base_dtype, sizes)
 
 
 def stacked(tensor: Tensor, turns: Any = None) -> TensorType:

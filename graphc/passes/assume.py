@@ -44,6 +44,8 @@ class CompileEnv(ShapeEnv):
       graphs: every graph whose types mention symbols of this environment.
       known: values of the user's tensors to compile for.
       rows: the shapes of the elements of TensorArrays, where only what is written tells them.
+      flat: for a host step's result of unknown rank (its elements in a row), its sizes.
+      hosted: the user's operations whose values depend on host steps that may run only once.
     """
 
     def __init__(self) -> None:
@@ -57,6 +59,8 @@ class CompileEnv(ShapeEnv):
         self.values: dict[Tensor, tuple[DimLike, ...]] = {}
         self.user: dict[Tensor, Tensor] = {}
         self.known: Mapping[Tensor, Sequence[int]] = {}
+        self.flat: dict[Tensor, Tensor] = {}
+        self.hosted: set[Operation] = set()
         self.count = 0
 
     def new_symbol(self, positive: bool = True) -> Dim:
@@ -100,7 +104,9 @@ class CompileEnv(ShapeEnv):
             if source is None:
                 raise CompileError(f"a size depends on {tensor.name}, which no pass may introduce")
             found = []
-            outer = source if source.op.region is None else None
+            # What comes from a host step cannot be computed beforehand: that would run it twice.
+            beforehand = source.op.region is None and source.op not in self.hosted
+            outer = source if beforehand else None
             for i in range(count):
                 size = self.new_symbol(positive=False)
                 symbol = size.as_symbol

@@ -65,6 +65,15 @@ def extract(
             rows = rows | {e.op: e.row}
 
 
+def shapes_of(fetches: Sequence[Output], env: CompileEnv) -> list[Output]:
+    """The sizes of fetches of unknown rank, as further outputs."""
+    return [
+        Output("sizes", env.flat[o.tensor], o.source, f"{k}")
+        for k, o in enumerate(fetches)
+        if o.tensor in env.flat
+    ]
+
+
 def extracted(
     extractor: ControlExtractor,
     fetches: Sequence[Tensor],
@@ -77,6 +86,7 @@ def extracted(
     for op in reachable(roots, extractor.feeds):
         extractor.visit(op)
     outputs = [Output("fetch", extractor.operand(t, None), t, t.name) for t in fetches]
+    outputs += shapes_of(outputs, extractor.env)
     if keep:
         outputs += [extractor.update(v, chain[-1][1]) for v, chain in extractor.chains.items()]
         outputs += extractor.counters

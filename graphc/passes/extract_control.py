@@ -24,6 +24,7 @@ from graphc.ops.random import RandomOp
 from graphc.ops.state import assigned_variable, is_assignment
 from graphc.passes.assume import RowsKnown
 from graphc.passes.extract_graph import late_of
+from graphc.passes.extract_host import needs_rank
 from graphc.passes.extractor import Extractor, counter_key
 
 COPIED = 64
@@ -164,10 +165,12 @@ class ControlExtractor(Extractor):
         cond.read_only(types, starts)
         cond.run()
         cond.outputs = [Output("result", cond.operand(test.results[0], None), op, "0")]
-        turns = self.env.new_symbol().as_symbol
-        assert turns is not None
-        symbols.append(turns)
         self.check_saved(op, body, saved, symbols)
+        # What they are after the last turn may be assumed to be something; in between it may not.
+        for _ in (*symbols, None):
+            symbol = self.env.new_symbol().as_symbol
+            assert symbol is not None
+            symbols.append(symbol)
         captured = self.merged((cond, body), starts)
         new = self.add_control(
             op, (cond.function(captured), body.function(captured)), captured, symbols
@@ -302,6 +305,10 @@ class BodyExtractor(ControlExtractor):
         self.outputs: list[Output] = []
         self.consulted = parent.consulted
 
+    def takes_any_rank(self, reader: Operation | None) -> bool:
+        """As elsewhere; what a body gives back must have a rank."""
+        return reader is not None and super().takes_any_rank(reader)
+
     # --- what comes in ------------------------------------------------------------------------
 
     def carry(self, types: Sequence[TensorType], starts: Sequence[Tensor]) -> None:
@@ -340,6 +347,8 @@ class BodyExtractor(ControlExtractor):
         found = self.captures.get(outer)
         if found is not None:
             return found
+        if outer in self.env.flat:
+            raise needs_rank(self.owner, self.env.user.get(outer, outer))
         if outer.op.type == "Const" and outer.op.attrs["value"].size <= COPIED:
             if outer not in self.copies:
                 value = outer.op.attrs["value"]

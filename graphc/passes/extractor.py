@@ -15,6 +15,7 @@ from graphc.errors import CompileError, GraphcError, InvalidArgumentError
 from graphc.function import Input, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
 from graphc.op import InferContext, get_op, value_sizes
+from graphc.ops.host import HostOp, is_host
 from graphc.ops.random import stateless_form
 from graphc.ops.state import assigned_variable, is_assignment
 from graphc.passes.assume import CompileEnv, RanksNeeded, RowsKnown, ValuesNeeded
@@ -25,6 +26,7 @@ from graphc.passes.extract_errors import (
     uninitialized,
 )
 from graphc.passes.extract_graph import needed_operations, refine, small_integers
+from graphc.passes.extract_host import extract_host, needs_rank, not_beforehand
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,12 @@ class Extractor:
     # --- state --------------------------------------------------------------------------------
 
     def note_ancestors(self, op: Operation) -> None:
-        """Which assignments the operation depends on."""
+        """Which assignments the operation depends on, and whether it depends on a host step."""
+        definition = op.definition
+        hosted = self.env.hosted
+        once = isinstance(definition, HostOp) and not definition.repeatable(op)
+        if once or not hosted.isdisjoint(t.op for t in op.inputs):
+            hosted.add(op)
         found: set[Operation] = set()
         for before in {*(t.op for t in op.inputs), *op.control_inputs}:
             found |= self.ancestors.get(before, frozenset())
@@ -133,13 +140,20 @@ class Extractor:
         if tensor in self.constants:
             return self.constants[tensor]
         if tensor in self.map:
-            return self.map[tensor]
+            found = self.map[tensor]
+            if found in self.env.flat and not self.takes_any_rank(reader):
+                raise needs_rank(reader or tensor.op, tensor)
+            return found
         variable = self.variable_of(tensor)
         if variable is None:
             raise CompileError(f"{tensor.name} is needed by {reader}, and was not visited")
         # A fed variable has that value for everyone who reads it.
         fed = self.map.get(variable.outputs[0])
         return self.read(variable, reader) if fed is None else fed
+
+    def takes_any_rank(self, reader: Operation | None) -> bool:
+        """Whether a reader can do with a tensor whose rank a run decides; None is a fetch."""
+        return reader is None or reader.type == "Identity" or is_host(reader)
 
     def known_constant(self, tensor: Tensor) -> Tensor:
         """A tensor whose value is given, as a constant."""
@@ -236,7 +250,9 @@ class Extractor:
     def visit(self, op: Operation) -> None:
         """Copy one operation of the user's graph."""
         self.note_ancestors(op)
-        if op.type in ("VariableV2", "NoOp") or all(t in self.map for t in op.outputs):
+        if op.type in ("VariableV2", "NoOp"):
+            return
+        if all(t in self.map for t in op.outputs) and not (is_host(op) and not op.outputs):
             return
         if len(op.outputs) == 1 and self.variable_of(op.outputs[0]) is not None:
             return
@@ -255,6 +271,8 @@ class Extractor:
                 self.map[op.outputs[0]] = self.variable_before(variable)
             else:
                 self.map[op.outputs[0]] = self.operand(op.inputs[1], op)
+        elif is_host(op):
+            extract_host(self, op)
         elif not op.definition.pure:
             self.random(op)
         else:
@@ -287,7 +305,8 @@ class Extractor:
     def copy(self, op: Operation) -> None:
         """The same operation over the function's operands, inferred anew."""
         inputs = [self.operand(t, op) for t in op.inputs]
-        if op.type in ("PlaceholderWithDefault", "Identity") and inputs[0] in self.env.pending:
+        passed = (*self.env.pending, *self.env.flat)
+        if op.type in ("PlaceholderWithDefault", "Identity") and inputs[0] in passed:
             self.map[op.outputs[0]] = inputs[0]
             return
         if op.type == "PlaceholderWithDefault":
@@ -303,6 +322,9 @@ class Extractor:
                     f"{inside[0].name} must be known before the loop or branch runs: the rank or "
                     "the axes of a tensor in it depend on it",
                 )  # fmt: skip
+            for t in needed:
+                if t.op in self.env.hosted:
+                    raise not_beforehand(op, t)
             raise ValuesNeeded(needed)
         attrs = op.attrs
         if op in self.env.rows:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from graphc import dims
-from graphc.graph import Tensor
+from graphc.function import Function
+from graphc.graph import Operation, Tensor
 from graphc.loop.ir import ZERO, Expr, Var
 from graphc.op import ContractionOp, ElementOp, ReductionOp, TemplateOp
+from graphc.ops.host import calls_host
 from graphc.passes.basic import symbols_in
 from graphc.passes.inline import Inliner
 from graphc.passes.plan import Group, Member, only_unit_dims
@@ -21,6 +23,7 @@ class Grouper:
     def __init__(self, inliner: Inliner) -> None:
         self.inliner = inliner
         self.binders = inliner.fn.binders()
+        self.after = run_after(inliner.fn)
 
     def initial_groups(self) -> list[Group]:
         """One group per stored operation."""
@@ -30,7 +33,7 @@ class Grouper:
                 sizes = op.outputs[0].sizes
                 assert sizes is not None
                 groups.append(Group(sizes, (), [], op, list(op.outputs)))
-            elif "bodies" in op.attrs:
+            elif "bodies" in op.attrs or op.type == "Host":
                 groups.append(Group((), (), [], op, list(op.outputs)))
             elif isinstance(op.definition, (ElementOp, ReductionOp)):
                 elsewhere = (self.inliner.inlined, self.inliner.aliases)
@@ -105,6 +108,8 @@ class Grouper:
                     found.add(inliner.root(read))
         for m in group.members:
             found |= {inliner.root(read) for read, _ in inliner.reads(m.tensor)}
+        if self.after:
+            found |= {inliner.root(r) for t in group.tensors for r in self.after.get(t.op, ())}
         found -= set(group.tensors)
         if self.binders:
             found |= self.sizes_from(group) - set(group.tensors)
@@ -220,6 +225,27 @@ class Grouper:
             computed[m.tensor] = m.place
         merged.outputs = first.outputs + second.outputs
         return merged
+
+
+def run_after(fn: Function) -> dict[Operation, list[Tensor]]:
+    """What operations must run after, though they do not read it.
+
+    Host steps run in the order of the function; what can fail before one has done so by then, and
+    what can fail after one waits for it.
+    """
+    found: dict[Operation, list[Tensor]] = {}
+    if not any(calls_host(op) for op in fn.operations):
+        return found
+    last: list[Tensor] = []
+    since: list[Tensor] = []
+    for op in fn.operations:
+        if calls_host(op):
+            found[op] = last + since
+            last, since = list(op.outputs), []
+        elif op.definition.can_fail(op):
+            found[op] = last
+            since += op.outputs
+    return found
 
 
 def places(group: Group) -> dict[Tensor, Place]:

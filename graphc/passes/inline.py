@@ -85,7 +85,7 @@ class Inliner:
             return False
         free = cost - len(loaded(tensor.op)) <= 0
         for op in uses:
-            if "bodies" in op.attrs:
+            if "bodies" in op.attrs or op.type == "Host":
                 return False
             if isinstance(op.definition, TemplateOp):
                 if not (free and self.trace(tensor).moves and self.stored_inputs(tensor)):

@@ -15,6 +15,7 @@ from graphc.dims import Symbol, product, symbols_of
 from graphc.function import Function, Input, Late, Output, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.op import ElementOp, SpecialOp
+from graphc.ops.control import loop_symbols
 from graphc.passes.basic import DeadCode, symbols_in
 
 
@@ -108,7 +109,7 @@ class _Loop:
     def unchanged(self, k: int) -> bool:
         """Whether the body gives loop variable ``k`` back as it came in."""
         param = self.body.carried[k]
-        own = set(self.op.attrs["symbols"])
+        own = set(loop_symbols(self.op.attrs["symbols"])[0])
         sizes = {s for size in param.sizes or () for s in symbols_of(size)}
         return self.updates[k].tensor is param and not sizes & own
 
@@ -132,7 +133,7 @@ class _Loop:
 
     def tells_sizes(self, k: int) -> bool:
         """Whether a size of the loop is that of loop variable ``k``."""
-        own = set(self.op.attrs["symbols"][:-1])
+        own = set(loop_symbols(self.op.attrs["symbols"])[0])
         sizes = {s for size in self.body.carried[k].sizes or () for s in symbols_of(size)}
         return bool(own & sizes)
 
@@ -171,8 +172,9 @@ class _Loop:
                     captured.append(number)
                 inputs.append(replace(i, key=str(len(first) + captured.index(number))))
             bodies.append(replace(fn, inputs=inputs))
-        *own, turns = op.attrs["symbols"]
+        own, last, turns = loop_symbols(op.attrs["symbols"])
         symbols = [s for s in own if any(self.has(k, s) for k in kept)]
+        symbols += [x for s in symbols for x in symbols_of(last[s])]
         attrs = op.attrs | {"bodies": tuple(bodies), "symbols": (*symbols, turns)}
         operands = first + [known[k] for k in captured]
         n = self.count

@@ -21,7 +21,7 @@ from graphc.graph import Operation, Tensor, TensorType
 from graphc.op import REGISTRY, InferContext, ShapeEnv, SpecialOp, bind_args, check_dtype
 
 AROUND = 4
-ALLOWED_SPECIAL = ("Case", "Const", "Placeholder", "While")
+ALLOWED_SPECIAL = ("Case", "Const", "Host", "Placeholder", "While")
 
 
 class _Fault(Exception):
@@ -32,7 +32,7 @@ def verify_function(fn: Function, around: frozenset[Symbol] = frozenset()) -> Fu
     """The function itself, when it keeps the rules.
 
     * Operations have unique names, belong to the function's graph and come after their producers.
-    * No operation has an effect; Const and Placeholder are the only special ones.
+    * No operation has an effect but host steps; special ones are inputs, constants, control, hosts.
     * Operands have the dtypes that the op declares; attributes are complete.
     * Types are those that inference gives again, under the assumptions that the guards state.
     * Every symbol is bound by the size of an input, by an element of a tensor, by an operation with
@@ -221,8 +221,8 @@ class _Verifier:
             raise _Fault("its op is not in the registry")
         if isinstance(definition, SpecialOp) and op.type not in ALLOWED_SPECIAL:
             raise _Fault("a compiled graph has no such op: it is state or control")
-        if not definition.pure:
-            raise _Fault("a compiled graph has no op with an effect")
+        if not definition.pure and op.type != "Host":
+            raise _Fault("a compiled graph has no op with an effect but host steps")
         if op.type == "Placeholder" and op not in self.placeholders:
             raise _Fault("a placeholder that is no input")
         if op.attrs.keys() != definition.attrs.keys():
