@@ -20,6 +20,7 @@ from graphc import (
     random,
     train,
 )
+from graphc.branches import case, cond, switch_case
 from graphc.build import constant, convert_to_tensor
 from graphc.config import (
     ConfigProto,
@@ -29,7 +30,7 @@ from graphc.config import (
     RunMetadata,
     RunOptions,
 )
-from graphc.control_flow import case, cond, switch_case, while_loop
+from graphc.control_flow import while_loop
 from graphc.dtypes import (
     DType,
     as_dtype,

@@ -64,7 +64,8 @@ class FetchTree:
                 f"Fetch argument {item!r} cannot be interpreted as a Tensor. ({e})"
             ) from None
         if not self.graph.is_fetchable(element):
-            raise FetchError(f"Operation {element!r} has been marked as not fetchable.")
+            name = (element.op if isinstance(element, Tensor) else element).name
+            raise FetchError(f"Operation {name!r} has been marked as not fetchable.")
         if isinstance(element, Tensor):
             self.tensors.append(element)
         else:

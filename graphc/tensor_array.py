@@ -6,17 +6,21 @@ the *flow*; where nobody needs the array before a write any more, the row is wri
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from graphc import dtypes
-from graphc.build import convert_to_tensor, create, single
+from graphc.build import constant, convert_to_tensor, create, single
 from graphc.dtypes import as_dtype
 from graphc.errors import DTypeError, GraphError, ShapeError
 from graphc.graph import Operation, Tensor, name_scope
+from graphc.op import value_sizes
+from graphc.ops import shaping_make
 from graphc.ops.elementwise_functions import greater
 from graphc.ops.math import where_v2
+from graphc.ops.reduction_functions import reduce_max
 from graphc.ops.shaping import concat, expand_dims, gather, reshape
-from graphc.ops.shaping_make import ones, shape
+from graphc.ops.shaping_make import ones, shape, zeros
 from graphc.ops.shaping_slice import getitem
 from graphc.shapes import TensorShape
 
@@ -81,8 +85,10 @@ class TensorArray:
         """An array of these elements, otherwise like another one."""
         made = cls.__new__(cls)
         made._dtype, made._dynamic, made._flow = like._dtype, like._dynamic, flow
+        made._shape = like._shape
         sizes = flow.sizes
-        made._shape = like._shape if sizes is None else TensorShape(sizes[1:])
+        if sizes is not None:
+            made._shape = made._shape.merge_with(TensorShape(sizes[1:]))
         return made
 
     # --- what it is -------------------------------------------------------------------------------
@@ -133,24 +139,28 @@ class TensorArray:
 
     def read(self, index: Any, name: str | None = None) -> Tensor:
         """Element ``index`` (an integer scalar); a run whose index is out of range fails."""
-        with name_scope(name, "TensorArrayReadV3", [self._flow]):
-            value = _call("TakeRow", self._flow, _index(index))
-        value.set_shape(self._shape)
-        return value
+        value = create("TakeRow", [self._flow, _index(index)], None, name or "TensorArrayReadV3")
+        single(value).set_shape(self._shape)
+        return single(value)
 
     def write(self, index: Any, value: Any, name: str | None = None) -> TensorArray:
         """The array with element ``index`` (an integer scalar) replaced by ``value``."""
-        with name_scope(name, "TensorArrayWriteV3", [self._flow]):
+        with name_scope(name, "TensorArrayWrite", [self._flow]):
             tensor = self._element(value)
-            if not self._shape.is_compatible_with(tensor.shape):
-                raise ShapeError(
-                    f"Inconsistent shapes: saw {tensor.shape} but expected {self._shape}"
-                )
+            like = self._with_elements(tensor.shape)
             if self._dynamic:
                 flow = _call("PutRowGrowing", self._flow, _index(index), tensor)
             else:
                 flow = _call("PutRow", self._flow, _index(index), tensor, checked=True)
-        return TensorArray._of(flow, self)
+        return TensorArray._of(flow, like)
+
+    def _with_elements(self, shape: TensorShape) -> TensorArray:
+        """This array with what is known of its elements by ``shape``, that of one of them."""
+        if not self._shape.is_compatible_with(shape):
+            raise ShapeError(f"Inconsistent shapes: saw {shape} but expected {self._shape}")
+        made = copy.copy(self)
+        made._shape = self._shape.merge_with(shape)
+        return made
 
     def _element(self, value: Any) -> Tensor:
         tensor = convert_to_tensor(value, name="value", preferred_dtype=self._dtype)
@@ -165,7 +175,15 @@ class TensorArray:
 
     def stack(self, name: str | None = None) -> Tensor:
         """All elements as one tensor, of shape [size, *element_shape]."""
-        return single(create("Identity", [self._flow], None, name or "TensorArrayStack"))
+        with name_scope(name, "TensorArrayStack", [self._flow]):
+            rows = single(create("Identity", [self._flow], None, "TensorArrayGatherV3"))
+        return self._rows(rows)
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        """``rows``, elements of the array, with what is known of the shape of one."""
+        if self._shape.ndims is not None:
+            rows.set_shape(TensorShape([None]).concatenate(self._shape))
+        return rows
 
     def unstack(self, value: Any, name: str | None = None) -> TensorArray:
         """The array whose elements are the rows of ``value``."""
@@ -173,40 +191,75 @@ class TensorArray:
             flow = self._element(value)
             if flow.sizes == ():
                 raise ShapeError("TensorArray.unstack: a scalar has no rows")
-            if flow.sizes is not None and not self._shape.is_compatible_with(flow.shape[1:]):
-                raise ShapeError(
-                    f"Inconsistent shapes: saw {flow.shape[1:]} but expected {self._shape}"
-                )
-        return TensorArray._of(flow, self)
+            like = self
+            if flow.sizes is not None:
+                like = self._with_elements(flow.shape[1:])
+                flow = self._filled(flow)
+        return TensorArray._of(flow, like)
+
+    def _filled(self, rows: Tensor) -> Tensor:
+        """The rows, and zeros up to the array's size where that is known and larger."""
+        assert rows.sizes is not None
+        count, size = rows.sizes[0], self._static_size()
+        if size is None or not isinstance(count, int) or count == size:
+            return rows
+        if count > size:
+            if self._dynamic:
+                return rows
+            raise GraphError(f"Max scatter index must be < array size ({count - 1} vs. {size})")
+        more = concat([constant([size - count]), getitem(shape(rows), slice(1, None))], 0)
+        return concat([rows, zeros(more, self._dtype)], 0)
+
+    def _static_size(self) -> int | None:
+        """The number of elements, where the declaration tells it."""
+        if self._flow.sizes is not None:
+            found = self._flow.sizes[0]
+            return found if isinstance(found, int) else None
+        count = self._flow.op.inputs[0] if self._flow.op.type == "EmptyRows" else None
+        known = None if count is None else value_sizes(count)
+        return known[0] if known and isinstance(known[0], int) else None
 
     def gather(self, indices: Any, name: str | None = None) -> Tensor:
         """The elements of the given numbers (a vector), stacked."""
-        return gather(self._flow, indices, name=name or "TensorArrayGather")
+        return self._rows(gather(self._flow, indices, name=name or "TensorArrayGatherV3"))
 
     def scatter(self, indices: Any, value: Any, name: str | None = None) -> TensorArray:
         """The array with the elements of the given numbers replaced by the rows of ``value``.
 
-        A number that stands twice is refused by TensorFlow; here the rows are added.
+        A number that stands twice is refused by TensorFlow; here the rows are added.  An array of
+        dynamic size grows as far as the numbers reach.
         """
         with name_scope(name, "TensorArrayScatter", [indices, value]):
             rows = self._element(value)
-            places = expand_dims(convert_to_tensor(indices, preferred_dtype=dtypes.int32), -1)
-            count = reshape(self.size(), [1])
+            like = self if rows.sizes is None else self._with_elements(rows.shape[1:])
+            numbers = convert_to_tensor(indices, name="indices", preferred_dtype=dtypes.int32)
+            if numbers.dtype.base_dtype is not dtypes.int32:
+                numbers = _call("Cast", numbers, DstT=dtypes.int32)
+            old = self._flow
+            size = count = self.size()
+            if self._dynamic:
+                count = reduce_max(concat([numbers + 1, reshape(size, [1])], 0))  # type: ignore[operator]
+            # Taken from all the numbers there are, one that is out of range fails the run.
+            places = expand_dims(gather(shaping_make.range(count), numbers), -1)
             inner = getitem(shape(rows), slice(1, None))
-            whole = concat([count, inner], 0)
-            if places.dtype.base_dtype is not dtypes.int32:
-                whole = _call("Cast", whole, DstT=places.dtype.base_dtype)
+            whole = concat([reshape(count, [1]), inner], 0)
             flow = _call("ScatterNd", places, rows, whole)
-            if self._flow.sizes is not None:
+            if old.sizes is not None:
+                if self._dynamic:
+                    more = concat([reshape(count - size, [1]), inner], 0)  # type: ignore[operator]
+                    old = concat([old, zeros(more, self._dtype)], 0)
                 mask = _call("ScatterNd", places, ones(shape(rows), dtypes.int32), whole)
-                flow = where_v2(greater(mask, 0), flow, self._flow)
-        return TensorArray._of(flow, self)
+                flow = where_v2(greater(mask, 0), flow, old)
+        return TensorArray._of(flow, like)
 
     def concat(self, name: str | None = None) -> Tensor:
         """The elements one after the other along their first dimension."""
         with name_scope(name, "TensorArrayConcat", [self._flow]):
             sizes = shape(self._flow)
-            return reshape(self._flow, concat([[-1], getitem(sizes, slice(2, None))], 0))
+            joined = reshape(self._flow, concat([[-1], getitem(sizes, slice(2, None))], 0))
+        if self._shape.ndims:
+            joined.set_shape(TensorShape([None]).concatenate(self._shape[1:]))
+        return joined
 
     def split(self, value: Any, lengths: Any, name: str | None = None) -> TensorArray:
         """The array of the parts of ``value`` along its first dimension; all of one length."""
@@ -236,3 +289,8 @@ def _index(index: Any) -> Tensor:
     if tensor.dtype.base_dtype not in (dtypes.int32, dtypes.int64):
         return _call("Cast", tensor, DstT=dtypes.int64)
     return tensor
+
+
+def like_result(tensor: Tensor, like: Any) -> Any:
+    """A tensor of a loop or a branch as the user sees it: an array, where ``like`` is one."""
+    return TensorArray._of(tensor, like) if isinstance(like, TensorArray) else tensor

@@ -259,7 +259,8 @@ MISTAKES: dict[str, tuple[Callable[[Program], Any], str]] = {
     "same name": (lambda p: p.kernels.append(p.kernels[0]), "two kernels are named k0"),
     "slots of a call": (lambda p: calls(p)[0].slots.pop(), "buffers, 2 slots"),
     "one slot twice": (
-        lambda p: calls(p)[0].slots.__setitem__(0, calls(p)[0].slots[1]), "are one slot"
+        lambda p: calls(p)[0].slots.__setitem__(0, calls(p)[0].slots[-1]),
+        "that is written is the slot of another",
     ),
     "writes an input": (writes_its_input, "it writes slot 0, of kind input"),
     "early": (early, "is read before it is written"),

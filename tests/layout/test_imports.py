@@ -18,8 +18,8 @@ ROWS = """
     op build backward
     ops
     gradients interpret initializers variables variable_scope
-    tensor_array control_flow functional
-    tensor_array control_flow function rewrite
+    tensor_array branches control_flow functional
+    tensor_array branches control_flow function rewrite
     passes
     kernels
     lower_operands lower_loops lower_template lower
