@@ -10,7 +10,7 @@ from graphc.errors import CompileError
 from graphc.graph import Operation
 from graphc.kernels.contraction import contraction_kernel
 from graphc.kernels.problem import Contraction, accumulator
-from graphc.kernels.scatter import put_row_kernel, scatter_add_kernel
+from graphc.kernels.scatter import positions_kernel, put_row_kernel, scatter_add_kernel
 from graphc.loop import ir
 from graphc.loop.ir import ZERO, Expr, Kernel, Stmt, Var
 from graphc.lower_operands import GroupOperands, Index, Reader
@@ -31,6 +31,8 @@ class TemplateLowering(GroupOperands):
             return self.scatter_add(op)
         if isinstance(op.definition, TemplateOp) and op.definition.template == "put_row":
             return self.put_row(op)
+        if isinstance(op.definition, TemplateOp) and op.definition.template == "positions":
+            return self.positions(op)
         raise CompileError(f"no template computes {op.type}")
 
     def contraction(self) -> Callable[[], Kernel]:
@@ -93,6 +95,26 @@ class TemplateLowering(GroupOperands):
             self.name, params, scalars, **sizes, index=lambda i: reader.operand(1, (i,)),
             update=update, out=buffer,
         )  # fmt: skip
+
+    def positions(self, op: Operation) -> Callable[[], Kernel]:
+        """The positions of true elements, one after the other."""
+        reader, out, sizes = Reader(self, op, 0), op.outputs[0], op.inputs[0].sizes
+        assert sizes is not None
+        assert out.sizes is not None
+        shape = sizes
+
+        def condition(flat: Expr) -> Expr:
+            return reader.operand(0, delinearize(self, flat, shape))
+
+        buffer = self.buffer(out)
+        self.writes[self.lowering.storage(out)] = None
+        condition(Var("i"))
+        extents = {"size": self.size(product(shape)), "count": self.size(out.sizes[0])}
+        self.memo.clear()
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        return lambda: positions_kernel(
+            self.name, params, scalars, **extents, condition=condition, out=buffer
+        )
 
     def put_row(self, op: Operation) -> Callable[[], Kernel]:
         """One row replaced; the others are copied, unless they are in place."""

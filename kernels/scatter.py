@@ -102,3 +102,28 @@ def put_row_kernel(
     body = emit.chunks(columns, LANES, put)
     stmts += body if site is not None else [If(inside, ir.block(*body))]
     return Kernel(name, tuple(params), tuple(scalars), ir.block(*stmts))
+
+
+def positions_kernel(
+    name: str,
+    params: Sequence[Buffer],
+    scalars: Sequence[Var],
+    *,
+    size: Expr,
+    count: Expr,
+    condition: Callable[[Expr], Expr],
+    out: Buffer,
+) -> Kernel:
+    """``out[count]``: the flat positions below ``size`` where ``condition`` holds, in order."""
+    place = ir.local("place", out.dtype, 1)
+    stmts: list[Stmt] = [ir.Alloc(place), Store(place, ir.ZERO, ir.ZERO)]
+
+    def look(at: Expr) -> list[Stmt]:
+        here = ir.Load(place, ir.ZERO)
+        # A count that is too small must not write behind the end.
+        take = ir.logical_and(condition(at), here < count)
+        found: list[Stmt] = [Store(out, here, at), Reduce(place, ir.ZERO, "add", ir.ONE)]
+        return [If(take, ir.block(*found))]
+
+    stmts += emit.loop(size, look)
+    return Kernel(name, tuple(params), tuple(scalars), ir.block(*stmts))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graphc import dims
-from graphc.dims import DimLike
+from graphc.dims import DimLike, Symbol
 from graphc.dtypes import DType
 from graphc.errors import ShapeError
 from graphc.graph import Tensor
@@ -44,6 +44,9 @@ class ShapeEnv:
     def value_symbols(self, tensor: Tensor, count: int) -> tuple[DimLike, ...]:
         """Sizes standing for the elements of an integer tensor that only a run can tell."""
         return tuple(dims.fresh("v", positive=False) for _ in range(count))
+
+    def learn(self, found: Mapping[Symbol, DimLike]) -> None:
+        """Sizes that turned out to be known."""
 
     def stands_for(self, new: Tensor, old: Tensor) -> None:
         """A pass has put ``new`` in the place of ``old``."""

@@ -13,7 +13,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.build import constant, convert_to_tensor, create, is_symbolic, single
 from graphc.dtypes import as_dtype
-from graphc.errors import DTypeError, GraphError, ShapeError, UnimplementedError
+from graphc.errors import DTypeError, GraphError, ShapeError
 from graphc.graph import Tensor, name_scope
 from graphc.ops.array import identity
 from graphc.ops.base import call
@@ -185,42 +185,20 @@ def _limit(value: Any, x: Tensor) -> np.ndarray:
     return np.asarray(value, dtype=x.dtype.base_dtype.numpy)
 
 
-def where(
-    condition: Any, x: Any = None, y: Any = None, name: str | None = None
-) -> Tensor:
+def where(condition: Any, x: Any, y: Any, name: str | None = None) -> Tensor:
     """Elements of ``x`` where ``condition`` holds, of ``y`` elsewhere.
 
     Args:
       condition: bools, of the shape of ``x``; a scalar; or a vector that chooses whole rows.
       x, y: tensors of one shape.
       name: a name for the operation.
-    Raises:
-      ValueError: only one of ``x`` and ``y`` is given.
-      UnimplementedError: neither is: the positions of true elements are not available.
     """
-    _check_where(x, y, "where")
     return single(create("Select", [condition, x, y], None, name))
 
 
-def where_v2(
-    condition: Any, x: Any = None, y: Any = None, name: str | None = None
-) -> Tensor:
+def where_v2(condition: Any, x: Any, y: Any, name: str | None = None) -> Tensor:
     """Elements of ``x`` where ``condition`` holds, of ``y`` elsewhere; all three broadcast."""
-    _check_where(x, y, "where_v2")
     return single(create("SelectV2", [condition, x, y], None, name))
-
-
-def _check_where(x: Any, y: Any, name: str) -> None:
-    if (x is None) != (y is None):
-        raise GraphError("x and y must both be non-None or both be None.")
-    if x is None:
-        raise UnimplementedError(
-            None,
-            None,
-            f"{name}(condition) alone, the positions of the true elements, is not available: its "
-            f"shape depends on the data.  Use {name}(condition, x, y), or multiply by "
-            "cast(condition, dtype)",
-        )
 
 
 def clip_by_value(

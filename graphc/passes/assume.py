@@ -38,6 +38,7 @@ class CompileEnv(ShapeEnv):
     Attributes:
       binding: what stands for a symbol since it was found equal to it.
       late: sizes that a run learns from elements of tensors.
+      learnt: those of them that the passes have found, with what they are.
       values: those sizes by the tensor.
       user: the user's tensor for one of a function.
       captured: for a tensor that stands in a body for one of the function around, that one.
@@ -52,6 +53,7 @@ class CompileEnv(ShapeEnv):
         self.binding: dict[Symbol, DimLike] = {}
         self.guards: list[Guard] = []
         self.late: list[Late] = []
+        self.learnt: dict[Symbol, DimLike] = {}
         self.captured: dict[Tensor, Tensor] = {}
         self.graphs: list[Graph] = []
         self.pending: dict[Tensor, Operation] = {}
@@ -115,6 +117,11 @@ class CompileEnv(ShapeEnv):
                 found.append(size)
             self.values[tensor] = tuple(found)
         return tuple(self.canonical(v) for v in self.values[tensor])
+
+    def learn(self, found: Mapping[Symbol, DimLike]) -> None:
+        """Sizes that no run needs to learn any more."""
+        self.learnt.update(found)
+        self.binding = {k: substitute(v, found) for k, v in self.binding.items()} | dict(found)
 
     def stands_for(self, new: Tensor, old: Tensor) -> None:
         """A pass has put ``new`` in the place of ``old``."""

@@ -9,6 +9,7 @@ from graphc.dims import Symbol, symbols_of
 from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.op import CompositeOp
+from graphc.passes.sizes import resolved
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,16 @@ class CommonSubexpressions:
             if op.type == "Placeholder":
                 key = None
             found = seen.get(key) if key is not None else None
-            if found is not None:
+            # Sizes that a run learns twice have two names, and either may stand in a type.
+            if found is not None and all(
+                a.type == b.type for a, b in zip(op.outputs, found, strict=True)
+            ):
                 rebuilder.map.update(zip(op.outputs, found, strict=True))
                 continue
             new = rebuilder.copy(op, inputs)
             if key is not None:
                 seen[key] = new.outputs
-        return rebuilder.finish()
+        return resolved(rebuilder.finish())
 
 
 def attrs_key(op: Operation) -> object:

@@ -17,6 +17,7 @@ from graphc.graph import Operation, Tensor
 from graphc.op import ElementOp, SpecialOp
 from graphc.ops.control import loop_symbols
 from graphc.passes.basic import DeadCode, symbols_in
+from graphc.passes.sizes import resolved
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Loops:
                 _Loop(rebuilder, op, used).rewrite()
             else:
                 rewrite_case(rebuilder, op, used)
-        return rebuilder.finish()
+        return resolved(rebuilder.finish())
 
 
 def needed_inputs(fn: Function, roots: Iterable[Tensor]) -> set[Tensor]:

@@ -17,6 +17,7 @@ from graphc.dims import product
 from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.op import SpecialOp, evaluate_reference, value_sizes
+from graphc.passes.sizes import resolved
 from graphc.rewrite import Counts, Driver, Match, Rule, any_, number, op
 
 MAX_FOLDED_BYTES = 1 << 16
@@ -162,7 +163,7 @@ class Fold:
                 rebuilder.copy(operation, inputs)
             else:
                 rebuilder.expand(operation, functools.partial(constants, values))
-        return rebuilder.finish()
+        return resolved(rebuilder.finish())
 
     def evaluate(self, operation: Operation, inputs: list[Tensor]) -> list[np.ndarray] | None:
         """The outputs by the ops' own references, if they are small."""
