@@ -63,6 +63,43 @@ def lenet_logits(data: Data, p: Any) -> gc.Tensor:
     return gc.matmul(x, v["w4"]) + v["b4"]
 
 
+class Lstm(gc.nn.rnn_cell.RNNCell):
+    """An LSTM whose weights are given."""
+
+    state_size = gc.nn.rnn_cell.LSTMStateTuple(128, 128)
+    output_size = 128
+
+    def __init__(self, v: dict[str, gc.Variable]) -> None:
+        super().__init__()
+        self.v = v
+
+    def call(self, inputs: Any, state: Any) -> Any:
+        """One step: gates i, j, f, o of one product."""
+        c, h = state
+        gates = gc.matmul(gc.concat([inputs, h], 1), self.v["w1"]) + self.v["b1"]
+        i, j, f, o = gc.split(gates, 4, axis=1)
+        c = c * gc.sigmoid(f + 1.0) + gc.sigmoid(i) * gc.tanh(j)
+        h = gc.tanh(c) * gc.sigmoid(o)
+        return h, gc.nn.rnn_cell.LSTMStateTuple(c, h)
+
+
+def lstm_logits(data: Data, p: Any) -> gc.Tensor:
+    v = variables(data)
+    _, state = gc.nn.dynamic_rnn(Lstm(v), p["x"], dtype="float32")
+    return gc.matmul(state.h, v["w2"]) + v["b2"]
+
+
+def unrolled_logits(data: Data, p: Any) -> gc.Tensor:
+    v = variables(data)
+    _, state = gc.nn.static_rnn(Lstm(v), gc.unstack(p["x"], axis=1), dtype="float32")
+    return gc.matmul(state.h, v["w2"]) + v["b2"]
+
+
+def turns(_: Data, p: Any) -> Any:
+    i = gc.while_loop(lambda i: i < p["n"], lambda i: i + 1, [gc.constant(0)])
+    return i, ["n"]
+
+
 def trained(logits: Any, optimizer: Any) -> Callable[[Data, Any], Any]:
     def build(data: Data, p: Any) -> Any:
         entropy = gc.nn.sparse_softmax_cross_entropy_with_logits(
@@ -89,6 +126,9 @@ BUILDERS: dict[str, Callable[[Data, Any], Any]] = {
     "two_layer_1000": two_layers,
     "mlp_train": trained(mlp_logits, lambda: gc.train.AdamOptimizer(1e-3)),
     "lenet_train": trained(lenet_logits, lambda: gc.train.MomentumOptimizer(0.01, 0.9)),
+    "lstm_train": trained(lstm_logits, lambda: gc.train.GradientDescentOptimizer(1e-7)),
+    "lstm_unrolled": trained(unrolled_logits, lambda: gc.train.GradientDescentOptimizer(1e-7)),
+    "while": turns,
     "mlp_infer": inferred(mlp_logits),
     "lenet_infer": inferred(lenet_logits),
     "softmax": lambda _, p: (gc.nn.softmax(p["x"]), ["x"]),

@@ -42,6 +42,24 @@ def lenet(w: Data, x: Any) -> Any:
     return x @ w["w4"] + w["b4"]
 
 
+def lstm(w: Data, x: Any) -> Any:
+    def step(state: Any, inputs: Any) -> Any:
+        c, h = state
+        gates = jnp.concatenate([inputs, h], 1) @ w["w1"] + w["b1"]
+        i, j, f, o = jnp.split(gates, 4, axis=1)
+        c = c * jax.nn.sigmoid(f + 1.0) + jax.nn.sigmoid(i) * jnp.tanh(j)
+        return (c, jnp.tanh(c) * jax.nn.sigmoid(o)), None
+
+    zeros = jnp.zeros((x.shape[0], 128))
+    (_, h), _ = lax.scan(step, (zeros, zeros), jnp.swapaxes(x, 0, 1))
+    return h @ w["w2"] + w["b2"]
+
+
+def turns(data: Data) -> Callable[[], Any]:
+    jitted = jax.jit(lambda n: lax.while_loop(lambda i: i < n, lambda i: i + 1, jnp.int32(0)))
+    return lambda: jax.block_until_ready(jitted(data["n"]))
+
+
 def squares(w: Data, x: Any, y: Any) -> Any:
     return jnp.square(jax.nn.relu(x @ w["w1"]) @ w["w2"] - y).sum()
 
@@ -119,6 +137,8 @@ BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
         entropy(mlp), adam, lambda w: (jnp.zeros_like(w), jnp.zeros_like(w), jnp.ones(2))
     ),
     "lenet_train": trained(entropy(lenet), momentum, jnp.zeros_like),
+    "lstm_train": trained(entropy(lstm), descent, no_slot),
+    "while": turns,
     "mlp_infer": inferred(lambda d, x: jax.nn.softmax(mlp(d, x))),
     "lenet_infer": inferred(lambda d, x: jax.nn.softmax(lenet(d, x))),
     "softmax": inferred(lambda _, x: jax.nn.softmax(x)),

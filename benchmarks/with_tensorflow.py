@@ -42,6 +42,27 @@ def lenet(d: Data) -> Any:
     return tf.matmul(x, d["w4"]) + d["b4"]
 
 
+def lstm(d: Data) -> Any:
+    inputs = tf.transpose(d["x"], [1, 0, 2])
+    zeros = tf.zeros([32, 128])
+
+    def step(t: Any, c: Any, h: Any) -> Any:
+        gates = tf.matmul(tf.concat([inputs[t], h], 1), d["w1"]) + d["b1"]
+        i, j, f, o = tf.split(gates, 4, axis=1)
+        c = c * tf.sigmoid(f + 1.0) + tf.sigmoid(i) * tf.tanh(j)
+        return t + 1, c, tf.tanh(c) * tf.sigmoid(o)
+
+    _, _, h = tf.while_loop(lambda t, *_: t < 28, step, (tf.constant(0), zeros, zeros))
+    return tf.matmul(h, d["w2"]) + d["b2"]
+
+
+def turns(d: Data) -> Callable[[], Any]:
+    loop = tf.function(
+        lambda n: tf.while_loop(lambda i: i < n, lambda i: (i + 1,), (tf.constant(0),))[0]
+    )
+    return lambda: loop(d["n"])
+
+
 def squares(d: Data) -> Any:
     return tf.reduce_sum(tf.square(tf.matmul(tf.nn.relu(d["x"] @ d["w1"]), d["w2"]) - d["y"]))
 
@@ -126,6 +147,8 @@ BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
     "two_layer_1000": trained(squares, descent),
     "mlp_train": trained(entropy(mlp), adam),
     "lenet_train": trained(entropy(lenet), momentum),
+    "lstm_train": trained(entropy(lstm), descent),
+    "while": turns,
     "mlp_infer": inferred(lambda d: tf.nn.softmax(mlp(d))),
     "lenet_infer": inferred(lambda d: tf.nn.softmax(lenet(d))),
     "softmax": inferred(lambda d: tf.nn.softmax(d["x"])),

@@ -61,6 +61,27 @@ def lenet(t: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.addmm(t["b4"], x, t["w4"])
 
 
+def lstm_train(t: dict[str, torch.Tensor]) -> Callable[[], Any]:
+    """PyTorch's fused LSTM; its gates are in the order i, f, j, o, and it has two biases."""
+    layer = torch.nn.LSTM(28, 128, batch_first=True)
+    i, j, f, o = t["w1"].T.split(128)
+    kernel = torch.cat([i, f, j, o])
+    bias = torch.zeros(512)
+    bias[128:256] = 1.0
+    with torch.no_grad():
+        layer.weight_ih_l0.copy_(kernel[:, :28])
+        layer.weight_hh_l0.copy_(kernel[:, 28:])
+        layer.bias_ih_l0.copy_(bias)
+        layer.bias_hh_l0.zero_()
+    w2, b2 = t["w2"].requires_grad_(), t["b2"].requires_grad_()
+
+    def loss() -> torch.Tensor:
+        _, (h, _) = layer(t["x"])
+        return F.cross_entropy(torch.addmm(b2, h[0], w2), t["y"])
+
+    return trained(loss, torch.optim.SGD([*layer.parameters(), w2, b2], 1e-7))
+
+
 def trained(loss: Callable[[], torch.Tensor], optimizer: Any) -> Callable[[], Any]:
     def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
@@ -91,6 +112,7 @@ BUILDERS: dict[str, Callable[[dict[str, torch.Tensor]], Callable[[], Any]]] = {
     "two_layer_1000": two_layers,
     "mlp_train": classifier(mlp, lambda p: torch.optim.Adam(p, 1e-3)),
     "lenet_train": classifier(lenet, lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)),
+    "lstm_train": lstm_train,
     "mlp_infer": no_grad(lambda t: F.softmax(mlp(t), dim=-1)),
     "lenet_infer": no_grad(lambda t: F.softmax(lenet(t), dim=-1)),
     "softmax": no_grad(lambda t: F.softmax(t["x"], dim=-1)),

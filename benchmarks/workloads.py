@@ -79,6 +79,17 @@ def square() -> Arrays:
     return {"x": normal(0, 4096, 4096), "b": normal(1, 4096)}
 
 
+def lstm() -> Arrays:
+    return {
+        "x": normal(0, 32, 28, 28), "y": labels(32), "w1": layer(1, 156, 512),
+        "b1": np.zeros(512, np.float32), "w2": layer(2, 128, 10), "b2": np.zeros(10, np.float32),
+    }  # fmt: skip
+
+
+def turns() -> Arrays:
+    return {"n": np.array(1_000_000, np.int32)}
+
+
 def dense_flops(batch: int, *sizes: int) -> float:
     """Of the products of a row of dense layers, forward."""
     return sum(2.0 * batch * m * n for m, n in itertools.pairwise(sizes))
@@ -105,6 +116,11 @@ WORKLOADS = [
     Workload("mlp_train", "MLP 784-512-512-10, batch 128, Adam step", mlp,
              3 * dense_flops(128, *MLP) - dense_flops(128, 784, 512)),
     Workload("lenet_train", "LeNet, batch 64, momentum step", lenet, LENET_STEP),
+    Workload("lstm_train", "LSTM 128, batch 32, 28 steps of 28, step", lstm,
+             3 * 28 * dense_flops(32, 156, 512) - 28 * dense_flops(32, 28, 512)),
+    Workload("lstm_unrolled", "the same, unrolled", lstm,
+             3 * 28 * dense_flops(32, 156, 512) - 28 * dense_flops(32, 28, 512)),
+    Workload("while", "a loop that adds 1 to a scalar 1,000,000 times", turns),
     Workload("mlp_infer", "MLP, batch 128, inference", mlp, dense_flops(128, *MLP)),
     Workload("lenet_infer", "LeNet, batch 64, inference", lenet, LENET_FORWARD),
     Workload("softmax", "softmax of 4096x1024", rows, bytes=32 * MB),
