@@ -41,11 +41,12 @@ class Output:
 
     An ``update`` has the shape of the variable's buffer and is written there; a ``store`` has
     another shape: it goes out like a fetch, and the session keeps it as the new buffer.  A
-    ``check`` is computed because it can make the run fail, and goes nowhere.  Of a body: an
-    ``update`` is the next value of a loop variable, a ``result`` goes to the owner.
+    ``check`` is computed because it can make the run fail, and goes nowhere.  ``sizes`` are those
+    of a fetch of unknown rank, whose number is the key.  Of a body: an ``update`` is the next
+    value of a loop variable, a ``result`` goes to the owner.
     """
 
-    kind: Literal["fetch", "update", "store", "check", "result"]
+    kind: Literal["fetch", "sizes", "update", "store", "check", "result"]
     tensor: Tensor
     source: Any
     key: str

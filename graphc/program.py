@@ -15,6 +15,7 @@ a *segment* of its own, with memory of its own, whose size is known from there o
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from graphc import dims
@@ -32,6 +33,8 @@ from graphc.program_steps import (
     Copy,
     Extend,
     Grow,
+    Host,
+    HostCall,
     Loop,
     Program,
     Publish,
@@ -45,8 +48,9 @@ from graphc.program_steps import (
 from graphc.program_text import format_program, program_key
 
 __all__ = [
-    "Append", "Bind", "Branch", "Call", "Copy", "Extend", "Grow", "Loop", "Program", "Publish", "Result",
-    "Segment", "Slot", "Step", "build_program", "format_program", "program_key", "walk",
+    "Append", "Bind", "Branch", "Call", "Copy", "Extend", "Grow", "Host", "HostCall", "Loop",
+    "Program", "Publish", "Result", "Segment", "Slot", "Step", "build_program", "format_program",
+    "program_key", "walk",
 ]  # fmt: skip
 
 LOOP_WORK = 1 << 40
@@ -109,7 +113,7 @@ class Planner(ControlPlanner):
         return Program(
             shared.slots, self.steps, results, self.fn.inputs, shared.segments, blocks,
             shared.sites, [o.key for o in self.fn.outputs if o.kind == "update"], self.plan,
-            self.fn, self.work(), shared.kernels, shared.hints, shared.plans,
+            self.fn, self.work(), shared.kernels, shared.hints, shared.plans, shared.hosts,
         )  # fmt: skip
 
     def work(self) -> DimLike:
@@ -124,7 +128,10 @@ class Planner(ControlPlanner):
     def guard(self) -> None:
         """Give every assumption to the segment from which on it can be checked."""
         place = {s: g.number for g in self.shared.segments for s in g.symbols}
-        for guard in self.fn.guards:
+        learnt = getattr(self.fn.env, "learnt", {})
+        for stated in self.fn.guards:
+            left, right = (dims.substitute(s, learnt) for s in (stated.left, stated.right))
+            guard = replace(stated, left=left, right=right)
             symbols = dims.symbols_of(guard.left) | dims.symbols_of(guard.right)
             # Sizes that nothing needs any more are never bound.
             if symbols <= place.keys():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.dims import DimLike
-from graphc.program_steps import Loop, Slot, Step, slots_of, walk
+from graphc.program_steps import Loop, Publish, Slot, Step, slots_of, walk
 
 
 def lifetimes(steps: Sequence[Step], slots: Sequence[Slot]) -> dict[int, tuple[int, int]]:
@@ -30,7 +30,9 @@ def lifetimes(steps: Sequence[Step], slots: Sequence[Slot]) -> dict[int, tuple[i
             if slots[number].kind != "temp":
                 continue
             first = found.get(number, (n, n))[0]
-            last = max([n, *(b for a, b in open_loops if first <= a)])
+            # What is published is copied behind the last step.
+            end = len(order) if isinstance(step, Publish) else n
+            last = max([end, *(b for a, b in open_loops if first <= a)])
             found[number] = (first, max(last, found.get(number, (0, 0))[1]))
     return found
 

@@ -10,7 +10,19 @@ from graphc.function import Function
 from graphc.graph import Operation, Tensor
 from graphc.ops.control import loop_symbols
 from graphc.program_function import FunctionPlanner
-from graphc.program_steps import Append, Bind, Branch, Call, Copy, Grow, Host, HostCall, Loop, Step, walk
+from graphc.program_steps import (
+    Append,
+    Bind,
+    Branch,
+    Call,
+    Copy,
+    Grow,
+    Host,
+    HostCall,
+    Loop,
+    Step,
+    walk,
+)
 
 QUICK = 1 << 12
 """Work of a turn, in bytes and operations, below which it takes less than a microsecond or so."""

@@ -14,7 +14,7 @@ from graphc.lower import Lowered, Lowering, Site, lower_group
 from graphc.passes.fuse import Fuser
 from graphc.passes.pipeline import verifying
 from graphc.passes.plan import Plan, is_literal
-from graphc.program_steps import Bind, Call, Copy, Extend, Segment, Slot, SlotKind, Step
+from graphc.program_steps import Bind, Call, Copy, Extend, HostCall, Segment, Slot, SlotKind, Step
 from graphc.program_updates import Updates
 
 
@@ -29,6 +29,7 @@ class Shared:
         self.sites: list[Site] = []
         self.kernels: list[Lowered] = []
         self.plans: list[Plan] = []
+        self.hosts: list[HostCall] = []
         self.work: DimLike = 0
 
     def segment(self, symbols: Sequence[Symbol]) -> int:
@@ -102,7 +103,7 @@ class FunctionPlanner:
                 self.bind(root, sizes)
         for group in self.plan.groups:
             op = group.template
-            if op is not None and "bodies" in op.attrs:
+            if op is not None and ("bodies" in op.attrs or op.type == "Host"):
                 self.plan_control(op)
             else:
                 low = lower_group(self.lowering, group, f"k{len(shared.kernels)}")
@@ -126,7 +127,7 @@ class FunctionPlanner:
             self.steps.append(Extend(self.slot(x), before, size))
 
     def plan_control(self, op: Operation) -> None:
-        """The steps of an operation with bodies."""
+        """The steps of an operation with bodies, or of a host step."""
         raise CompileError(f"this planner knows no {op.type}")
 
     def bind(self, root: Tensor, sizes: Sequence[Late]) -> None:

@@ -16,6 +16,7 @@ from graphc.dims import Dim, DimLike, Symbol, substitute
 from graphc.dtypes import DType
 from graphc.errors import FeedError, GraphcError, InvalidArgumentError
 from graphc.loop.interpret import RequireFailed, run_kernel
+from graphc.ops.host import host_values
 from graphc.program import (
     Append,
     Bind,
@@ -24,6 +25,7 @@ from graphc.program import (
     Copy,
     Extend,
     Grow,
+    Host,
     Loop,
     Program,
     Slot,
@@ -31,6 +33,7 @@ from graphc.program import (
     walk,
 )
 from graphc.program_arena import lifetimes
+from graphc.program_steps import check_fixed
 
 POISON = 0xFF  # a NaN in every floating type, -1 in integers
 
@@ -218,6 +221,8 @@ class _Machine:
             self.loop(step)
         elif isinstance(step, Branch):
             self.branch(step)
+        elif isinstance(step, Host):
+            self.host(step)
         else:
             self.published[step.output] = step.source
 
@@ -231,6 +236,21 @@ class _Machine:
         self.binding.update(zip(segment.symbols, values, strict=True))
         self.check_guards(step.segment)
         self.make_room(step.segment)
+
+    def host(self, step: Host) -> None:
+        """Let Python compute; results of sizes that nobody knew before take the room they need."""
+        call = self.program.hosts[step.number]
+        given = [
+            self.array(n).reshape([self.size(s) for s in sizes]).copy()
+            for n, sizes in zip(step.inputs, call.inputs, strict=True)
+        ]
+        results = host_values(call.op, given)
+        check_fixed(call, results, self.size)
+        for number, value in zip(step.outputs, results, strict=True):
+            if self.program.slots[number].kind == "grown":
+                self.arrays[number] = value.reshape(-1).copy()
+            else:
+                self.array(number)[...] = value.reshape(-1)
 
     def append(self, step: Append) -> None:
         """Put a turn's values behind those of the turns before."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from graphc.dims import DimLike, Symbol, symbols_of
 from graphc.dtypes import DType
 from graphc.function import Function, Guard, Input
+from graphc.graph import Operation
 from graphc.loop.ir import Kernel
 from graphc.lower import Lowered, Site
+from graphc.ops.host import check_shape
 from graphc.passes.plan import Plan
 
 SlotKind = Literal["input", "output", "variable", "const", "temp", "grown"]
@@ -115,7 +117,58 @@ class Publish:
     source: int
 
 
-Step = Call | Copy | Bind | Grow | Extend | Append | Loop | Branch | Publish
+@dataclass
+class Host:
+    """Let Python compute ``outputs`` from ``inputs``: host step ``number`` of the program."""
+
+    number: int
+    inputs: list[int]
+    outputs: list[int]
+
+
+Step = Call | Copy | Bind | Grow | Extend | Append | Loop | Branch | Publish | Host
+
+
+@dataclass(frozen=True, eq=False)
+class HostCall:
+    """What a host step computes.
+
+    Attributes:
+      op: the Host operation of the function.
+      inputs, outputs: their shapes; of an output, sizes of ``own`` are what the call decides.
+    """
+
+    op: Operation
+    inputs: list[tuple[DimLike, ...]]
+    outputs: list[tuple[DimLike, ...]]
+    own: frozenset[Symbol]
+
+    def fixed(self) -> list[list[DimLike | None]]:
+        """The sizes of the outputs; None for what the call decides."""
+        return [
+            [s if symbols_of(s).isdisjoint(self.own) else None for s in sizes]
+            for sizes in self.outputs
+        ]
+
+
+    def stated(self) -> list[DimLike]:
+        """The sizes that the call is told: of the operands, then of the results as far as known."""
+        found = [s for sizes in self.inputs for s in sizes]
+        return found + [s for sizes in self.fixed() for s in sizes if s is not None]
+
+
+def check_fixed(call: HostCall, results: Sequence[Any], value: Callable[[DimLike], int]) -> None:
+    """Refuse results that are not as large as the program takes them to be.
+
+    Args:
+      call: the host step.
+      results: arrays, or whatever has a shape.
+      value: the value of a size in this run.
+    """
+    source = call.op.attrs["source"]
+    for k, (sizes, result) in enumerate(zip(call.fixed(), results, strict=True)):
+        wanted = [None if s is None else value(s) for s in sizes]
+        check_shape(source, k, result.shape, wanted)
 
 
 @dataclass
@@ -158,6 +211,7 @@ class Program:
     kernels: list[Lowered] = field(default_factory=list)
     hints: dict[Symbol, int] = field(default_factory=dict)
     plans: list[Plan] = field(default_factory=list)
+    hosts: list[HostCall] = field(default_factory=list)
 
     @property
     def loops(self) -> list[Kernel]:
@@ -213,4 +267,6 @@ def slots_of(step: Step) -> list[int]:
         return [step.flag, step.turns]
     if isinstance(step, Branch):
         return [step.selector]
+    if isinstance(step, Host):
+        return [*step.inputs, *step.outputs]
     return [step.source, step.output]

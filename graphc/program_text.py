@@ -14,6 +14,7 @@ from graphc.program_steps import (
     Copy,
     Extend,
     Grow,
+    Host,
     Loop,
     Program,
     Step,
@@ -100,5 +101,8 @@ def _step(step: Step) -> str:
         return f"extend {step.slot} from {step.before} to {step.size}"
     if isinstance(step, Append):
         return f"append {step.target} <- {step.source} at {step.count}"
+    if isinstance(step, Host):
+        outputs = ", ".join(f"&{n}" for n in step.outputs)
+        return f"host {step.number}: {outputs} <- {', '.join(map(str, step.inputs))}".rstrip()
     assert not isinstance(step, (Loop, Branch))
     return f"publish {step.output} <- {step.source}"

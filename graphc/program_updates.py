@@ -9,6 +9,7 @@ from graphc import dims
 from graphc.function import Function
 from graphc.graph import Tensor
 from graphc.loop.ir import ZERO
+from graphc.op import TemplateOp
 from graphc.passes.fuse import Fuser
 from graphc.passes.plan import Group, Plan
 
@@ -94,9 +95,9 @@ class Updates:
 
     def reads_in_step(self, group: Group, old: Tensor, value: Tensor) -> bool:
         """Whether the group reads the old value only where it then writes the new one."""
-        if value not in group.outputs:
-            return False
-        if group.template is not None and "bodies" in group.template.attrs:
+        template = group.template
+        special = template is not None and not isinstance(template.definition, TemplateOp)
+        if special or value not in group.outputs:
             return False
         if group.template is not None:
             inputs = list(group.template.inputs)

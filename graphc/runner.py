@@ -21,7 +21,13 @@ from graphc.function import Function
 from graphc.graph import Operation, Tensor
 from graphc.passes.assume import RanksNeeded, ValuesNeeded
 from graphc.passes.extract import extract
-from graphc.runtime.executable import BadSize, Executable, GuardBroken
+from graphc.runtime.executable import (
+    BadSize,
+    Executable,
+    GuardBroken,
+    flat_fetches,
+    reshaped,
+)
 from graphc.runtime.state import State
 
 MOST_SPECIALISED = 256
@@ -246,11 +252,12 @@ class Runner:
     ) -> Sequence[Any]:
         answer: Sequence[Any] = executable.call(*arguments)
         self.commit(executable)
-        if executable.stores:
+        if executable.stores or executable.flat:
             count = len(plan.computed)
-            for op, value in zip(executable.stores, answer[count:], strict=True):
+            stored = answer[count + len(executable.flat) :]
+            for op, value in zip(executable.stores, stored, strict=True):
                 self.state.store(op.name, np.asarray(value))
-            return answer[:count]
+            return reshaped(answer, executable.flat, count)
         simple = not plan.initialized and not plan.needed
         if simple and len(plan.numeric) == len(plan.feeds):
             plan.single = executable
@@ -283,13 +290,13 @@ class Runner:
             changed = []
             for output, value in zip(fn.outputs, values, strict=True):
                 # A copy: the value may be a variable's array, or what another output is.
-                if output.kind == "fetch":
+                if output.kind in ("fetch", "sizes"):
                     fetched.append(value[()].copy() if value.ndim == 0 else np.array(value))
                 elif output.kind in ("update", "store"):
                     changed.append((output.key, np.array(value)))
             for key, value in changed:
                 self.state.store(key, value)
-        return fetched
+        return reshaped(fetched, flat_fetches(fn), len(plan.computed))
 
     def _function(self, plan: RunPlan, data: list[np.ndarray]) -> Function:
         """The function for these shapes and for the values that shapes depend on."""

@@ -40,7 +40,16 @@ class GraphEncoder:
         self._symbols: dict[Symbol, str] = {}
 
     def operation(self, op: Operation) -> dict[str, Any]:
-        """One operation."""
+        """One operation.
+
+        Raises:
+          FileFormatError: one that calls a Python function, or has an attribute of no known kind.
+        """
+        if not getattr(op.definition, "portable", True):
+            raise FileFormatError(
+                f"'{op.name}' ({op.type}, declared at {op.location}) calls a Python function, "
+                "which no file can hold"
+            )
         entry: dict[str, Any] = {
             "name": op.name,
             "op": op.type,

@@ -46,6 +46,7 @@ class CompileEnv(ShapeEnv):
       known: values of the user's tensors to compile for.
       rows: the shapes of the elements of TensorArrays, where only what is written tells them.
       flat: for a host step's result of unknown rank (its elements in a row), its sizes.
+      feeding: whether new symbols are sizes of feeds; of later ones, ``ages`` tells the order.
       hosted: the user's operations whose values depend on host steps that may run only once.
     """
 
@@ -63,12 +64,19 @@ class CompileEnv(ShapeEnv):
         self.known: Mapping[Tensor, Sequence[int]] = {}
         self.flat: dict[Tensor, Tensor] = {}
         self.hosted: set[Operation] = set()
+        self.ages: dict[Symbol, int] = {}
+        self.feeding = True
         self.count = 0
 
     def new_symbol(self, positive: bool = True) -> Dim:
         """A symbol with the next canonical name."""
         self.count += 1
-        return Dim.symbol(f"s{self.count - 1}", positive)
+        size = Dim.symbol(f"s{self.count - 1}", positive)
+        if not self.feeding:
+            symbol = size.as_symbol
+            assert symbol is not None
+            self.ages[symbol] = self.count
+        return size
 
     def canonical(self, size: DimLike) -> DimLike:
         """The size with all assumptions applied."""
@@ -84,12 +92,17 @@ class CompileEnv(ShapeEnv):
         self.guards.append(Guard(a, b))
         for x, y in ((a, b), (b, a)):
             symbol = x.as_symbol if isinstance(x, Dim) else None
-            if symbol is not None and symbol not in symbols_of(y):
+            if symbol is not None and symbol not in symbols_of(y) and self.follows(symbol, y):
                 single = {symbol: y}
                 self.binding = {k: substitute(v, single) for k, v in self.binding.items()}
                 self.binding[symbol] = y
                 return y
         return b if isinstance(b, int) else a
+
+    def follows(self, symbol: Symbol, size: DimLike) -> bool:
+        """Whether a run knows the size when it learns the symbol: the sizes of feeds come first."""
+        age = self.ages.get(symbol, 0)
+        return all(self.ages.get(s, 0) <= age for s in symbols_of(size))
 
     def broadcast_unknown(self, a: DimLike, b: DimLike) -> DimLike:
         """Sizes that broadcast together, neither 1, must be equal."""

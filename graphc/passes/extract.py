@@ -82,6 +82,7 @@ def extracted(
 ) -> Function:
     """One extraction from beginning to end."""
     extractor.feed_inputs()
+    extractor.env.feeding = False
     roots = [t.op for t in fetches if t not in extractor.feeds] + list(targets)
     for op in reachable(roots, extractor.feeds):
         extractor.visit(op)

@@ -129,7 +129,7 @@ def needs_rank(op: Operation, tensor: Tensor) -> InvalidArgumentError:
     return InvalidArgumentError(
         op.node_def, op,
         f"the rank of {tensor.name} ({source.type}, declared at {source.location}) is not known: "
-        f"state its shape, with None for sizes that are not known, by {source.name}.set_shape(...)",
+        "state its shape by set_shape, with None for sizes that are not known",
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from graphc.program import (
     Copy,
     Extend,
     Grow,
+    Host,
     Loop,
     Program,
     Publish,
@@ -146,8 +147,7 @@ class DriverPrinter:
             self.do(f"%{name} = load ptr, ptr {place}")
         self.do("store i64 0, ptr %status")
         steps = list(walk(self.program.steps))
-        most = max((len(s.slots) + len(s.lowered.symbols) + 1
-                    for s in steps if isinstance(s, Call)), default=1)  # fmt: skip
+        most = max(map(argument_count, steps), default=1)
         self.do(f"%args = alloca [{most} x i64], align 16")
         if self.program.guards:
             broken = self.at("%dims", BROKEN)
@@ -212,6 +212,8 @@ class DriverPrinter:
                 self.loop(step)
             elif isinstance(step, Branch):
                 self.branch(step)
+            elif isinstance(step, Host):
+                self.host(step)
             else:
                 self.publish(step)
 
@@ -336,6 +338,16 @@ class DriverPrinter:
             self.do(f"br label %{done}")
         self.start(done)
 
+    def host(self, step: Host) -> None:
+        """Call Python with the addresses; it knows the sizes, and lets memory grow by itself."""
+        pointers = [self.pointer(n) for n in step.inputs]
+        for number in step.outputs:
+            grown = self.program.slots[number].kind == "grown"
+            pointers.append("null" if grown else self.pointer(number))
+        self.arguments([f"ptr {p}" for p in pointers])
+        good = self.emit(f"call i1 @gc_host(ptr %ctx, i64 {step.number}, ptr %args)")
+        self.unless(good, "raised", RAISED)
+
     # --- kernels ----------------------------------------------------------------------------------
 
     def call(self, step: Call) -> None:
@@ -357,11 +369,15 @@ class DriverPrinter:
             self.start(done)
         self.check(low)
 
-    def launch(self, kernel: Kernel, values: list[str]) -> None:
-        """Fill the table of arguments and call one kernel."""
+    def arguments(self, values: list[str]) -> None:
+        """Fill the table of arguments."""
         for k, value in enumerate(values):
             place = self.emit(f"getelementptr i64, ptr %args, i64 {k}")
             self.do(f"store {value}, ptr {place}")
+
+    def launch(self, kernel: Kernel, values: list[str]) -> None:
+        """Fill the table of arguments and call one kernel."""
+        self.arguments(values)
         place_of = self.layout.launches.get(kernel.name)
         if place_of is None:
             self.do(f"call void @{kernel.name}(ptr %args, i64 0, i64 1)")
@@ -381,6 +397,13 @@ class DriverPrinter:
             self.unless(good, "failed", FAILED)
 
 
+def argument_count(step: Step) -> int:
+    """How long a table of arguments a step needs."""
+    if isinstance(step, Call):
+        return len(step.slots) + len(step.lowered.symbols) + 1
+    return len(step.inputs) + len(step.outputs) if isinstance(step, Host) else 1
+
+
 def driver(program: Program) -> tuple[list[Kernel], str, Layout]:
     """The planning kernels, the text of ``plan`` and ``run``, and the dims table's layout."""
     planner = PlanPrinter(program)
@@ -394,4 +417,6 @@ def driver(program: Program) -> tuple[list[Kernel], str, Layout]:
         declares += "declare void @gc_parallel(ptr, ptr, ptr, i64, i64)\n"
     if len(program.segments) > 1 or any(isinstance(s, Loop) for s in walk(program.steps)):
         declares += "declare i1 @gc_ensure(ptr, i64, i64, i64)\ndeclare i1 @gc_poll(ptr)\n"
+    if program.hosts:
+        declares += "declare i1 @gc_host(ptr, i64, ptr)\n"
     return kernels, declares + text, planner.layout

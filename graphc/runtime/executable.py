@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import numpy as np
 from graphc.codegen import llvm
 from graphc.dims import Dim, DimLike, Symbol
 from graphc.errors import CompileError, InvalidArgumentError, OpError, ResourceExhaustedError
+from graphc.function import Function
 from graphc.program import Program, program_key
 from graphc.runtime import cache, jit, native
 from graphc.runtime.driver import ARENA, GUARD_BROKEN, PlanPrinter, cells, driver
+from graphc.runtime.host import HostCaller
 
 COMPILATIONS = {"programs": 0, "objects": 0}
 
@@ -37,6 +40,7 @@ class Code:
 
     program: Program
     results: list[int]
+    hosts: list[int]
     dims: int
     plan: int
     run: int
@@ -65,7 +69,7 @@ def load(program: Program, target: Any) -> Code:
     planner = PlanPrinter(program)
     planner.head()
     return Code(
-        program, planner.layout.results, planner.size_bound(),
+        program, planner.layout.results, planner.layout.hosts, planner.size_bound(),
         loaded.address("plan"), loaded.address("run"), loaded,
     )  # fmt: skip
 
@@ -93,6 +97,7 @@ class Executable:
 
     Attributes:
       bound: the user's tensors whose elements are sizes.
+      flat: the numbers of the fetches of unknown rank, whose sizes come behind the fetches.
       stores: variables that take values of another shape; they come after the fetches.
       fresh: variables that a run gives a value, until the session has noted it.
       changes: whether a run changes any variable.
@@ -128,6 +133,7 @@ class Executable:
                 )
             )
         self.bound = [s.source for s in program.function.late if s.source is not None]
+        self.flat = flat_fetches(program.function)
         self.stores = [o.source for o in program.function.outputs if o.kind == "store"]
         self.fresh = tuple(program.updated)
         self.changes = bool(self.stores or self.fresh)
@@ -139,6 +145,10 @@ class Executable:
         self.constants: list[np.ndarray] = []
         self.context = native.CallContext(signature, code.plan, code.run, lock=lock, keep=code)
         self.bind(variables)
+        self.host: HostCaller | None = None
+        if program.hosts:
+            self.host = HostCaller(program, code.hosts, self.context)
+            self.context.set_host(self.host)
         self.function = self.context.function()
 
     def bind(self, variables: dict[str, np.ndarray]) -> None:
@@ -160,6 +170,8 @@ class Executable:
           Mismatch, GuardBroken: see there.
           OpError: the run failed; no variable was changed.
         """
+        if self.host is not None:
+            self.host.called = False
         try:
             answer = self.function(*feeds)
         except (MemoryError, ValueError) as e:
@@ -177,9 +189,14 @@ class Executable:
         if isinstance(answer, int):
             raise Mismatch(-answer - 1)
         failure = native.Failure.decode(answer)
+        # Another program for these sizes would call Python once more.
+        final = self.host is not None and self.host.called
         if failure.code == GUARD_BROKEN:
-            raise GuardBroken
-        raise self.error(failure)
+            raise self.guard_error() if final else GuardBroken
+        error = self.error(failure)
+        if final and isinstance(error, BadSize):
+            raise InvalidArgumentError(None, None, error.message)
+        raise error
 
     def guard_error(self) -> OpError:
         """The error of a run whose sizes do not go together where only the run tells them."""
@@ -210,6 +227,20 @@ class Executable:
         wanted = site.message.count("%d")
         message = site.message % failure.status[1 : 1 + wanted]
         return InvalidArgumentError(site.op.node_def, site.op, message)
+
+
+def flat_fetches(fn: Function) -> list[int]:
+    """The numbers of the fetches that come as elements in a row, with their sizes apart."""
+    return [int(o.key) for o in fn.outputs if o.kind == "sizes"]
+
+
+def reshaped(values: Sequence[Any], flat: Sequence[int], count: int) -> list[Any]:
+    """The fetches (``count`` of them) of an answer, each in its shape."""
+    found = list(values[:count])
+    for k, sizes in zip(flat, values[count:], strict=False):
+        array = np.asarray(found[k]).reshape(sizes)
+        found[k] = array[()] if array.ndim == 0 else array
+    return found
 
 
 def _static_bytes(slot: Any) -> int:

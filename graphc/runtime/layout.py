@@ -28,6 +28,7 @@ class Layout:
     Attributes:
       values: the segment of each entry, and the expression that fills it.
       results: the first size of each result.
+      hosts: the first size of each host step: those that it is told of, in order.
       blocks: the offset of each arena block.
       faults, arenas: of each segment but the first, whether its sizes are wrong, and its memory.
       launches: of each parallel kernel, its extent, then its grain.
@@ -37,6 +38,7 @@ class Layout:
 
     values: list[tuple[int, Expr]] = field(default_factory=list)
     results: list[int] = field(default_factory=list)
+    hosts: list[int] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
     faults: dict[int, int] = field(default_factory=dict)
     arenas: dict[int, int] = field(default_factory=dict)
@@ -144,6 +146,10 @@ class PlanPrinter:
         for result in self.program.results:
             self.layout.results.append(len(self.layout.values))
             for size in result.sizes:
+                self.add(size)
+        for call in self.program.hosts:
+            self.layout.hosts.append(len(self.layout.values))
+            for size in call.stated():
                 self.add(size)
 
     def size_bound(self) -> int:

@@ -36,6 +36,7 @@ _FUNCTIONS = (
     "gc_call",
     "gc_ensure",
     "gc_poll",
+    "gc_host",
 )
 
 
@@ -86,6 +87,9 @@ class _Runtime:
         self.lock = ctypes.CFUNCTYPE(ctypes.c_int32, ptr)(self.address("gc_lock"))
         self.unlock = ctypes.PYFUNCTYPE(None, ptr)(self.address("gc_unlock"))
         self.context_free = ctypes.PYFUNCTYPE(None, ptr)(self.address("gc_context_free"))
+        self.ensure = ctypes.PYFUNCTYPE(ctypes.c_bool, ptr, i64, i64, i64)(
+            self.address("gc_ensure")
+        )
         self.parallel = ctypes.CFUNCTYPE(None, ptr, ptr, ptr, i64, i64)(
             self.address("gc_parallel")
         )
@@ -129,4 +133,5 @@ def reset_in_child() -> None:
 
 def symbols() -> dict[str, int]:
     """The addresses that printed programs link against."""
-    return {name: runtime().address(name) for name in ("gc_parallel", "gc_ensure", "gc_poll")}
+    names = ("gc_parallel", "gc_ensure", "gc_poll", "gc_host")
+    return {name: runtime().address(name) for name in names}

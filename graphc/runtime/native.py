@@ -194,6 +194,11 @@ class CallContext:
         # Not at exit: a daemon thread may still be running the program then.
         weakref.finalize(self, code.context_free, self.address).atexit = False
 
+    def set_host(self, host: Callable[[int, int], None]) -> None:
+        """Let the program's host steps call ``host(number, address of the arguments)``."""
+        self._keep.append(host)
+        self.struct.host = id(host)
+
     def function(self) -> Callable[..., Any]:
         """The builtin that runs the program; call.ll says what it returns.
 

@@ -56,7 +56,7 @@ class ContextStruct(ctypes.Structure):
     _fields_: ClassVar[Fields] = _words(
         "plan run n_inputs inputs n_outputs outputs n_symbols syms dims buffers arena"
         " arena_capacity arena_dim status pool lock array_new array_scalar ndarray flags"
-        " release_work cells n_cells polled"
+        " release_work cells n_cells polled host"
     )
 
 

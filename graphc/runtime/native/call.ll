@@ -34,7 +34,8 @@
   i64,  ; 20 the work from which on the GIL is released and workers are started
   ptr,  ; 21 %Cell[]: memory that grows while a program runs
   i64,  ; 22 number of cells
-  i64   ; 23 when signals were looked for, in milliseconds
+  i64,  ; 23 when signals were looked for, in milliseconds
+  ptr   ; 24 the Python callable of the host steps, or null
 }
 
 ; dims: i64[rank], v >= 0 a fixed size, v < 0 symbol -(v + 1).

@@ -120,3 +120,47 @@ look:
   %fine = icmp eq i32 %code, 0
   ret i1 %fine
 }
+
+declare ptr @PyErr_Occurred()
+
+; A host step: Python computes. %args are the addresses of the operands and the results.
+; False if an exception is set: the run is to end.
+define i1 @gc_host(ptr %ctx, i64 %number, ptr %args) {
+entry:
+  %host.at = getelementptr %Context, ptr %ctx, i32 0, i32 24
+  %host = load ptr, ptr %host.at
+  %state = call i32 @PyGILState_Ensure()
+  %tuple = call ptr @PyTuple_New(i64 2)
+  %full = icmp eq ptr %tuple, null
+  br i1 %full, label %leave, label %fill
+
+fill:
+  %number.object = call ptr @PyLong_FromSsize_t(i64 %number)
+  %address = ptrtoint ptr %args to i64
+  %args.object = call ptr @PyLong_FromSsize_t(i64 %address)
+  ; An int that could not be made leaves a hole in the tuple, and an exception.
+  %set.number = call i32 @PyTuple_SetItem(ptr %tuple, i64 0, ptr %number.object)
+  %set.args = call i32 @PyTuple_SetItem(ptr %tuple, i64 1, ptr %args.object)
+  %error = call ptr @PyErr_Occurred()
+  %clean = icmp eq ptr %error, null
+  br i1 %clean, label %invoke, label %drop
+
+invoke:
+  %answer = call ptr @PyObject_CallObject(ptr %host, ptr %tuple)
+  %raised = icmp eq ptr %answer, null
+  br i1 %raised, label %drop, label %done
+
+done:
+  call void @Py_DecRef(ptr %answer)
+  br label %drop
+
+drop:
+  %good = phi i1 [ false, %fill ], [ false, %invoke ], [ true, %done ]
+  call void @Py_DecRef(ptr %tuple)
+  br label %leave
+
+leave:
+  %result = phi i1 [ false, %entry ], [ %good, %drop ]
+  call void @PyGILState_Release(i32 %state)
+  ret i1 %result
+}
