@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from graphc.dims import DimLike, Symbol, product
 from graphc.errors import CompileError, VerifyError
+from graphc.kernels import emit
 from graphc.loop.cpu import schedule_cpu
 from graphc.loop.ir import Kernel
 from graphc.loop.verify import verify_kernel
@@ -60,6 +61,7 @@ class Lowered:
     @functools.cached_property
     def kernel(self) -> Kernel:
         """The scheduled kernel."""
+        emit.restart()
         return self._verified(self._build())
 
     @functools.cached_property
@@ -71,6 +73,7 @@ class Lowered:
         second, build = prepare(self._lowering, self._group, f"{self.name}_fast", hints)
         if list(second.buffers) != self.buffers or second.symbols:
             raise CompileError(f"kernel {self.name}: its fast version has other parameters")
+        emit.restart()
         return self._verified(build())
 
     def _verified(self, kernel: Kernel) -> Kernel:

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable
 
 from graphc.loop import ir
 from graphc.loop.ir import Block, Const, Expr, For, If, Let, LoopKind, Stmt, Var
 
-_names = itertools.count()
+class _Numbering(threading.local):
+    """Numbers for names, which need to differ within one kernel only."""
+
+    def __init__(self) -> None:
+        self.count = itertools.count()
+
+
+_names = _Numbering()
+
+
+def restart() -> None:
+    """Number names from 0 again: a kernel's text does not depend on what was built before it."""
+    _names.count = itertools.count()
 
 
 def fresh(prefix: str) -> Var:
     """A new index variable."""
-    return Var(f"{prefix}{next(_names)}")
+    return Var(f"{prefix}{next(_names.count)}")
 
 
 def product(extents: Iterable[Expr]) -> Expr:
@@ -45,7 +58,7 @@ def let(out: list[Stmt], prefix: str, value: Expr) -> Expr:
     """Declare a value that is used more than once; literals and variables stay themselves."""
     if isinstance(value, (Const, Var)):
         return value
-    var = Var(f"{prefix}{next(_names)}", value.dtype)
+    var = Var(f"{prefix}{next(_names.count)}", value.dtype)
     out.append(Let(var, value))
     return var
 

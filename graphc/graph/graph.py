@@ -128,7 +128,7 @@ class Graph:
 
     def op_name(self, name: str) -> str:
         """The name of a new operation: ``"scope/"`` stands for exactly ``scope``."""
-        if not OP_NAME.match(name):
+        if not OP_NAME.fullmatch(name):
             raise GraphError(f"'{name}' is not a valid node name")
         return name[:-1] if name.endswith("/") else self.unique_name(name)
 
@@ -246,9 +246,9 @@ class Graph:
     def name_scope(self, name: str | None) -> Iterator[str]:
         """Prefix the names of operations declared inside; ``"s/"`` re-enters scope ``s``."""
         if name:
-            if not self._name_stack and not OP_NAME.match(name):
+            if not self._name_stack and not OP_NAME.fullmatch(name):
                 raise GraphError(f"'{name}' is not a valid scope name")
-            if not _SCOPE_NAME.match(name):
+            if not _SCOPE_NAME.fullmatch(name):
                 raise GraphError(f"'{name}' is not a valid scope name")
         old = self._name_stack
         if not name:

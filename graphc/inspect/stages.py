@@ -16,7 +16,7 @@ from graphc.function import format_function
 from graphc.graph import Tensor
 from graphc.loop.printer import format_kernel
 from graphc.passes.extract import extract, reachable
-from graphc.passes.pipeline import default_pipeline
+from graphc.passes.pipeline import default_pipeline, run_nested
 from graphc.passes.plan import format_plan
 from graphc.program import build_program, format_program
 from graphc.runtime import jit
@@ -57,10 +57,10 @@ def compile_stages(
     stages = [Stage("extract", format_function(fn))]
     hints = size_hints(fn, {})
     for p in default_pipeline():
-        fn = p.run(fn)
+        fn = run_nested(p, fn)
         stages.append(Stage(p.name, format_function(fn)))
     program = build_program(fn, chosen, hints)
-    stages.append(Stage("fuse", format_plan(program.plan)))
+    stages.append(Stage("fuse", "\n".join(format_plan(plan) for plan in program.plans)))
     stages.append(Stage("loops", "\n".join(format_kernel(k) for k in program.loops)))
     stages.append(Stage("program", format_program(program)))
     text = llvm_text(program, chosen)

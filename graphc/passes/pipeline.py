@@ -12,7 +12,7 @@ from typing import Protocol
 from graphc.errors import CompileError, GraphcError, VerifyError
 from graphc.function import Function, Rebuilder, format_function
 from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
-from graphc.passes.loops import Loops
+from graphc.passes.control import Control
 from graphc.passes.simplify import Fold, Simplify
 from graphc.passes.verify import verify_function
 
@@ -37,7 +37,7 @@ def default_pipeline() -> list[Pass]:
         Fold(),
         Simplify(),
         CommonSubexpressions(),
-        Loops(),
+        Control(),
         CommonSubexpressions(),
         DeadCode(),
     ]

@@ -147,3 +147,13 @@ def test_writing(tmp_path):
     paths = write_stages(stages, tmp_path / "new" / "folder")
     assert [p.name for p in paths] == ["00-extract.txt", "01-dce.txt"]
     assert paths[1].read_text(encoding="utf-8") == "\u00fc\n"
+
+
+def test_texts_do_not_depend_on_what_was_compiled_before():
+    def texts():
+        with gc.Graph().as_default(), gc.Session() as session:
+            x = gc.placeholder("float32", [None, 8], name="x")
+            y = gc.matmul(x, gc.constant(np.ones((8, 5), np.float32)))
+            return [(s.name, s.text) for s in compile_stages(session, y)]
+
+    assert texts() == texts()

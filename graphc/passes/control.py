@@ -21,10 +21,10 @@ from graphc.passes.sizes import resolved
 
 
 @dataclass(frozen=True)
-class Loops:
+class Control:
     """Simplifies operations with bodies; see the module's text."""
 
-    name: str = "loops"
+    name: str = "control"
 
     def run(self, fn: Function) -> Function:
         """The function with smaller loops and branches."""
