@@ -44,7 +44,6 @@ _TWO_STEPS = (
 EXPLAINED: dict[tuple[str, int], str] = {
     ("shape.conv", 5): "tf.layers is for a later version",
     ("dtype.err", 4): "strings cannot be added, and the message names the operand that is one",
-    ("dtype.err", 14): "where(condition) alone, whose shape depends on the data, is for later",
     ("fetch.scalar", 14): "NumPy 2 has renamed its scalar type bool_ to bool",
     ("fetch.composite", 0): _SPARSE,
     ("fetch.composite", 1): _SPARSE,
@@ -61,7 +60,7 @@ EXPLAINED: dict[tuple[str, int], str] = {
         "FTRL sets a weight whose linear term is zero to zero; with a dense gradient that holds "
         "for the rows that were not looked up too, as it does in TensorFlow"
     ),
-    ("seed.attrs", 0): "random_shuffle and multinomial are for a later version; the rest agrees",
+    ("seed.attrs", 0): "random_shuffle and multinomial are made of other random ops; the rest agrees",
 }
 
 
