@@ -60,7 +60,9 @@ EXPLAINED: dict[tuple[str, int], str] = {
         "FTRL sets a weight whose linear term is zero to zero; with a dense gradient that holds "
         "for the rows that were not looked up too, as it does in TensorFlow"
     ),
-    ("seed.attrs", 0): "random_shuffle and multinomial are made of other random ops; the rest agrees",
+    ("seed.attrs", 0): (
+        "random_shuffle and multinomial are made of other random ops; the rest agrees"
+    ),
 }
 
 
