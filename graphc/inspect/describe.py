@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from graphc.dtypes import bool_
 from graphc.errors import GraphError
 from graphc.formats import Model
-from graphc.graph import Tensor
+from graphc.graph import Operation, Region, Tensor
 from graphc.op import REGISTRY, REQUIRED, Arg, Op
+from graphc.ops.control import is_control
 from graphc.runtime import cache, jit, native
 
 # The features that decide which instructions kernels are made of.
@@ -36,14 +39,41 @@ def describe_model(model: Model, path: Any = None) -> str:
     for title, elements in (("inputs", model.inputs), ("outputs", model.outputs)):
         lines += ["", title, *table([_element(n, e) for n, e in elements.items()])]
     lines += ["", "variables", *table([_variable(model, v) for v in model.variables])]
-    counts: dict[str, int] = {}
-    for op in model.graph.get_operations():
-        counts[op.type] = counts.get(op.type, 0) + 1
-    lines += ["", f"ops ({sum(counts.values())})"]
-    for type_, count in sorted(counts.items(), key=lambda c: (-c[1], c[0])):
-        lines.append(f"  {count:5} {type_}")
+    operations = model.graph.get_operations()
+    inside = sum(op.region is not None for op in operations)
+    lines += ["", f"ops ({len(operations)}{f', {inside} of them in bodies' if inside else ''})"]
+    lines += [f"  {count:5} {type_}" for type_, count in _counts(operations)]
+    if inside:
+        lines += ["", "bodies", *table(_bodies(operations, None))]
     lines += ["", _totals(model)]
     return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _counts(operations: Sequence[Operation]) -> list[tuple[str, int]]:
+    """How many there are of each op, the most frequent first."""
+    counts = Counter(op.type for op in operations)
+    return sorted(counts.items(), key=lambda c: (-c[1], c[0]))
+
+
+def _bodies(operations: Sequence[Operation], around: Region | None) -> list[tuple[str, ...]]:
+    """A row for each body, those in it below and further to the right."""
+    rows: list[tuple[str, ...]] = []
+    depth = 0
+    region = around
+    while region is not None:
+        depth, region = depth + 1, region.parent
+    for op in operations:
+        if op.region is not around or not is_control(op):
+            continue
+        for k, body in enumerate(op.attrs["bodies"]):
+            role = ("condition", "body")[k] if op.type == "While" else f"branch {k}"
+            if op.type == "Case" and op.inputs[0].dtype.base_dtype is bool_:
+                role = ("if true", "if false")[k]
+            held = [name if n == 1 else f"{n} {name}" for name, n in _counts(body.operations)]
+            size = f"{len(body.operations)} op{'' if len(body.operations) == 1 else 's'}"
+            rows.append(("  " * depth + op.name, op.type, role, size, ", ".join(held) or "none"))
+            rows += _bodies(body.operations, body)
+    return rows
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:

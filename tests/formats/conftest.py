@@ -15,14 +15,16 @@ import pytest
 import graphc as gc
 from graphc.formats import safetensors, save
 
-if "ops_support" not in sys.modules:
-    _spec = importlib.util.spec_from_file_location(
-        "ops_support", Path(__file__).parents[1] / "ops" / "support.py"
-    )
-    assert _spec is not None
-    assert _spec.loader is not None
-    sys.modules["ops_support"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["ops_support"])
+for _name, _path in {
+    "ops_support": Path(__file__).parents[1] / "ops" / "support.py",
+    "formats_bodies": Path(__file__).with_name("bodies.py"),
+}.items():
+    if _name not in sys.modules:
+        _spec = importlib.util.spec_from_file_location(_name, _path)
+        assert _spec is not None
+        assert _spec.loader is not None
+        sys.modules[_name] = importlib.util.module_from_spec(_spec)
+        _spec.loader.exec_module(sys.modules[_name])
 
 
 @pytest.fixture(autouse=True)
