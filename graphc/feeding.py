@@ -238,6 +238,10 @@ def host_value(
         return array[()] if array.ndim == 0 else array.copy()
     if op.type in ("Identity", "StopGradient", "PlaceholderWithDefault"):
         return host_value(is_set, op.inputs[0], values)
+    if op.type == "Case":
+        branches = op.attrs["bodies"]
+        branch = branches[branch_number(values[op.inputs[0]], len(branches))]
+        return host_value(is_set, branch.results[tensor.index], values)
     if op.type == "ReportUninitialized":
         names = [v.name for v in op.attrs["variables"] if not is_set(v.name)]
         out = np.empty(len(names), object)
@@ -248,3 +252,24 @@ def host_value(
     raise InvalidArgumentError(
         op.node_def, op, f"{op.type} cannot compute tensors of strings"
     )
+
+
+def branch_number(selector: Any, count: int) -> int:
+    """The branch that a bool or a number chooses among so many."""
+    value = np.asarray(selector)
+    number = 1 - int(value) if value.dtype == bool else int(value)
+    return number if 0 <= number < count else count - 1
+
+
+def selectors(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """What chooses among branches that give tensors of strings: a program has to compute it."""
+    found: dict[Tensor, None] = {}
+    stack = [t for t in tensors if t.dtype.base_dtype is dtypes.string]
+    while stack:
+        op = stack.pop().op
+        if op.type == "Case":
+            found[op.inputs[0]] = None
+            stack += [t for b in op.attrs["bodies"] for t in b.results if t.dtype is dtypes.string]
+        elif op.type in ("Identity", "StopGradient", "PlaceholderWithDefault"):
+            stack.append(op.inputs[0])
+    return list(found)

@@ -16,7 +16,7 @@ import numpy as np
 from graphc import dtypes, modes
 from graphc.compiler import compile_graph
 from graphc.errors import CompileError, FinalizedError
-from graphc.feeding import FetchTree
+from graphc.feeding import FetchTree, selectors
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
 from graphc.passes.assume import RanksNeeded, ValuesNeeded
@@ -89,6 +89,7 @@ def make_plan(tree: FetchTree, feeds: Sequence[Tensor], keep: bool = True) -> Ru
     """The plan for these fetches and feeds."""
     computed = [t for t in tree.tensors if t not in feeds and is_numeric(t)]
     tree.simple = len(computed) == len(tree.tensors)
+    computed += [t for t in selectors(tree.tensors) if t not in feeds and t not in computed]
     return RunPlan(tree, list(feeds), computed, tree.operations, keep)
 
 
