@@ -14,7 +14,7 @@ from graphc.dims import Dim, DimLike, Symbol, fresh
 from graphc.dtypes import DType, as_dtype
 from graphc.errors import FileFormatError, Location
 from graphc.formats.decode_regions import RegionDecoder
-from graphc.formats.encode import OPERATION_KEYS
+from graphc.formats.encode import OPERATION_KEYS, writes_files
 from graphc.formats.safetensors import MAX_DIMS, shown
 from graphc.graph import Graph, Operation, Tensor, TensorType
 from graphc.op import REGISTRY, Attr, InferContext, Op, bind_args, check_dtype
@@ -97,6 +97,9 @@ class GraphDecoder:
         definition = REGISTRY.get(type_) if isinstance(type_, str) else None
         if definition is None:
             raise self.fail(f"operation {name!r} is of the unknown op {shown(type_)}")
+        # Host is what a compilation makes of such operations; no graph of a user has one.
+        if definition.name == "Host" or not getattr(definition, "portable", True):
+            raise self.fail(f"operation {name!r} ({type_}) calls Python code, which no file may")
         try:
             self._add(entry, name, definition, number)
         except FileFormatError:
@@ -121,6 +124,8 @@ class GraphDecoder:
                 raise self.fail(f"operation {name!r} has the unknown attribute {shown(key)}")
             attrs[key] = self.attr(attr, value, f"attribute {key!r} of {name!r}")
         full = complete_attrs(definition, attrs)
+        if writes_files(full):
+            raise self.fail(f"operation {name!r} writes to a file when it runs")
         if isinstance(definition, ControlOp):
             self.bodies.check_owner(definition, name, inputs, full, here)
         inferred = definition.infer(InferContext(definition, name, inputs, full))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,18 @@ class GraphEncoder:
         """One operation.
 
         Raises:
-          FileFormatError: one that calls a Python function, or has an attribute of no known kind.
+          FileFormatError: one that calls a Python function, writes to a file, or has an attribute
+            of no known kind.
         """
         if not getattr(op.definition, "portable", True):
             raise FileFormatError(
                 f"'{op.name}' ({op.type}, declared at {op.location}) calls a Python function, "
                 "which no file can hold"
+            )
+        if writes_files(op.attrs):
+            raise FileFormatError(
+                f"'{op.name}' ({op.type}, declared at {op.location}) writes to a file when it "
+                "runs, which no loaded model may"
             )
         entry: dict[str, Any] = {
             "name": op.name,
@@ -187,6 +193,11 @@ _PLAIN: dict[str, Any] = {
     "any": _operations,
     "tensors": lambda value: [t.name for t in value],
 }
+
+
+def writes_files(attrs: Mapping[str, Any]) -> bool:
+    """Whether an operation with these attributes prints to a file of its own choice."""
+    return str(attrs.get("output_stream", "")).startswith("file:")
 
 
 def attr_operations(op: Operation) -> list[Operation]:
