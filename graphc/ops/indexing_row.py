@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc import dims, dtypes
 from graphc.dtypes import DType
-from graphc.errors import OutOfRangeError
+from graphc.errors import InvalidArgumentError
 from graphc.graph import Operation, Tensor, TensorType
 from graphc.loop import ir
 from graphc.op import (
@@ -36,7 +36,7 @@ _CHECKED = {"checked": Attr("bool", True)}
 
 def _check(attrs: dict[str, Any], index: Any, count: int) -> None:
     if attrs["checked"] and not 0 <= int(index) < count:
-        raise OutOfRangeError(None, None, f"index {int(index)} is not in [0, {count})")
+        raise InvalidArgumentError(None, None, f"index {int(index)} is not in [0, {count})")
 
 
 @register
@@ -244,7 +244,7 @@ class PutRowGrowing(TemplateOp):
         """A copy with one row changed."""
         x, index, row = inputs
         if int(index) < 0:
-            raise OutOfRangeError(None, None, f"index {int(index)} is negative")
+            raise InvalidArgumentError(None, None, f"index {int(index)} is negative")
         out = np.zeros((max(len(x), int(index) + 1), *np.shape(row)), x.dtype)
         out[: len(x)] = x
         out[int(index)] = row

@@ -208,8 +208,15 @@ class ControlExtractor(Extractor):
                 )  # fmt: skip
             for d, (a, b) in enumerate(zip(type_.sizes, result.sizes, strict=True)):
                 own = not isinstance(a, int) and a.as_symbol in symbols
-                if self.env.canonical(a) != self.env.canonical(b) and not own:
+                before, after = self.env.canonical(a), self.env.canonical(b)
+                if before != after and not own:
                     found.append((k, d))
+                elif before != after and not symbols_of(before) & set(symbols):
+                    raise InvalidArgumentError(
+                        op.node_def, op,
+                        f"loop variable {k} must have the size {before} in dimension {d}, as the "
+                        f"body uses it, and the body gives it the size {after}",
+                    )  # fmt: skip
         return found
 
     def check_saved(
