@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from graphc import (
     data,
+    debugging,
     eager,
     errors,
     initializers,
@@ -22,6 +23,34 @@ from graphc import (
 )
 from graphc.branches import case, cond, switch_case
 from graphc.build import constant, convert_to_tensor
+from graphc.check_ops import (
+    assert_equal,
+    assert_greater,
+    assert_greater_equal,
+    assert_less,
+    assert_less_equal,
+    assert_negative,
+    assert_non_negative,
+    assert_non_positive,
+    assert_none_equal,
+    assert_positive,
+)
+from graphc.check_types import (
+    add_check_numerics_ops,
+    assert_integer,
+    assert_proper_iterable,
+    assert_rank,
+    assert_rank_at_least,
+    assert_rank_in,
+    assert_same_float_dtype,
+    assert_scalar,
+    assert_type,
+    check_numerics,
+    is_non_decreasing,
+    is_numeric_tensor,
+    is_strictly_increasing,
+    verify_tensor_all_finite,
+)
 from graphc.config import (
     ConfigProto,
     GPUOptions,
@@ -107,6 +136,8 @@ from graphc.initializers import (
 from graphc.initializers import (
     Zeros as zeros_initializer,
 )
+from graphc.logging_ops import Assert, Print
+from graphc.logging_ops import print_ as print
 from graphc.ops.array import (
     group,
     identity,
@@ -218,8 +249,6 @@ from graphc.ops.math import (
     truediv,
     truncatediv,
     truncatemod,
-    where,
-    where_v2,
     xdivy,
     xlogy,
 )
@@ -271,9 +300,18 @@ from graphc.ops.shaping_make import (
 from graphc.ops.shaping_make import (
     linspace as lin_space,
 )
+from graphc.ops.shaping_mask import (
+    boolean_mask,
+    dynamic_partition,
+    unique,
+    unique_with_counts,
+    where,
+    where_v2,
+)
 from graphc.ops.shaping_slice import reverse_sequence, strided_slice
 from graphc.ops.shaping_slice import slice_ as slice
 from graphc.runtime.native import get_num_threads, set_num_threads
+from graphc.script_ops import numpy_function, py_func
 from graphc.session import InteractiveSession, Session
 from graphc.shapes import Dimension, TensorShape
 from graphc.tensor_array import TensorArray
@@ -316,49 +354,55 @@ newaxis = None
 
 
 __all__ = [
-    "AUTO_REUSE", "AggregationMethod", "ConfigProto", "DType", "Dimension", "GPUOptions",
-    "Graph", "GraphKeys", "GraphOptions", "InteractiveSession", "Model", "OpError",
-    "Operation", "OptimizerOptions", "RunMetadata", "RunOptions", "Session", "Tensor",
-    "TensorArray", "TensorShape", "UnconnectedGradients", "Variable", "VariableAggregation",
-    "VariableDef", "VariableScope", "VariableSynchronization", "abs", "accumulate_n", "acos",
-    "acosh", "add", "add_n", "add_to_collection", "add_to_collections", "all_variables",
-    "arg_max", "arg_min", "argmax", "argmin", "as_dtype", "asin", "asinh", "assign",
+    "AUTO_REUSE", "AggregationMethod", "Assert", "ConfigProto", "DType", "Dimension", "GPUOptions",
+    "Graph", "GraphKeys", "GraphOptions", "InteractiveSession", "Model", "OpError", "Operation",
+    "OptimizerOptions", "Print", "RunMetadata", "RunOptions", "Session", "Tensor", "TensorArray",
+    "TensorShape", "UnconnectedGradients", "Variable", "VariableAggregation", "VariableDef",
+    "VariableScope", "VariableSynchronization", "abs", "accumulate_n", "acos", "acosh", "add",
+    "add_check_numerics_ops", "add_n", "add_to_collection", "add_to_collections", "all_variables",
+    "arg_max", "arg_min", "argmax", "argmin", "as_dtype", "asin", "asinh", "assert_equal",
+    "assert_greater", "assert_greater_equal", "assert_integer", "assert_less", "assert_less_equal",
+    "assert_negative", "assert_non_negative", "assert_non_positive", "assert_none_equal",
+    "assert_positive", "assert_proper_iterable", "assert_rank", "assert_rank_at_least",
+    "assert_rank_in", "assert_same_float_dtype", "assert_scalar", "assert_type", "assign",
     "assign_add", "assign_sub", "atan", "atan2", "atanh", "bitwise_and", "bitwise_or",
-    "bitwise_xor", "bool", "broadcast_dynamic_shape", "broadcast_static_shape", "broadcast_to",
-    "case", "cast", "ceil", "clip_by_average_norm", "clip_by_global_norm", "clip_by_norm",
-    "clip_by_value", "concat", "cond", "constant", "constant_initializer",
-    "control_dependencies", "convert_to_tensor", "cos", "cosh", "count_nonzero", "cumprod",
-    "cumsum", "data", "device", "div", "div_no_nan", "divide", "double", "eager", "einsum",
-    "equal", "erf", "erfc", "errors", "exp", "expand_dims", "expm1", "eye", "fill", "float16",
-    "float32", "float64", "floor", "floor_div", "floordiv", "floormod", "foldl", "foldr",
-    "gather", "gather_nd", "get_collection", "get_collection_ref", "get_default_graph",
-    "get_default_session", "get_local_variable", "get_num_threads", "get_seed", "get_variable",
-    "get_variable_scope", "global_norm", "global_variables", "global_variables_initializer",
-    "glorot_normal_initializer", "glorot_uniform_initializer", "gradients", "greater",
-    "greater_equal", "group", "half", "hessians", "identity", "initialize_all_variables",
-    "initialize_local_variables", "initialize_variables", "initializers", "inspect", "int8",
-    "int16", "int32", "int64", "invert", "invert_permutation", "is_finite", "is_inf", "is_nan",
-    "is_variable_initialized", "left_shift", "less", "less_equal", "lin_space", "linalg",
-    "linspace", "load", "local_variables", "local_variables_initializer", "log", "log1p",
-    "log_sigmoid", "logging", "logical_and", "logical_not", "logical_or", "logical_xor",
-    "losses", "map_fn", "math", "matmul", "matrix_transpose", "maximum", "meshgrid", "minimum",
-    "mod", "model_variables", "moving_average_variables", "multinomial", "multiply",
-    "multiply_no_nan", "name_scope", "negative", "newaxis", "nn", "no_op", "no_regularizer",
-    "norm", "not_equal", "one_hot", "ones", "ones_initializer", "ones_like",
-    "orthogonal_initializer", "pad", "placeholder", "placeholder_with_default", "pow",
-    "random", "random_normal", "random_normal_initializer", "random_shuffle", "random_uniform",
-    "random_uniform_initializer", "range", "rank", "realdiv", "reciprocal", "reduce_all",
-    "reduce_any", "reduce_euclidean_norm", "reduce_logsumexp", "reduce_max", "reduce_mean",
-    "reduce_min", "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance",
+    "bitwise_xor", "bool", "boolean_mask", "broadcast_dynamic_shape", "broadcast_static_shape",
+    "broadcast_to", "case", "cast", "ceil", "check_numerics", "clip_by_average_norm",
+    "clip_by_global_norm", "clip_by_norm", "clip_by_value", "concat", "cond", "constant",
+    "constant_initializer", "control_dependencies", "convert_to_tensor", "cos", "cosh",
+    "count_nonzero", "cumprod", "cumsum", "data", "debugging", "device", "div", "div_no_nan",
+    "divide", "double", "dynamic_partition", "eager", "einsum", "equal", "erf", "erfc", "errors",
+    "exp", "expand_dims", "expm1", "eye", "fill", "float16", "float32", "float64", "floor",
+    "floor_div", "floordiv", "floormod", "foldl", "foldr", "gather", "gather_nd", "get_collection",
+    "get_collection_ref", "get_default_graph", "get_default_session", "get_local_variable",
+    "get_num_threads", "get_seed", "get_variable", "get_variable_scope", "global_norm",
+    "global_variables", "global_variables_initializer", "glorot_normal_initializer",
+    "glorot_uniform_initializer", "gradients", "greater", "greater_equal", "group", "half",
+    "hessians", "identity", "initialize_all_variables", "initialize_local_variables",
+    "initialize_variables", "initializers", "inspect", "int8", "int16", "int32", "int64", "invert",
+    "invert_permutation", "is_finite", "is_inf", "is_nan", "is_non_decreasing", "is_numeric_tensor",
+    "is_strictly_increasing", "is_variable_initialized", "left_shift", "less", "less_equal",
+    "lin_space", "linalg", "linspace", "load", "local_variables", "local_variables_initializer",
+    "log", "log1p", "log_sigmoid", "logging", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "losses", "map_fn", "math", "matmul", "matrix_transpose", "maximum", "meshgrid",
+    "minimum", "mod", "model_variables", "moving_average_variables", "multinomial", "multiply",
+    "multiply_no_nan", "name_scope", "negative", "newaxis", "nn", "no_op", "no_regularizer", "norm",
+    "not_equal", "numpy_function", "one_hot", "ones", "ones_initializer", "ones_like",
+    "orthogonal_initializer", "pad", "placeholder", "placeholder_with_default", "pow", "print",
+    "py_func", "random", "random_normal", "random_normal_initializer", "random_shuffle",
+    "random_uniform", "random_uniform_initializer", "range", "rank", "realdiv", "reciprocal",
+    "reduce_all", "reduce_any", "reduce_euclidean_norm", "reduce_logsumexp", "reduce_max",
+    "reduce_mean", "reduce_min", "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance",
     "report_uninitialized_variables", "reset_default_graph", "reshape", "reverse",
     "reverse_sequence", "right_shift", "rint", "round", "rsqrt", "saturate_cast", "save",
-    "scalar_mul", "scan", "sequence_mask", "set_num_threads", "set_random_seed", "shape",
-    "sigmoid", "sign", "sin", "sinh", "size", "slice", "split", "sqrt", "square",
-    "squared_difference", "squeeze", "stack", "stop_gradient", "strided_slice", "string",
-    "subtract", "switch_case", "tan", "tanh", "tensordot", "tile", "to_double", "to_float",
-    "to_int32", "to_int64", "train", "trainable_variables", "transpose", "truediv",
-    "truncated_normal", "truncated_normal_initializer", "truncatediv", "truncatemod", "tuple",
-    "uint8", "uint16", "uint32", "uint64", "uniform_unit_scaling_initializer", "unstack",
-    "variable_scope", "variables_initializer", "variance_scaling_initializer", "where",
-    "where_v2", "while_loop", "xdivy", "xlogy", "zeros", "zeros_initializer", "zeros_like",
+    "scalar_mul", "scan", "sequence_mask", "set_num_threads", "set_random_seed", "shape", "sigmoid",
+    "sign", "sin", "sinh", "size", "slice", "split", "sqrt", "square", "squared_difference",
+    "squeeze", "stack", "stop_gradient", "strided_slice", "string", "subtract", "switch_case",
+    "tan", "tanh", "tensordot", "tile", "to_double", "to_float", "to_int32", "to_int64", "train",
+    "trainable_variables", "transpose", "truediv", "truncated_normal",
+    "truncated_normal_initializer", "truncatediv", "truncatemod", "tuple", "uint8", "uint16",
+    "uint32", "uint64", "uniform_unit_scaling_initializer", "unique", "unique_with_counts",
+    "unstack", "variable_scope", "variables_initializer", "variance_scaling_initializer",
+    "verify_tensor_all_finite", "where", "where_v2", "while_loop", "xdivy", "xlogy", "zeros",
+    "zeros_initializer", "zeros_like",
 ]  # fmt: skip

@@ -134,7 +134,8 @@ class Function:
 class Rebuilder:
     """Copies a function operation by operation; passes decide what each becomes.
 
-    ``map`` takes tensors of the old graph to tensors of the new one.
+    ``map`` takes tensors of the old graph to tensors of the new one; ``late`` and ``checks`` are
+    sizes and outputs that come from a body into the function around.
     """
 
     def __init__(self, old: Function) -> None:
@@ -144,6 +145,7 @@ class Rebuilder:
         self.map: dict[Tensor, Tensor] = {}
         self.origin: dict[str, Operation] = {}
         self.late: list[Late] = []
+        self.checks: list[Output] = []
 
     def get(self, tensor: Tensor) -> Tensor:
         """The new tensor for an old one."""
@@ -181,6 +183,7 @@ class Rebuilder:
             if s.tensor in self.map
         ]
         late += self.late
+        outputs += self.checks
         return Function(
             self.graph, inputs, outputs, old.guards, late, self.origin, old.env, old.consulted
         )

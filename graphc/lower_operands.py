@@ -25,6 +25,11 @@ class Site:
     message: str
     op: Operation
 
+    def text(self, details: Sequence[int]) -> str:
+        """The message with the details of a failure; ``%%`` is a percent sign."""
+        wanted = self.message.replace("%%", "").count("%d")
+        return self.message % tuple(details[:wanted])
+
 
 @dataclass
 class Lowering:

@@ -362,5 +362,8 @@ def inline(
     results = [o.tensor for o in body.outputs if o.kind == "result"]
     for a, b in zip(op.outputs, results, strict=True):
         rebuilder.map[a] = place[b]
+    for check in body.outputs:
+        if check.kind == "check":
+            rebuilder.checks.append(replace(check, tensor=place[check.tensor]))
     for late in body.late:
         rebuilder.late.append(Late(late.symbol, place[late.tensor], late.element, None))

@@ -224,9 +224,7 @@ class Executable:
         if failure.code == native.FailureCode.REENTRANT:
             return InvalidArgumentError(None, None, "a run was started inside a run")
         site = program.sites[failure.status[0] - 1]
-        wanted = site.message.count("%d")
-        message = site.message % failure.status[1 : 1 + wanted]
-        return InvalidArgumentError(site.op.node_def, site.op, message)
+        return InvalidArgumentError(site.op.node_def, site.op, site.text(failure.status[1:]))
 
 
 def flat_fetches(fn: Function) -> list[int]:

@@ -18,7 +18,8 @@ ROWS = """
     op build backward
     ops
     gradients interpret initializers variables variable_scope
-    tensor_array branches control_flow functional script_ops
+    tensor_array branches control_flow functional script_ops logging_ops check_ops check_types
+    debugging
     tensor_array branches control_flow function rewrite
     passes
     kernels
