@@ -38,6 +38,7 @@ from graphc.program_steps import (
     Loop,
     Program,
     Publish,
+    Reserve,
     Result,
     Segment,
     Slot,
@@ -49,8 +50,8 @@ from graphc.program_text import format_program, program_key
 
 __all__ = [
     "Append", "Bind", "Branch", "Call", "Copy", "Extend", "Grow", "Host", "HostCall", "Loop",
-    "Program", "Publish", "Result", "Segment", "Slot", "Step", "build_program", "format_program",
-    "program_key", "walk",
+    "Program", "Publish", "Reserve", "Result", "Segment", "Slot", "Step", "build_program",
+    "format_program", "program_key", "walk",
 ]  # fmt: skip
 
 LOOP_WORK = 1 << 40

@@ -20,6 +20,7 @@ from graphc.program_steps import (
     Host,
     HostCall,
     Loop,
+    Reserve,
     Step,
     walk,
 )
@@ -136,19 +137,36 @@ class _LoopPlanner:
         # A loop variable is saved before the turn changes it.
         roots = [body.plan.root(o.tensor) for o in self.saved]
         early = [r.op.type == "Placeholder" and body.where.get(r) in state for r in roots]
+        behind = []
         for o, stack, first in zip(self.saved, stacks, early, strict=True):
             if first:
                 body.steps.append(Append(stack, body.source_slot(o.tensor), turns))
+            elif not self.write_row(body, o.tensor, stack, turns):
+                behind.append((o.tensor, stack))
         body.plan_groups()
-        for o, stack, first in zip(self.saved, stacks, early, strict=True):
-            if not first:
-                body.steps.append(Append(stack, body.source_slot(o.tensor), turns))
+        for tensor, stack in behind:
+            body.steps.append(Append(stack, body.source_slot(tensor), turns))
         self.next_values(body)
         if segment >= 0:
             shapes = [o.tensor.sizes or () for o in self.updates]
             ends = [self.size_from(s, shapes) for s in self.symbols]
             body.steps.append(Bind(segment, ends))
         return body.steps
+
+    def write_row(self, body: ControlPlanner, tensor: Tensor, stack: int, turns: int) -> bool:
+        """Let a kernel write what is saved straight to its place, if some kernel computes it."""
+        root = body.lowering.storage(tensor)
+        computed = {
+            t
+            for g in body.plan.groups
+            if g.template is None or "bodies" not in g.template.attrs
+            for t in g.outputs
+        }
+        if root not in computed or root in body.where or body.plan.root(tensor) is not root:
+            return False
+        row = body.where[root] = body.add_slot("row", root, (stack, turns))
+        body.steps.append(Reserve(stack, row, turns))
+        return True
 
     def next_values(self, body: ControlPlanner) -> None:
         """Copies that give the loop variables their next values, as if all at once."""
@@ -174,7 +192,7 @@ class _LoopPlanner:
         """Whether a turn takes next to no time."""
         work = 0
         for step in walk(steps):
-            if isinstance(step, (Loop, Bind, Append, Grow, Host)):
+            if isinstance(step, (Loop, Bind, Append, Reserve, Grow, Host)):
                 return False
             if isinstance(step, Call):
                 if not isinstance(step.lowered.work, int):

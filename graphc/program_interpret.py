@@ -28,6 +28,7 @@ from graphc.program import (
     Host,
     Loop,
     Program,
+    Reserve,
     Slot,
     Step,
     walk,
@@ -103,7 +104,7 @@ class _Machine:
         self.arrays = {
             s.number: self.storage(s)
             for s in program.slots
-            if s.kind not in ("temp", "grown") and s.number not in late
+            if s.kind not in ("temp", "grown", "row") and s.number not in late
         }
         self.published: dict[int, int] = {}
         self.blocks: dict[int, np.ndarray] = {}
@@ -169,6 +170,11 @@ class _Machine:
     def array(self, number: int) -> np.ndarray:
         """The elements of a slot."""
         slot = self.program.slots[number]
+        if slot.kind == "row":
+            stack, turns = slot.source
+            size = self.size(slot.size)
+            first = int(self.array(turns)[0]) * size
+            return self.arrays[stack][first : first + size]
         if slot.kind == "grown":
             # Between the growth and the end of the turn it has its next size already.
             return self.arrays[number]
@@ -215,6 +221,11 @@ class _Machine:
             old = self.arrays[step.slot][: self.size(step.before)]
             more = np.zeros(self.size(step.size) - len(old), old.dtype)
             self.arrays[step.slot] = np.concatenate([old, more])
+        elif isinstance(step, Reserve):
+            row = self.program.slots[step.row]
+            count = int(self.array(step.count)[0]) * self.size(row.size)
+            rest = poisoned(self.size(row.size), row.dtype)
+            self.arrays[step.target] = np.concatenate([self.arrays[step.target][:count], rest])
         elif isinstance(step, Append):
             self.append(step)
         elif isinstance(step, Loop):
@@ -264,7 +275,7 @@ class _Machine:
         turns = self.array(step.turns)
         turns[0] = 0
         for inner in walk([*step.test, *step.body]):
-            if isinstance(inner, Append):
+            if isinstance(inner, (Append, Reserve)):
                 slot = self.program.slots[inner.target]
                 self.arrays[inner.target] = poisoned(0, slot.dtype)
         while True:
@@ -293,8 +304,7 @@ class _Machine:
                 run_kernel(low.kernel, arrays, scalars)
         except RequireFailed as e:
             site = self.program.sites[e.site]
-            message = site.message % e.details[: site.message.count("%d")]
-            raise InvalidArgumentError(site.op.node_def, site.op, message) from None
+            raise InvalidArgumentError(site.op.node_def, site.op, site.text(e.details)) from None
 
 
 def poisoned(count: int, dtype: DType) -> np.ndarray:

@@ -15,7 +15,7 @@ from graphc.lower import Lowered, Site
 from graphc.ops.host import check_shape
 from graphc.passes.plan import Plan
 
-SlotKind = Literal["input", "output", "variable", "const", "temp", "grown"]
+SlotKind = Literal["input", "output", "variable", "const", "temp", "grown", "row"]
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Slot:
 
     ``size`` counts elements.  ``source``: the Input, the constant array, or None; ``block`` is
     the arena block of a temporary.  A ``grown`` slot has memory of its own, as much as it needs.
+    A ``row`` is a turn's part of a grown slot, ``source``: (that slot, the slot that counts turns).
     """
 
     number: int
@@ -87,6 +88,15 @@ class Append:
 
 
 @dataclass
+class Reserve:
+    """Make room in a grown slot for what the turn writes to ``row``."""
+
+    target: int
+    row: int
+    count: int
+
+
+@dataclass
 class Loop:
     """Run ``test``, and while the bool in ``flag`` is true, ``body`` and ``test`` again.
 
@@ -126,7 +136,7 @@ class Host:
     outputs: list[int]
 
 
-Step = Call | Copy | Bind | Grow | Extend | Append | Loop | Branch | Publish | Host
+Step = Call | Copy | Bind | Grow | Extend | Append | Reserve | Loop | Branch | Publish | Host
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,6 +271,8 @@ def slots_of(step: Step) -> list[int]:
         return [s[0] for s in step.sources if isinstance(s, tuple)]
     if isinstance(step, (Grow, Extend)):
         return [step.slot]
+    if isinstance(step, Reserve):
+        return [step.target, step.count]
     if isinstance(step, Append):
         return [step.source, step.target, step.count]
     if isinstance(step, Loop):

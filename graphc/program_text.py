@@ -17,6 +17,7 @@ from graphc.program_steps import (
     Host,
     Loop,
     Program,
+    Reserve,
     Step,
 )
 
@@ -99,6 +100,8 @@ def _step(step: Step) -> str:
         return f"grow {step.slot} to {step.size}"
     if isinstance(step, Extend):
         return f"extend {step.slot} from {step.before} to {step.size}"
+    if isinstance(step, Reserve):
+        return f"reserve row {step.row} of {step.target} at {step.count}"
     if isinstance(step, Append):
         return f"append {step.target} <- {step.source} at {step.count}"
     if isinstance(step, Host):

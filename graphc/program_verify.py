@@ -27,6 +27,7 @@ from graphc.program import (
     Host,
     Loop,
     Program,
+    Reserve,
     Slot,
     Step,
     format_program,
@@ -40,8 +41,8 @@ TRIES = ((2, 3, 5, 7, 11, 13, 17), (101, 64, 37, 29, 97, 8, 53))
 
 
 VERBS = (
-    "call ", "copy ", "commit ", "bind ", "grow ", "extend ", "append ", "loop ", "branch ",
-    "publish ", "host ",
+    "call ", "copy ", "commit ", "bind ", "grow ", "extend ", "append ", "reserve ", "loop ",
+    "branch ", "publish ", "host ",
 )  # fmt: skip
 
 
@@ -283,7 +284,7 @@ class _Verifier:
     def step(self, n: int, step: Step) -> None:
         """One step: what it reads is there, what it writes may be written."""
         for number in slots_of(step):
-            if isinstance(step, Append) and number == step.target:
+            if isinstance(step, (Append, Reserve)) and number == step.target:
                 continue  # How many turns there are is known after the last.
             if isinstance(step, Host) and number in step.outputs:
                 continue  # The call may be what decides the size.
@@ -298,6 +299,10 @@ class _Verifier:
             self.bind(step)
         elif isinstance(step, (Grow, Extend)):
             self.grown(step.slot)
+        elif isinstance(step, Reserve):
+            self.grown(step.target)
+            self.read(step.count)
+            self.written.add(step.target)
         elif isinstance(step, Append):
             self.grown(step.target)
             self.read(step.source)
@@ -399,7 +404,7 @@ class _Verifier:
     def read(self, number: int) -> None:
         """A slot that is read must hold something."""
         slot = self.program.slots[number]
-        if slot.kind in ("temp", "output", "grown") and number not in self.written:
+        if slot.kind in ("temp", "output", "grown", "row") and number not in self.written:
             raise _Fault(f"slot {number} ({slot.kind} {slot.name}) is read before it is written")
 
     def write(self, number: int) -> None:

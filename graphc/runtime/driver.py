@@ -23,6 +23,7 @@ from graphc.program import (
     Loop,
     Program,
     Publish,
+    Reserve,
     Step,
     walk,
 )
@@ -178,7 +179,7 @@ class DriverPrinter:
             if slot.kind == "temp" and self.program.segment_of(slot.size) == 0:
                 offset = self.at("%dims", self.layout.blocks[slot.block])
                 self.pointers[number] = self.emit(f"getelementptr i8, ptr %arena, i64 {offset}")
-            elif slot.kind not in ("temp", "grown"):
+            elif slot.kind not in ("temp", "grown", "row"):
                 self.pointers[number] = self.at("%buffers", number, "ptr")
 
     def pointer(self, number: int) -> str:
@@ -189,6 +190,10 @@ class DriverPrinter:
         slot = self.program.slots[number]
         if slot.kind == "grown":
             return self.at("%cells", 2 * self.cells[number], "ptr")
+        if slot.kind == "row":
+            stack, turns = slot.source
+            offset, _ = self.turn(turns, number)
+            return self.emit(f"getelementptr i8, ptr {self.pointer(stack)}, i64 {offset}")
         arena = self.at("%cells", 2 * (self.program.segment_of(slot.size) - 1), "ptr")
         offset = self.at("%dims", self.layout.blocks[slot.block])
         return self.emit(f"getelementptr i8, ptr {arena}, i64 {offset}")
@@ -204,6 +209,8 @@ class DriverPrinter:
                 self.bind(step)
             elif isinstance(step, Grow):
                 self.ensure(self.cells[step.slot], self.at("%dims", self.layout.bytes[id(step)]))
+            elif isinstance(step, Reserve):
+                self.reserve(step)
             elif isinstance(step, Extend):
                 self.extend(step)
             elif isinstance(step, Append):
@@ -240,6 +247,18 @@ class DriverPrinter:
         end = self.emit(f"getelementptr i8, ptr {self.pointer(step.slot)}, i64 {before}")
         rest = self.emit(f"sub i64 {after}, {before}")
         self.do(f"call void @llvm.memset.p0.i64(ptr {end}, i8 0, i64 {rest}, i1 false)")
+
+    def turn(self, turns: int, row: int) -> tuple[str, str]:
+        """Where a turn's row begins in its slot, and its bytes."""
+        bytes_ = self.at("%dims", self.layout.rows[row])
+        count = self.emit(f"load i32, ptr {self.pointer(turns)}")
+        wide = self.emit(f"zext i32 {count} to i64")
+        return self.emit(f"mul i64 {wide}, {bytes_}"), bytes_
+
+    def reserve(self, step: Reserve) -> None:
+        """Make room for a turn's row."""
+        offset, bytes_ = self.turn(step.count, step.row)
+        self.ensure(self.cells[step.target], self.emit(f"add i64 {offset}, {bytes_}"), offset)
 
     def append(self, step: Append) -> None:
         """Put a turn's values behind those of the turns before."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from graphc.dims import Dim, DimLike, Symbol, lower_bound
 from graphc.loop import ir
 from graphc.loop.ir import Buffer, Expr, Kernel, Store, Var
-from graphc.program import Append, Bind, Call, Copy, Extend, Grow, Program, Step, walk
+from graphc.program import Append, Bind, Call, Copy, Extend, Grow, Program, Reserve, Step, walk
 
 ALIGN = 64
 WORK, BROKEN, ARENA = 0, 1, 2
@@ -33,6 +33,7 @@ class Layout:
       faults, arenas: of each segment but the first, whether its sizes are wrong, and its memory.
       launches: of each parallel kernel, its extent, then its grain.
       bytes: of each step that moves bytes, how many.
+      rows: of each slot that is a turn's part of another one, its bytes.
       sources: of each Bind, the sizes that it takes (-1 for elements of tensors).
     """
 
@@ -44,6 +45,7 @@ class Layout:
     arenas: dict[int, int] = field(default_factory=dict)
     launches: dict[str, int] = field(default_factory=dict)
     bytes: dict[int, int] = field(default_factory=dict)
+    rows: dict[int, int] = field(default_factory=dict)
     sources: dict[int, list[int]] = field(default_factory=dict)
 
     def add(self, value: Expr, segment: int = 0) -> int:
@@ -169,6 +171,9 @@ class PlanPrinter:
                 layout.bytes[id(step)] = self.add(source.size, scale=source.dtype.size)
             elif isinstance(step, Grow):
                 layout.bytes[id(step)] = self.add(step.size, scale=slots[step.slot].dtype.size)
+            elif isinstance(step, Reserve):
+                row = slots[step.row]
+                layout.rows[step.row] = self.add(row.size, scale=row.dtype.size)
             elif isinstance(step, Extend):
                 width = slots[step.slot].dtype.size
                 layout.bytes[id(step)] = self.add(step.before, scale=width)
