@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.build import create
 from graphc.errors import FileFormatError, GraphcError
 from graphc.formats import load, save
 from graphc.inspect import compile_stages
@@ -289,6 +290,33 @@ def test_what_calls_python_or_writes_files_is_refused(small, rewrite):
     for edit in (python, host):
         with pytest.raises(FileFormatError, match="calls Python code, which no file may"):
             load(rewrite(small, edit))
+
+
+def test_what_prints_to_a_file_is_neither_saved_nor_loaded(tmp_path, rewrite):
+    x = gc.placeholder(gc.float32, [], name="x")
+    target = tmp_path / "written"
+    with pytest.raises(FileFormatError, match=r"'PrintV2' .* writes to a file when it runs"):
+        save(tmp_path / "m", gc.Session(), x, gc.print(x, output_stream=f"file://{target}"))
+    save(tmp_path / "m", gc.Session(), x, {"shown": gc.print(x, name="shown")})
+
+    def edit(description: dict[str, Any], _: Any) -> None:
+        named(description, "shown")["attrs"]["output_stream"] = f"file://{target}"
+
+    with pytest.raises(FileFormatError, match="'shown' writes to a file when it runs"):
+        load(rewrite(tmp_path / "m", edit))
+    assert not target.exists()
+
+
+def test_memory_outside_of_a_tensor_is_not_read(tmp_path):
+    """What gradients do unchecked, because they know better, a file may say without reason."""
+    x = gc.placeholder(gc.float32, [None, 2], name="x")
+    index = gc.placeholder(gc.int64, [], name="index")
+    y = create("TakeRow", [x, index], {"checked": False}).outputs[0]
+    save(tmp_path / "m", gc.Session(), [x, index], {"y": y})
+    model = load(tmp_path / "m")
+    for row, expected in [(1, [3, 4]), (2, [0, 0]), (-1, [0, 0]), (1 << 40, [0, 0])]:
+        np.testing.assert_array_equal(model([[1, 2], [3, 4]], row), expected)
+    np.testing.assert_array_equal(model(np.zeros((0, 2)), 0), [0, 0])
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
