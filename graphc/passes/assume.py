@@ -104,6 +104,14 @@ class CompileEnv(ShapeEnv):
         age = self.ages.get(symbol, 0)
         return all(self.ages.get(s, 0) <= age for s in symbols_of(size))
 
+    def assumed_equal(self, a: DimLike, b: DimLike) -> bool:
+        """Whether two sizes are equal by what has been assumed."""
+        a, b = self.canonical(a), self.canonical(b)
+        if a == b:
+            return True
+        pairs = ((self.canonical(g.left), self.canonical(g.right)) for g in self.guards)
+        return any((x, y) in ((a, b), (b, a)) for x, y in pairs)
+
     def broadcast_unknown(self, a: DimLike, b: DimLike) -> DimLike:
         """Sizes that broadcast together, neither 1, must be equal."""
         return self.assume_equal(a, b)

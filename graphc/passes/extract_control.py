@@ -165,6 +165,7 @@ class ControlExtractor(Extractor):
         cond.read_only(types, starts)
         cond.run()
         cond.outputs = [Output("result", cond.operand(test.results[0], None), op, "0")]
+        symbols = self.changing(types, starts, symbols)
         self.check_saved(op, body, saved, symbols)
         # What they are after the last turn may be assumed to be something; in between it may not.
         for _ in (*symbols, None):
@@ -183,6 +184,23 @@ class ControlExtractor(Extractor):
         for a, b in zip(starts, new.outputs, strict=False):
             if a in self.env.pending:
                 self.env.pending[b] = self.env.pending[a]
+
+    def changing(
+        self,
+        types: Sequence[TensorType],
+        starts: Sequence[Tensor],
+        symbols: Sequence[Symbol],
+    ) -> list[Symbol]:
+        """The symbols of the loop that do change; what the body needs to be one size is that size.
+
+        Then the loop variable must have it from the beginning.
+        """
+        for type_, start in zip(types, starts, strict=True):
+            for mine, first in zip(type_.sizes or (), start.sizes or (), strict=True):
+                own = None if isinstance(mine, int) else mine.as_symbol
+                if own in symbols and self.env.canonical(mine) != mine:
+                    self.env.assume_equal(first, mine)
+        return [s for s in symbols if s not in self.env.binding]
 
     def changed(
         self,
@@ -209,6 +227,8 @@ class ControlExtractor(Extractor):
             for d, (a, b) in enumerate(zip(type_.sizes, result.sizes, strict=True)):
                 own = not isinstance(a, int) and a.as_symbol in symbols
                 before, after = self.env.canonical(a), self.env.canonical(b)
+                if self.env.assumed_equal(before, after):
+                    continue
                 if before != after and not own:
                     found.append((k, d))
                 elif before != after and not symbols_of(before) & set(symbols):
