@@ -17,7 +17,7 @@ from graphc.graph import (
     name_scope,
 )
 from graphc.ops.control_build import make_owner, parameter, region
-from graphc.shapes import TensorShape
+from graphc.shapes import TensorShape, shape_text
 from graphc.tensor_array import TensorArray, like_result
 
 _Parts = tuple[Callable[..., Any], Callable[..., Any], Any, Any]
@@ -157,9 +157,10 @@ def _condition(value: Any) -> Tensor:
             f"match expected type of bool: the loop condition is {tensor.name}"
         )
     if tensor.sizes not in (None, ()):
+        name = get_default_graph().unique_name("LoopCond", mark_as_used=False)
         raise ShapeError(
-            f"Shape must be rank 0 but is rank {tensor.shape.ndims} for the loop condition "
-            f"'{tensor.name}' (op: 'LoopCond') with input shapes: {list(tensor.shape.as_list())}."
+            f"Shape must be rank 0 but is rank {tensor.shape.ndims} for '{name}' (op: 'LoopCond') "
+            f"with input shapes: {shape_text(tensor.sizes)}."
         )
     return tensor
 

@@ -27,7 +27,8 @@ HERE = Path(__file__).resolve().parent
 
 GROUPS = (
     "names", "repr", "shape", "dtype", "fetch", "feed", "var", "vs", "coll", "grad", "ctrl",
-    "graph", "finalize", "reset", "seed.attrs", "isess", "clip", "ema", "opt",
+    "graph", "finalize", "reset", "seed.attrs", "isess", "clip", "ema", "opt", "cond", "while",
+    "rnn", "py_func", "assert",
 )  # fmt: skip
 LATER = ("coll.losses",)
 
@@ -60,6 +61,7 @@ EXPLAINED: dict[tuple[str, int], str] = {
         "FTRL sets a weight whose linear term is zero to zero; with a dense gradient that holds "
         "for the rows that were not looked up too, as it does in TensorFlow"
     ),
+    ("rnn.names", 2): "dynamic_rnn's loop needs no counter besides its time, so it has one less",
     ("seed.attrs", 0): (
         "random_shuffle and multinomial are made of other random ops; the rest agrees"
     ),
