@@ -60,6 +60,9 @@ from graphc.config import (
     RunOptions,
 )
 from graphc.control_flow import while_loop
+from graphc.custom_gradient import RegisterGradient, custom_gradient, no_gradient
+from graphc.custom_gradient import no_gradient as NoGradient
+from graphc.custom_gradient import no_gradient as NotDifferentiable
 from graphc.dtypes import (
     DType,
     as_dtype,
@@ -355,10 +358,11 @@ newaxis = None
 
 __all__ = [
     "AUTO_REUSE", "AggregationMethod", "Assert", "ConfigProto", "DType", "Dimension", "GPUOptions",
-    "Graph", "GraphKeys", "GraphOptions", "InteractiveSession", "Model", "OpError", "Operation",
-    "OptimizerOptions", "Print", "RunMetadata", "RunOptions", "Session", "Tensor", "TensorArray",
-    "TensorShape", "UnconnectedGradients", "Variable", "VariableAggregation", "VariableDef",
-    "VariableScope", "VariableSynchronization", "abs", "accumulate_n", "acos", "acosh", "add",
+    "Graph", "GraphKeys", "GraphOptions", "InteractiveSession", "Model", "NoGradient",
+    "NotDifferentiable", "OpError", "Operation", "OptimizerOptions", "Print", "RegisterGradient",
+    "RunMetadata", "RunOptions", "Session", "Tensor", "TensorArray", "TensorShape",
+    "UnconnectedGradients", "Variable", "VariableAggregation", "VariableDef", "VariableScope",
+    "VariableSynchronization", "abs", "accumulate_n", "acos", "acosh", "add",
     "add_check_numerics_ops", "add_n", "add_to_collection", "add_to_collections", "all_variables",
     "arg_max", "arg_min", "argmax", "argmin", "as_dtype", "asin", "asinh", "assert_equal",
     "assert_greater", "assert_greater_equal", "assert_integer", "assert_less", "assert_less_equal",
@@ -370,13 +374,13 @@ __all__ = [
     "broadcast_to", "case", "cast", "ceil", "check_numerics", "clip_by_average_norm",
     "clip_by_global_norm", "clip_by_norm", "clip_by_value", "concat", "cond", "constant",
     "constant_initializer", "control_dependencies", "convert_to_tensor", "cos", "cosh",
-    "count_nonzero", "cumprod", "cumsum", "data", "debugging", "device", "div", "div_no_nan",
-    "divide", "double", "dynamic_partition", "eager", "einsum", "equal", "erf", "erfc", "errors",
-    "exp", "expand_dims", "expm1", "eye", "fill", "float16", "float32", "float64", "floor",
-    "floor_div", "floordiv", "floormod", "foldl", "foldr", "gather", "gather_nd", "get_collection",
-    "get_collection_ref", "get_default_graph", "get_default_session", "get_local_variable",
-    "get_num_threads", "get_seed", "get_variable", "get_variable_scope", "global_norm",
-    "global_variables", "global_variables_initializer", "glorot_normal_initializer",
+    "count_nonzero", "cumprod", "cumsum", "custom_gradient", "data", "debugging", "device", "div",
+    "div_no_nan", "divide", "double", "dynamic_partition", "eager", "einsum", "equal", "erf",
+    "erfc", "errors", "exp", "expand_dims", "expm1", "eye", "fill", "float16", "float32", "float64",
+    "floor", "floor_div", "floordiv", "floormod", "foldl", "foldr", "gather", "gather_nd",
+    "get_collection", "get_collection_ref", "get_default_graph", "get_default_session",
+    "get_local_variable", "get_num_threads", "get_seed", "get_variable", "get_variable_scope",
+    "global_norm", "global_variables", "global_variables_initializer", "glorot_normal_initializer",
     "glorot_uniform_initializer", "gradients", "greater", "greater_equal", "group", "half",
     "hessians", "identity", "initialize_all_variables", "initialize_local_variables",
     "initialize_variables", "initializers", "inspect", "int8", "int16", "int32", "int64", "invert",
@@ -386,10 +390,10 @@ __all__ = [
     "log", "log1p", "log_sigmoid", "logging", "logical_and", "logical_not", "logical_or",
     "logical_xor", "losses", "map_fn", "math", "matmul", "matrix_transpose", "maximum", "meshgrid",
     "minimum", "mod", "model_variables", "moving_average_variables", "multinomial", "multiply",
-    "multiply_no_nan", "name_scope", "negative", "newaxis", "nn", "no_op", "no_regularizer", "norm",
-    "not_equal", "numpy_function", "one_hot", "ones", "ones_initializer", "ones_like",
-    "orthogonal_initializer", "pad", "placeholder", "placeholder_with_default", "pow", "print",
-    "py_func", "random", "random_normal", "random_normal_initializer", "random_shuffle",
+    "multiply_no_nan", "name_scope", "negative", "newaxis", "nn", "no_gradient", "no_op",
+    "no_regularizer", "norm", "not_equal", "numpy_function", "one_hot", "ones", "ones_initializer",
+    "ones_like", "orthogonal_initializer", "pad", "placeholder", "placeholder_with_default", "pow",
+    "print", "py_func", "random", "random_normal", "random_normal_initializer", "random_shuffle",
     "random_uniform", "random_uniform_initializer", "range", "rank", "realdiv", "reciprocal",
     "reduce_all", "reduce_any", "reduce_euclidean_norm", "reduce_logsumexp", "reduce_max",
     "reduce_mean", "reduce_min", "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from graphc.build import create, single
-from graphc.errors import ShapeError
+from graphc.build import convert_to_tensor, create, single
+from graphc.errors import GraphcError, GraphError, ShapeError
 from graphc.graph import Operation, Region, Tensor, name_scope
 
 Replay = Callable[[Operation], Operation]
@@ -81,16 +82,57 @@ class Backward:
         wanted = [
             is_trainable(t) and (t.op in self.on_path or t in self.targets) for t in op.inputs
         ]
-        if not (op.definition.differentiable and any(wanted)):
+        rule = op.gradient_rule or GRADIENTS.get(op.type)
+        if not (any(wanted) and (op.definition.differentiable or rule is not None)):
             return
         with name_scope(op.name + "_grad"):
-            target = op if self.replay is None else self.replay(op)
-            missing = [None] * (len(target.outputs) - len(totals))
-            found = op.definition.gradient(target, *totals, *missing)
+            if rule is not None:
+                found = given_gradient(op, rule, totals)
+            else:
+                target = op if self.replay is None else self.replay(op)
+                missing = [None] * (len(target.outputs) - len(totals))
+                found = op.definition.gradient(target, *totals, *missing)
         for i, (tensor, grad) in enumerate(zip(op.inputs, found, strict=True)):
             if grad is not None and wanted[i]:
                 _check_shape(op, i, grad)
                 self._add(tensor, grad)
+
+
+class MissingGradientError(GraphcError, LookupError):
+    """A gradient is asked for under a name that nothing is registered for."""
+
+
+GRADIENTS: dict[str, Callable[..., Any]] = {}
+"""What ``RegisterGradient`` has been given, by name."""
+
+
+def given_gradient(
+    op: Operation, rule: Any, totals: Sequence[Tensor | None]
+) -> Sequence[Tensor | None]:
+    """The gradients of an operation's inputs by a function of the user's.
+
+    It gets zeros for floating outputs that nothing depends on, as in TensorFlow.
+
+    Raises:
+      MissingGradientError: no such gradient is registered. ValueError: not one per input.
+    """
+    fn = GRADIENTS.get(rule) if isinstance(rule, str) else rule
+    if fn is None:
+        raise MissingGradientError(
+            f"No gradient defined for operation '{op.name}' (op type: {op.type})"
+        )
+    grads = [
+        single(create("ZerosLike", [t])) if g is None and is_trainable(t) else g
+        for t, g in zip(op.outputs, totals, strict=True)
+    ]
+    answer = fn(op, *grads)
+    found = list(answer) if isinstance(answer, (list, tuple)) else [answer]
+    if len(found) != len(op.inputs):
+        raise GraphError(
+            f"Num gradients {len(found)} generated for {op.node_def} do not match num inputs "
+            f"{len(op.inputs)}"
+        )
+    return [None if g is None else convert_to_tensor(g) for g in found]
 
 
 def _check_shape(op: Operation, i: int, grad: Tensor) -> None:

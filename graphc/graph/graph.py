@@ -38,6 +38,7 @@ class Graph:
         self.env: Any = None
         self.provenance: Location | None = None
         self.scratch: dict[Any, Any] = {}
+        self._gradient_overrides: dict[str, str] = {}
 
     # --- operations ---------------------------------------------------------------------------
 
@@ -61,9 +62,12 @@ class Graph:
                 location or self.provenance or user_location(), self._last_id,
             )  # fmt: skip
             op.region = self.region
+            op.gradient_rule = self._gradient_overrides.get(definition.name)
             if self.region is not None:
                 self.region.operations.append(op)
             self._ops[name] = op
+            # Passes name operations themselves; no later name may be the same.
+            self._names_in_use.setdefault(name.lower(), 1)
             self._last_id += 1
         return op
 
@@ -302,6 +306,25 @@ class Graph:
     def colocate_with(self, op: Any, ignore_existing: bool = False) -> Iterator[None]:
         """Accepted for TensorFlow scripts; placement follows the data anyway."""
         yield
+
+    @contextlib.contextmanager
+    def gradient_override_map(self, op_type_map: Any) -> Iterator[None]:
+        """Operations declared inside have the gradients registered under other names.
+
+        Args:
+          op_type_map: names that ``RegisterGradient`` knows, by the type of the operation.
+        Raises:
+          TypeError: it is no dict of strings by strings.
+        """
+        items = op_type_map.items() if isinstance(op_type_map, dict) else [(None, None)]
+        if not all(isinstance(k, str) and isinstance(v, str) for k, v in items):
+            raise DTypeError("op_type_map must be a dictionary mapping strings to strings")
+        old = self._gradient_overrides
+        self._gradient_overrides = old | op_type_map
+        try:
+            yield
+        finally:
+            self._gradient_overrides = old
 
     def as_default(self) -> contextlib.AbstractContextManager[Graph]:
         """A context in which this is the default graph."""

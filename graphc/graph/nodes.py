@@ -167,6 +167,7 @@ class Operation:
         "attrs",
         "definition",
         "device",
+        "gradient_rule",
         "graph",
         "inputs",
         "location",
@@ -198,6 +199,8 @@ class Operation:
         self.location = location
         self.serial = serial
         self.region: Region | None = None
+        # A registered gradient's name, or a function, that takes the place of the op's own.
+        self.gradient_rule: Any = None
         self.outputs = [Tensor(self, i, t) for i, t in enumerate(types)]
 
     @property
@@ -241,6 +244,8 @@ class Operation:
         """
         if name in self.attrs:
             return self.attrs[name]
+        if name == "_gradient_op_type" and isinstance(self.gradient_rule, str):
+            return self.gradient_rule
         found = self.definition.type_attr(self, name)
         if found is None:
             raise GraphError(f"Operation '{self.name}' has no attr named '{name}'.")

@@ -123,6 +123,7 @@ def _copy(op: Operation, into: Region, mapping: dict[Tensor, Tensor]) -> None:
         new = graph.add_operation(op.definition, inputs, op.attrs, types, name, op.location)
         if op.type == "Parameter":
             into.params += new.outputs
+    new.gradient_rule = op.gradient_rule
     mapping.update(zip(op.outputs, new.outputs, strict=True))
 
 
