@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc import dims
 from graphc.build import complete_attrs
-from graphc.dims import Dim, DimLike, Symbol, fresh
+from graphc.dims import Dim, DimLike, fresh
 from graphc.dtypes import DType, as_dtype
 from graphc.errors import FileFormatError, Location
 from graphc.formats.decode_regions import RegionDecoder
@@ -53,7 +53,6 @@ class GraphDecoder:
         self.sources: list[tuple[str, str]] = []
         self.bodies = RegionDecoder(self, [])
         self._symbols: dict[str, Dim] = {}
-        self._named: set[Symbol | None] = set()
         self._found: dict[str, Operation] = {}
 
     def fail(self, message: str) -> FileFormatError:
@@ -242,10 +241,10 @@ class GraphDecoder:
         if isinstance(saved, int) or isinstance(inferred, int):
             return saved if isinstance(saved, int) else inferred
         new, named = inferred.as_symbol, saved.as_symbol
-        # What inference does not know was known when the operation was made of another one.
-        if new is None or named is None or new in self._named or new.positive != named.positive:
-            return inferred
-        return saved
+        # More may have been known than inference finds: that two sizes are equal.  The compiler
+        # infers by itself, and believes no file.
+        same_kind = new is not None and named is not None and new.positive == named.positive
+        return saved if same_kind else inferred
 
     def shape(self, value: Any, what: str) -> tuple[DimLike, ...]:
         """A shape of known rank."""
@@ -292,7 +291,6 @@ class GraphDecoder:
         if found is None:
             found = fresh("v", positive=False) if name[0] == "n" else fresh()
             self._symbols[name] = found
-            self._named.add(found.as_symbol)
         return found
 
     # --- attributes -------------------------------------------------------------------------------
