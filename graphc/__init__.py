@@ -313,6 +313,7 @@ from graphc.ops.shaping_mask import (
 )
 from graphc.ops.shaping_slice import reverse_sequence, strided_slice
 from graphc.ops.shaping_slice import slice_ as slice
+from graphc.own_ops import register_op
 from graphc.runtime.native import get_num_threads, set_num_threads
 from graphc.script_ops import numpy_function, py_func
 from graphc.session import InteractiveSession, Session
@@ -397,7 +398,7 @@ __all__ = [
     "random_uniform", "random_uniform_initializer", "range", "rank", "realdiv", "reciprocal",
     "reduce_all", "reduce_any", "reduce_euclidean_norm", "reduce_logsumexp", "reduce_max",
     "reduce_mean", "reduce_min", "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance",
-    "report_uninitialized_variables", "reset_default_graph", "reshape", "reverse",
+    "register_op", "report_uninitialized_variables", "reset_default_graph", "reshape", "reverse",
     "reverse_sequence", "right_shift", "rint", "round", "rsqrt", "saturate_cast", "save",
     "scalar_mul", "scan", "sequence_mask", "set_num_threads", "set_random_seed", "shape", "sigmoid",
     "sign", "sin", "sinh", "size", "slice", "split", "sqrt", "square", "squared_difference",

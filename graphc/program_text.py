@@ -44,6 +44,10 @@ def _values(fn: Function) -> Iterable[str]:
             array = op.attrs["value"]
             if array.nbytes <= KEY_CONSTANT and array.dtype != object:
                 yield f"{op.name} {array.dtype} {array.tobytes().hex()}"
+        # The name of an op of the user's own does not tell what it computes.
+        code = getattr(op.definition, "code_text", None)
+        if code is not None:
+            yield f"{op.type} {code(op)}"
         for body in op.attrs.get("bodies", ()):
             yield from _values(body)
 
