@@ -138,7 +138,10 @@ class Runner:
         except (GuardBroken, BadSize) as e:
             if isinstance(e, BadSize) and not executable.bound:
                 raise
-            return self._run_specialised(plan, executable, shapes, known, data)
+            try:
+                return self._run_specialised(plan, executable, shapes, known, data)
+            except OverflowError:
+                raise BadSize(None, None, "a computed size is too large") from None
 
     def _current(self, plan: RunPlan) -> None:
         """Forget what was compiled for another state of the variables."""

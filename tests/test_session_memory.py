@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.errors import InvalidArgumentError, ResourceExhaustedError
 from graphc.graph import Graph
 from graphc.ops.contraction_functions import matmul
 
@@ -121,3 +122,20 @@ def test_closing_frees_the_variables():
     session.close()
     collector.collect()
     assert array() is None
+
+
+@pytest.mark.parametrize("index", [10**10, 10**15, 2**59], ids=str)
+def test_an_array_that_no_memory_holds_is_refused(index):
+    """The system would grant it, and end the process when it is used."""
+    with gc.Graph().as_default(), gc.Session() as session:
+        i = gc.placeholder(gc.int64, [])
+        array = gc.TensorArray(gc.float32, 1, dynamic_size=True).write(i, gc.ones([1000]))
+        loop = gc.while_loop(
+            lambda k, a: k < 3,
+            lambda k, a: (k + 1, a.write(i * k, 1.0)),
+            (gc.constant(0, gc.int64), gc.TensorArray(gc.float32, 0, dynamic_size=True)),
+        )[1]
+        for rows in (array.stack(), loop.stack()):
+            with pytest.raises((ResourceExhaustedError, InvalidArgumentError)):
+                session.run(rows, {i: index * 10})
+            assert len(session.run(rows, {i: 2})) >= 3

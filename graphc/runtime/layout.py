@@ -5,10 +5,11 @@ Every segment of the program has a kernel of its own, which runs when the segmen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from graphc.dims import Dim, DimLike, Symbol, lower_bound
+from graphc.dtypes import float64
 from graphc.loop import ir
 from graphc.loop.ir import Buffer, Expr, Kernel, Store, Var
 from graphc.program import Append, Bind, Call, Copy, Extend, Grow, Program, Reserve, Step, walk
@@ -16,6 +17,9 @@ from graphc.program import Append, Bind, Call, Copy, Extend, Grow, Program, Rese
 ALIGN = 64
 WORK, BROKEN, ARENA = 0, 1, 2
 """The first entries: the work estimate, whether a guard is broken, the arena's bytes."""
+
+MOST_ELEMENTS = 2.0**56
+"""More than any memory has."""
 
 GUARD, NEGATIVE = 1, 2
 """What is wrong with a segment's sizes: a guard is broken, a buffer's size is negative."""
@@ -87,17 +91,45 @@ class PlanPrinter:
         return ir.select(ir.apply("ne", self.guards(0), 0), ir.const(-2), work)
 
     def negative(self, segment: int) -> Expr:
-        """Whether the size of some buffer of a segment is negative."""
+        """Whether the size of some buffer of a segment is negative, or no 64 bits hold it."""
         found: Expr = ir.FALSE
-        sizes = [s.size for s in self.program.slots]
-        sizes += [s for r in self.program.results for s in r.sizes]
-        for size in dict.fromkeys(sizes):
-            if isinstance(size, int) or lower_bound(size) >= 0:
+        for size in dict.fromkeys(self.buffer_sizes()):
+            if isinstance(size, int) or self.segment(size) != segment:
                 continue
-            if self.segment(size) == segment:
-                below = self.size(size) < 0
-                found = below if found is ir.FALSE else ir.apply("or", found, below)
+            bad = []
+            if lower_bound(size) < 0:
+                bad.append(self.size(size) < 0)
+            if self.may_overflow(size):
+                bad.append(self.rough(size) > ir.Const(MOST_ELEMENTS, float64))
+            for condition in bad:
+                found = condition if found is ir.FALSE else ir.apply("or", found, condition)
         return found
+
+    def buffer_sizes(self) -> Iterator[DimLike]:
+        """The sizes of everything that memory is needed for, and of what is given back."""
+        for slot in self.program.slots:
+            yield slot.size
+        for result in self.program.results:
+            yield from result.sizes
+        for step in walk(self.program.steps):
+            if isinstance(step, (Grow, Extend)):
+                yield step.size
+
+    def may_overflow(self, size: Dim) -> bool:
+        """Whether a size could be too large for 64 bits: those of arrays that exist are not."""
+        late = any(not s.positive or self.known[s] for s in size.symbols())
+        return late or any(len(mono) > 2 for mono, _ in size.terms)
+
+    def rough(self, size: Dim) -> Expr:
+        """The size in floating point, which does not overflow; at least its absolute value."""
+        total: Expr = ir.Const(0.0, float64)
+        for mono, coef in size.terms:
+            term: Expr = ir.Const(float(abs(coef)), float64)
+            for atom in mono:
+                value = ir.cast(self.size(Dim((((atom,), 1),))), float64)
+                term = ir.apply("mul", term, ir.apply("abs", value))
+            total = ir.apply("add", total, term)
+        return total
 
     def guards(self, segment: int) -> Expr:
         """1 if some assumption about a segment's sizes does not hold."""

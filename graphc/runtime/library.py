@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import platform
 import sys
 import sysconfig
@@ -59,7 +60,16 @@ def source() -> str:
     texts.append(declaration)
     texts.append(f"define internal void @gc_pause() {{\n  {hint}\n  ret void\n}}\n")
     texts.append(f"@gc_futex_number = internal constant i64 {_FUTEX_NUMBERS.get(machine, -1)}\n")
+    texts.append(f"@gc_memory_bytes = internal constant i64 {memory_bytes()}\n")
     return "\n".join(texts)
+
+
+def memory_bytes() -> int:
+    """The memory of this machine, where the system tells it."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 1 << 62
 
 
 def has_futex() -> bool:

@@ -14,6 +14,7 @@ declare i32 @PyErr_CheckSignals()
 ; False where there is not so much memory: status[0] says how much it would have been.
 define i1 @gc_ensure(ptr %ctx, i64 %index, i64 %need, i64 %keep) {
 entry:
+  %new.at = alloca ptr, align 8
   %cells.at = getelementptr %Context, ptr %ctx, i32 0, i32 21
   %cells = load ptr, ptr %cells.at
   %cell = getelementptr %Cell, ptr %cells, i64 %index
@@ -33,9 +34,14 @@ grow:
   %wanted = select i1 %larger, i64 %more, i64 %need
   %small = icmp slt i64 %wanted, 64
   %size = select i1 %small, i64 64, i64 %wanted
+  ; More than the machine has would be granted, and the process killed when it is used.
+  %all = load i64, ptr @gc_memory_bytes
+  %absurd = icmp sgt i64 %need, %all
+  br i1 %absurd, label %refused, label %allocate
+
+allocate:
   %huge = icmp sge i64 %size, 4194304
   %align = select i1 %huge, i64 2097152, i64 64
-  %new.at = alloca ptr, align 8
   %error = call i32 @posix_memalign(ptr %new.at, i64 %align, i64 %size)
   %got = icmp eq i32 %error, 0
   br i1 %got, label %move, label %refused

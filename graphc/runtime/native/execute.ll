@@ -116,6 +116,12 @@ enough:
 
 grow:
   call void @gc_arena_free(ptr %ctx)
+  ; More than the machine has would be granted, and the process killed when it is used.
+  %all = load i64, ptr @gc_memory_bytes
+  %absurd = icmp sgt i64 %need, %all
+  br i1 %absurd, label %refused, label %allocate
+
+allocate:
   %arena.at = getelementptr %Context, ptr %ctx, i32 0, i32 10
   %huge = icmp sge i64 %need, 4194304
   %align = select i1 %huge, i64 2097152, i64 64
@@ -124,7 +130,8 @@ grow:
   br i1 %got, label %keep, label %refused
 
 refused:
-  store ptr null, ptr %arena.at
+  %refused.at = getelementptr %Context, ptr %ctx, i32 0, i32 10
+  store ptr null, ptr %refused.at
   %status.at = getelementptr %Context, ptr %ctx, i32 0, i32 13
   %status = load ptr, ptr %status.at
   store i64 %need, ptr %status
