@@ -63,6 +63,7 @@ from graphc.control_flow import while_loop
 from graphc.custom_gradient import RegisterGradient, custom_gradient, no_gradient
 from graphc.custom_gradient import no_gradient as NoGradient
 from graphc.custom_gradient import no_gradient as NotDifferentiable
+from graphc.defun import function
 from graphc.dtypes import (
     DType,
     as_dtype,
@@ -378,8 +379,8 @@ __all__ = [
     "count_nonzero", "cumprod", "cumsum", "custom_gradient", "data", "debugging", "device", "div",
     "div_no_nan", "divide", "double", "dynamic_partition", "eager", "einsum", "equal", "erf",
     "erfc", "errors", "exp", "expand_dims", "expm1", "eye", "fill", "float16", "float32", "float64",
-    "floor", "floor_div", "floordiv", "floormod", "foldl", "foldr", "gather", "gather_nd",
-    "get_collection", "get_collection_ref", "get_default_graph", "get_default_session",
+    "floor", "floor_div", "floordiv", "floormod", "foldl", "foldr", "function", "gather",
+    "gather_nd", "get_collection", "get_collection_ref", "get_default_graph", "get_default_session",
     "get_local_variable", "get_num_threads", "get_seed", "get_variable", "get_variable_scope",
     "global_norm", "global_variables", "global_variables_initializer", "glorot_normal_initializer",
     "glorot_uniform_initializer", "gradients", "greater", "greater_equal", "group", "half",

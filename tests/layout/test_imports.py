@@ -19,7 +19,7 @@ ROWS = """
     ops
     gradients interpret initializers variables variable_scope
     tensor_array branches control_flow functional script_ops logging_ops check_ops check_types
-    debugging custom_gradient own_ops
+    debugging custom_gradient own_ops defun
     tensor_array branches control_flow function rewrite
     passes
     kernels
