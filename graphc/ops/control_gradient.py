@@ -68,18 +68,22 @@ class Recall:
         self.save = save
         self.dear = dear
         self.known: dict[Tensor, Tensor] = {}
-        self.wanted: set[Tensor] = set()
         self.copies: dict[Operation, Operation] = {}
 
     def __call__(self, tensor: Tensor) -> Tensor:
         """The value of ``tensor``, as a tensor of the current region."""
-        for op in self.missing(tensor):
-            if self.is_replayed(op):
+        if tensor in self.known:
+            return self.known[tensor]
+        ops, wanted = self.missing(tensor)
+        for op in ops:
+            if all(t in self.known for t in op.outputs if t in wanted):
+                continue
+            if self.is_replayed(op, wanted):
                 self.replayed(op)
                 continue
             if op.type == "Parameter" or self.dear(op):
                 for t in op.outputs:
-                    if t in self.wanted:
+                    if t in wanted:
                         self.known[t] = self.save(t)
                 continue
             graph = get_default_graph()
@@ -94,12 +98,15 @@ class Recall:
             self.known.update(zip(op.outputs, new.outputs, strict=True))
         return self.known[tensor]
 
-    def is_replayed(self, op: Operation) -> bool:
-        """Whether the operation runs again: of a loop, if more than its last values is wanted."""
-        if op.type != "While":
-            return op.type == "Case" and not self.dear(op)
+    def is_replayed(self, op: Operation, wanted: set[Tensor]) -> bool:
+        """Whether the operation runs again with its bodies: where it is not saved, and of a loop
+        that is, if more than its last values is wanted."""
+        if op.type not in ("While", "Case"):
+            return False
+        if op.type == "Case" or not self.dear(op):
+            return not self.dear(op)
         count = len(op.attrs["bodies"][1].params)
-        return any(t in self.wanted for t in op.outputs[count:])
+        return any(t in wanted for t in op.outputs[count:])
 
     def replayed(self, op: Operation) -> Operation:
         """An operation with bodies run again, once for all that is asked of it."""
@@ -110,21 +117,21 @@ class Recall:
             self.known.setdefault(a, b)
         return found
 
-    def missing(self, tensor: Tensor) -> list[Operation]:
-        """The operations to save or to compute again, producers first."""
+    def missing(self, tensor: Tensor) -> tuple[list[Operation], set[Tensor]]:
+        """The operations to save or to compute again, producers first; what is wanted of them."""
         found: set[Operation] = set()
-        self.wanted = set()
+        wanted: set[Tensor] = set()
         stack = [tensor]
         while stack:
             t = stack.pop()
             op = t.op
-            if t in self.known or op.region is not self.home or t in self.wanted:
+            if t in self.known or op.region is not self.home or t in wanted:
                 continue
-            self.wanted.add(t)
+            wanted.add(t)
             found.add(op)
-            if self.is_replayed(op) or (op.type != "Parameter" and not self.dear(op)):
+            if self.is_replayed(op, wanted) or (op.type != "Parameter" and not self.dear(op)):
                 stack += op.inputs
-        return sorted(found, key=lambda o: o.serial)
+        return sorted(found, key=lambda o: o.serial), wanted
 
 
 def replayed(op: Operation) -> Operation:

@@ -42,9 +42,11 @@ WHILE = {
     "shape": (
         lambda: loop(lambda i, x: (i + 1, gc.concat([x, x], 0)), [0, gc.constant([1.0])]),
         ValueError,
-        r"Input tensor 'Const:0' enters the loop with shape \(1,\), but has shape \(2,\) after one "
-        r"iteration. To allow the shape to vary across iterations, use the `shape_invariants` "
-        r"argument of tf.while_loop to specify a less-specific shape.",
+        (
+            r"Input tensor 'Const:0' enters the loop with shape \(1,\), but has shape \(2,\) after "
+            r"one iteration. To allow the shape to vary across iterations, use the "
+            r"`shape_invariants` argument of tf.while_loop to specify a less-specific shape."
+        ),
     ),
     "invariant": (
         lambda: loop(
@@ -58,9 +60,11 @@ WHILE = {
             same, [0, gc.constant([1.0])], shape_invariants=[SCALAR, gc.TensorShape([2])]
         ),
         ValueError,
-        r"The shape invariant specified for Const:0 is not compatible with the initial shape of "
-        r"the loop variable. It enters the loop with shape \(1,\), but the specified shape "
-        r"invariant is \(2,\).",
+        (
+            r"The shape invariant specified for Const:0 is not compatible with the initial shape "
+            r"of the loop variable. It enters the loop with shape \(1,\), but the specified shape "
+            r"invariant is \(2,\)."
+        ),
     ),
     "invariants": (
         lambda: loop(same, [0, 1.0], shape_invariants=[SCALAR]), ValueError, "structures? "
@@ -197,10 +201,10 @@ def inner():
 def test_a_tensor_of_a_body_is_not_used_outside(inner):
     (tensor,), _ = inner
     for use in (lambda: tensor + 1, lambda: gc.identity(tensor)):
-        with pytest.raises(ValueError, match="'while/mul:0' .*inside 'while' and cannot be used"):
+        with pytest.raises(ValueError, match=r"'while/mul:0' .*inside 'while' and cannot be used"):
             use()
     with (
-        pytest.raises(ValueError, match="'while/mul' .*cannot be waited for outside"),
+        pytest.raises(ValueError, match=r"'while/mul' .*cannot be waited for outside"),
         gc.control_dependencies([tensor]),
     ):
         gc.constant(1)
@@ -214,7 +218,7 @@ def test_a_tensor_of_a_branch_is_not_used_in_another():
         return found[0]
 
     p = gc.placeholder(gc.bool, [])
-    with pytest.raises(ValueError, match="'cond/mul:0' .*cannot be used outside"):
+    with pytest.raises(ValueError, match=r"'cond/mul:0' .*cannot be used outside"):
         gc.cond(p, first, lambda: found[0] + 1)
     with pytest.raises(ValueError, match="cannot be used outside"):
         gc.cond(p, one, lambda: gc.identity(found[0]))
@@ -224,7 +228,7 @@ def test_a_tensor_of_a_body_is_neither_fetched_nor_fed(inner):
     (tensor,), result = inner
     with gc.Session() as session:
         for fetch in (tensor, tensor.op, "while/mul:0"):
-            with pytest.raises(ValueError, match="'while/mul' has been marked as not fetchable"):
+            with pytest.raises(ValueError, match=r"'while/mul' has been marked as not fetchable"):
                 session.run(fetch)
         with pytest.raises(ValueError, match=r"while/mul:0.* may not be fed"):
             session.run(result, {tensor: 3})

@@ -204,6 +204,18 @@ def a_loop_in_a_branch(x):
     return ts(gc.cond(positive(x), deep, lambda: x * 2.0))
 
 
+@case(X, LOW)
+def loops_over_what_their_branch_made(x):
+    """The second loop's gradient needs the first one's result, and that what the branch made."""
+
+    def deep():
+        rows = gc.TensorArray(F, size=2).unstack(gc.stack([x, gc.sin(x)]))
+        a = loop(2, lambda i, y: (gc.sin(y) * rows.read(i),), x)[0]
+        return loop(2, lambda i, y: (gc.sin(y) * a + gc.tanh(a),), x)[0]
+
+    return ts(gc.cond(positive(x), deep, lambda: x * 2.0))
+
+
 @case()
 def a_branch_in_a_loop(x):
     def step(i, y):
@@ -264,6 +276,14 @@ def rows_written_twice(x):
         return (a.write(i % 3, gc.sin(a.read(i % 3)) * a.read((i + 1) % 3)),)
 
     return ts(gc.square(loop(6, step, gc.TensorArray(F, size=3).unstack(x))[0].stack()))
+
+
+@case()
+def an_empty_array(x):
+    """No turn, but code for one, whose arrays are empty."""
+    a = gc.TensorArray(F, size=0, element_shape=[])
+    b, s = loop(0, lambda i, a, s: (a.write(i, ts(x)), s + a.read(i) * x), a, x)
+    return ts(b.stack()) + ts(s * s)
 
 
 @case()
@@ -342,7 +362,7 @@ def test_a_long_loop():
 def test_changing_shapes_that_the_way_back_needs_are_refused(make):
     """Until they are kept: a typed error that names the tensor."""
     x = gc.constant([1.0, 2.0])
-    more = (lambda y: gc.sin(y)) if make == "dear" else (lambda y: y * y)
+    more = gc.sin if make == "dear" else gc.square
     y = loop(
         3, lambda i, y: (gc.concat([more(y), y[:1]], 0),), x,
         shape_invariants=[gc.TensorShape([]), gc.TensorShape([None])],

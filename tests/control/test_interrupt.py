@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import textwrap
 import threading
 
 import numpy as np
@@ -27,7 +26,7 @@ def body(i):
 y = gc.while_loop(lambda i: i < n, body, [gc.constant(0.0)])
 session = gc.Session()
 session.run(v.initializer)
-print(session.run(y, {n: 3.0}), session.run(v)[0])
+print(session.run(y, {n: 1.0}), session.run(v)[0])
 sent = []
 
 def interrupt():
@@ -42,7 +41,7 @@ try:
 except KeyboardInterrupt:
     assert time.monotonic() - sent[0] < 2.0, time.monotonic() - sent[0]
 thread.join()
-print(session.run(v)[0], session.run(y, {n: 2.0}), session.run(v)[0])
+print(session.run(v)[0], session.run(y, {n: 1.0}), session.run(v)[0])
 """
 
 BODIES = {
@@ -52,9 +51,11 @@ BODIES = {
     "branch": (1, "gc.cond(i < n, lambda: i * 0.5 + 0.6, lambda: i)"),
     "growing": (
         1,
-        "gc.reduce_sum(gc.while_loop(lambda x: gc.reduce_sum(x) < n, lambda x: gc.concat([x[-5:] * "
-        "0.5, x[:1] * 0.0 + 0.6], 0), [gc.ones([1]) * i], shape_invariants=[gc.TensorShape([None]"
-        ")]))",
+        (
+            "gc.reduce_sum(gc.while_loop(lambda x: gc.reduce_sum(x) < n, lambda x: gc.concat("
+            "[x[-5:] * 0.5, x[:1] * 0.0 + 0.6], 0), [gc.ones([1]) * i], "
+            "shape_invariants=[gc.TensorShape([None])]))"
+        ),
     ),
 }
 
@@ -63,10 +64,8 @@ BODIES = {
 def test_an_infinite_loop_answers_ctrl_c(name):
     size, inner = BODIES[name]
     text = PROGRAM.replace("SIZE", str(size)).replace("INNER", inner)
-    # The limits that end: 3 and 2 are never reached by a sequence that goes to 1.2.
-    text = text.replace("{n: 3.0}", "{n: 1.0}").replace("{n: 2.0}", "{n: 1.0}")
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(text)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", text], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     first, last = done.stdout.splitlines()
