@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from graphc.loop import ir
 from graphc.loop.ir import Block, Const, Expr, For, If, Let, LoopKind, Stmt, Var
 
+
 class _Numbering(threading.local):
     """Numbers for names, which need to differ within one kernel only."""
 
