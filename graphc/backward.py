@@ -85,7 +85,9 @@ class Backward:
         rule = op.gradient_rule or GRADIENTS.get(op.type)
         if not (any(wanted) and (op.definition.differentiable or rule is not None)):
             return
-        with name_scope(op.name + "_grad"):
+        # The scope of a body's gradient is named after what is around the body already.
+        name = op.name if self.region is None else op.name.rsplit("/", 1)[-1]
+        with name_scope(name + "_grad"):
             if rule is not None:
                 found = given_gradient(op, rule, totals)
             else:

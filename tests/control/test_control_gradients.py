@@ -342,6 +342,27 @@ def test_stopped_gradients_in_a_body(everywhere):
     everywhere(gc.gradients(y, x)[0], expected=[[1, 8]])
 
 
+@pytest.mark.parametrize("kind", ["cond", "while"])
+def test_deep_nesting(kind):
+    """Names grow with the depth by a part for every level, they do not double."""
+    x = gc.constant(0.5, F)
+
+    def level(depth, y):
+        if depth == 0:
+            return gc.sin(y) + x
+        if kind == "cond":
+            return gc.cond(y > -9.0, lambda: level(depth - 1, y * 0.9), lambda: y)
+        return loop(1, lambda i, y: (level(depth - 1, y * 0.9),), y)[0]
+
+    depth = 20 if kind == "cond" else 8
+    grad = gc.gradients(level(depth, x), x)[0]
+    longest = max(len(op.name) for op in grad.graph.get_operations())
+    assert longest < 40 * (depth + 1)
+    scale = 0.9**depth
+    found = gc.Session().run(grad)
+    np.testing.assert_allclose(found, scale * np.cos(scale * 0.5) + 1.0)
+
+
 def test_a_long_loop():
     """Its memory is a few numbers for every turn; its code does not grow with them."""
     n, x = gc.placeholder(gc.int32, []), gc.constant(0.5, F)
