@@ -69,8 +69,19 @@ def merge_transposes(m: Match) -> Tensor | None:
 
 
 def merge_reshapes(m: Match) -> Tensor | None:
-    """A reshape of a reshape reads the first operand."""
-    return _call("Reshape", m["x"], m["out"].op.inputs[1])
+    """A reshape of a reshape reads the first operand.
+
+    Unless a -1 comes out of that operand's sizes as something else.  Where the run is right the two
+    are equal, but it is the inner one that tells whether it is.
+    """
+    out: Tensor = m["out"]
+    inner, shape = out.op.inputs
+    assert inner.sizes is not None
+    solved = -1 in (value_sizes(shape) or (-1,))
+    if solved and product(m["x"].sizes) != product(inner.sizes):
+        return None
+    merged = _call("Reshape", m["x"], shape)
+    return merged if merged.type == out.type else None
 
 
 def power_of_two_divisor(m: Match) -> Tensor | None:

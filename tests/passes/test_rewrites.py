@@ -69,6 +69,7 @@ KEPT = {
     "another permutation": lambda: gc.transpose(x()),
     "a true reduction": lambda: gc.reduce_sum(x(None, 1), 0),
     "a cast": lambda: gc.cast(x(), "float64"),
+    "a -1 that the inner reshape tells": lambda: gc.reshape(gc.reshape(x(), [2, 3]), [-1]),
 }
 
 
@@ -103,6 +104,17 @@ def test_names_and_locations_are_carried_over():
     assert square.name.startswith("power")
     assert square.location == next(o for o in fn.operations if o.type == "Pow").location
     assert after.origin[square.name].name == "power"
+
+
+def test_reshapes_in_a_row_of_an_unknown_size():
+    """The inner one tells the size, and whether the run is right."""
+    rows = x()
+    flat = gc.reshape(gc.reshape(rows, [2, 1, 3]), [-1, 3])
+    session = gc.Session()
+    value = np.arange(6.0, dtype=np.float32).reshape(2, 3)
+    np.testing.assert_array_equal(session.run(flat, {rows: value}), value)
+    with pytest.raises(gc.errors.InvalidArgumentError, match="with 15 values"):
+        session.run(flat, {rows: np.ones((5, 3))})
 
 
 # --- the driver -----------------------------------------------------------------------------------
