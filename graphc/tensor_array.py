@@ -266,15 +266,18 @@ class TensorArray:
         with name_scope(name, "TensorArraySplit", [value, lengths]):
             rows = self._element(value)
             counts = convert_to_tensor(lengths, name="lengths", preferred_dtype=dtypes.int32)
-            if counts.op.type == "Const" and len(set(counts.op.attrs["value"].tolist())) > 1:
+            known = counts.op.type == "Const"
+            if known and len(set(counts.op.attrs["value"].tolist())) > 1:
                 raise GraphError(
                     "TensorArray.split: the elements of an array have one shape, the lengths are "
                     f"{counts.op.attrs['value'].tolist()}"
                 )
             if counts.dtype.base_dtype is not dtypes.int32:
                 counts = _call("Cast", counts, DstT=dtypes.int32)
+            # The longest: with others that are shorter, the numbers of elements do not agree.
+            longest = counts[:1] if known else reduce_max(counts, keepdims=True)  # type: ignore[index]
             inner = getitem(shape(rows), slice(1, None))
-            flow = reshape(rows, concat([shape(counts), counts[:1], inner], 0))  # type: ignore[index]
+            flow = reshape(rows, concat([shape(counts), longest, inner], 0))
         return TensorArray._of(flow, self)
 
     def close(self, name: str | None = None) -> Operation:

@@ -93,6 +93,14 @@ def parts_of_one_length():
 
 
 @case
+def parts_of_a_length_that_is_fed():
+    x, lengths = gc.placeholder(gc.float32, [None]), gc.placeholder(gc.int32, [None])
+    a = array(gc.size(lengths)).split(x, lengths)
+    feeds = {x: np.arange(6.0), lengths: [2, 2, 2]}
+    return [a.read(1), a.concat()], [[2, 3], np.arange(6.0)], feeds
+
+
+@case
 def other_dtypes_and_wide_indices():
     a = gc.TensorArray(gc.int64, size=3, element_shape=[])
     for i in range(3):
@@ -236,6 +244,15 @@ def an_array_that_comes_out_with_another_size():
         shape_invariants=[gc.TensorShape([]), None, gc.TensorShape([None])],
     )  # fmt: skip
     return found[1].stack(), [np.ones(8)]
+
+
+@pytest.mark.parametrize("mode", ["static", "eager", "reference"])
+def test_parts_of_other_lengths_that_are_fed(mode):
+    """The elements have one shape: there is no part that is not as long as was asked."""
+    x, lengths = gc.placeholder(gc.float32, [None]), gc.placeholder(gc.int32, [None])
+    part = array(gc.size(lengths)).split(x, lengths).read(0)
+    with pytest.raises(gc.errors.InvalidArgumentError, match="6 values, but the requested shape"):
+        gc.Session(mode=mode).run(part, {x: np.arange(6.0), lengths: [2, 1, 3]})
 
 
 # --- what is known and what is refused ------------------------------------------------------------
