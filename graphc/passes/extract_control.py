@@ -76,9 +76,12 @@ class ControlExtractor(Extractor):
 
     def assigns(self, op: Operation) -> bool:
         """An assignment, or something that owns one."""
-        if is_control(op):
-            return bool(Effects(op.attrs["bodies"]).variables)
-        return super().assigns(op)
+        if not is_control(op):
+            return super().assigns(op)
+        found = self.assigning.get(op)
+        if found is None:
+            found = self.assigning[op] = bool(Effects(op.attrs["bodies"]).variables)
+        return found
 
     def visit(self, op: Operation) -> None:
         """Copy one operation; one with bodies, with them."""

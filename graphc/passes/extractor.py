@@ -62,6 +62,7 @@ class Extractor:
         self.constants: dict[Tensor, Tensor] = {}
         self.counters: list[Output] = []
         self.ancestors: dict[Operation, frozenset[Operation]] = {}
+        self.assigning: dict[Operation, bool] = {}
 
     # --- the boundary -------------------------------------------------------------------------
 

@@ -120,14 +120,15 @@ class Grouper:
         symbols = {s for size in group.frame for s in dims.symbols_of(size)}
         for t in self.touched(group):
             symbols |= {s for size in t.sizes or () for s in dims.symbols_of(size)}
-            if "bodies" in t.op.attrs and t in group.tensors:
-                symbols |= symbols_in(t.op)
+        for op in {t.op for t in group.tensors}:
+            if "bodies" in op.attrs:
+                symbols |= symbols_in(op)
         return {self.inliner.root(self.binders[s]) for s in symbols if s in self.binders}
 
     def touched(self, group: Group) -> set[Tensor]:
         """The group's tensors and all that it reads, what is inlined or an alias seen through."""
         found = set(group.tensors)
-        stack = [t for own in group.tensors for t in own.op.inputs]
+        stack = [t for op in {t.op for t in group.tensors} for t in op.inputs]
         while stack:
             t = stack.pop()
             if t not in found:

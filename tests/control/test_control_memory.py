@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import graphc as gc
+from graphc.passes import extract_control, grouping
 
 SIZE = 1000
 
@@ -65,3 +66,20 @@ def test_a_second_run_allocates_nothing_more():
         session.run(g, {x: np.ones(SIZE), n: 64})
         session.run(g, {x: np.ones(SIZE), n: 5})
         assert kept(session) == before
+
+
+def test_the_work_of_compiling_does_not_grow_with_the_square_of_the_loop_variables(monkeypatch):
+    """What a body holds is looked through a few times in all, not for every result of its loop."""
+    found = []
+    for module, name in ((grouping, "symbols_in"), (extract_control, "region_operations")):
+        own = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *args, own=own: found.append(own) or own(*args)
+        )
+    start = [gc.constant(float(k)) for k in range(100)]
+    turned = gc.while_loop(
+        lambda i, *_: i < 3, lambda i, *v: (i + 1, *v[1:], v[0]), [gc.constant(0), *start]
+    )
+    values = gc.Session().run(turned)
+    assert list(values[1:4]) == [3.0, 4.0, 5.0]
+    assert len(found) < 50
