@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from graphc import dims
 from graphc.dims import DimLike, Symbol
+from graphc.errors import CompileError
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
-from graphc.ops.control import loop_symbols
+from graphc.ops.control import differing, loop_symbols
 from graphc.program_function import FunctionPlanner
 from graphc.program_steps import (
     Append,
@@ -217,28 +220,44 @@ def plan_branch(planner: ControlPlanner, op: Operation) -> None:
         direct = set()
         for k, (target, tensor) in enumerate(zip(targets, given, strict=True)):
             root = inner.lowering.storage(tensor)
-            free = root in computed and root not in inner.where
+            free = root in computed and root not in inner.where and not apart(op.outputs[k], tensor)
             if free and not depends_on(op.outputs[k], late):
                 inner.where[root] = target
                 direct.add(k)
         inner.plan_groups()
         if symbols:
-            ends = [_branch_size(s, op, given) for s in symbols]
+            ends = _branch_sizes(op, given)
             inner.steps.append(Bind(segment, ends))
         for k, (target, tensor) in enumerate(zip(targets, given, strict=True)):
             if k not in direct:
-                inner.steps.append(Copy(target, inner.source_slot(tensor)))
+                inner.steps.append(Copy(target, _given_slot(inner, op.outputs[k], tensor)))
         cases.append(inner.steps)
     planner.steps.append(Branch(selector, cases))
 
 
-def _branch_size(symbol: Symbol, op: Operation, given: Sequence[Tensor]) -> DimLike:
-    """The size that a branch gives for a size in which the branches differ."""
-    for out, tensor in zip(op.outputs, given, strict=True):
-        for mine, found in zip(out.sizes or (), tensor.sizes or (), strict=True):
-            if not isinstance(mine, int) and mine.as_symbol is symbol:
-                return found
-    raise AssertionError(f"no output has the size {symbol}")
+def apart(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have other numbers of elements for sure."""
+    left, right = dims.product(a.sizes or ()), dims.product(b.sizes or ())
+    return isinstance(left, int) and isinstance(right, int) and left != right
+
+
+def _given_slot(planner: FunctionPlanner, out: Tensor, given: Tensor) -> int:
+    """What to copy to the output: where the sizes are apart, a guard has ended the run before."""
+    if not apart(out, given):
+        return planner.source_slot(given)
+    shape = tuple(s for s in out.sizes or () if isinstance(s, int))
+    return planner.add_slot("const", out, np.zeros(shape, out.dtype.base_dtype.numpy))
+
+
+def _branch_sizes(op: Operation, given: Sequence[Tensor]) -> list[DimLike | tuple[int, int]]:
+    """What a branch gives for the sizes in which the branches differ.
+
+    They have symbols, some of which may have been assumed to be some size.
+    """
+    symbols, places = op.attrs["symbols"], differing(op.attrs["bodies"])
+    if len(symbols) != len(places):
+        raise CompileError(f"'{op.name}' has {len(symbols)} sizes for {len(places)}")
+    return [(given[k].sizes or ())[d] for k, d in places]
 
 
 def plan_host(planner: FunctionPlanner, op: Operation) -> None:

@@ -90,7 +90,7 @@ class While(ControlOp):
         """The types of the loop variables; of what is saved, with the number of turns in front."""
         _, body = ctx.attrs["bodies"]
         _, last, turns = loop_symbols(ctx.attrs["symbols"])
-        types = [_final(t, last) for t in body.carried]
+        types = [_final(ctx, t, last) for t in body.carried]
         types.append(TensorType(dtypes.int32, ()))
         saved = body.given[len(body.carried) :] if turns is not None else ctx.attrs["saved"]
         return types + [stacked(t, turns) for t in saved]
@@ -118,10 +118,10 @@ def loop_symbols(
     return during, last, symbols[-1]
 
 
-def _final(tensor: Tensor, last: dict[Symbol, DimLike]) -> TensorType:
+def _final(ctx: InferContext, tensor: Tensor, last: dict[Symbol, DimLike]) -> TensorType:
     sizes = tensor.sizes
     if sizes is not None and last:
-        sizes = tuple(dims.substitute(s, last) for s in sizes)
+        sizes = tuple(dims.substitute(ctx.env.canonical(s), last) for s in sizes)
     return TensorType(tensor.dtype.base_dtype, sizes)
 
 
@@ -159,6 +159,7 @@ class Case(ControlOp):
         self, ctx: InferContext, given: Sequence[Tensor], left: list[Any]
     ) -> tuple[DimLike, ...] | None:
         shapes = [t.sizes for t in given]
+        # The order of the symbols is that of :func:`differing`.
         if any(s is None or len(s) != len(shapes[0] or ()) for s in shapes):
             return None
         sizes: list[DimLike] = []
@@ -172,6 +173,16 @@ class Case(ControlOp):
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """A choice among the gradients of the branches."""
         return case_gradient(op, grads)
+
+
+def differing(branches: Sequence[Any]) -> list[tuple[int, int]]:
+    """Where the branches of a compiled Case differ in a size: result and dimension."""
+    found = []
+    for k, given in enumerate(zip(*(b.given for b in branches), strict=True)):
+        for d, options in enumerate(zip(*(t.sizes or () for t in given), strict=True)):
+            if len(set(options)) > 1:
+                found.append((k, d))
+    return found
 
 
 def is_control(op: Operation) -> bool:

@@ -25,6 +25,7 @@ from graphc.ops.state import assigned_variable, is_assignment
 from graphc.passes.assume import RowsKnown
 from graphc.passes.extract_graph import late_of
 from graphc.passes.extract_host import needs_rank
+from graphc.passes.extract_sizes import settle
 from graphc.passes.extractor import Extractor, counter_key
 
 COPIED = 64
@@ -168,7 +169,7 @@ class ControlExtractor(Extractor):
         cond.read_only(types, starts)
         cond.run()
         cond.outputs = [Output("result", cond.operand(test.results[0], None), op, "0")]
-        symbols = self.changing(types, starts, symbols)
+        symbols = settle(self.env, op, types, starts, results, symbols)
         self.check_saved(op, body, saved, symbols)
         # What they are after the last turn may be assumed to be something; in between it may not.
         for _ in (*symbols, None):
@@ -187,23 +188,6 @@ class ControlExtractor(Extractor):
         for a, b in zip(starts, new.outputs, strict=False):
             if a in self.env.pending:
                 self.env.pending[b] = self.env.pending[a]
-
-    def changing(
-        self,
-        types: Sequence[TensorType],
-        starts: Sequence[Tensor],
-        symbols: Sequence[Symbol],
-    ) -> list[Symbol]:
-        """The symbols of the loop that do change; what the body needs to be one size is that size.
-
-        Then the loop variable must have it from the beginning.
-        """
-        for type_, start in zip(types, starts, strict=True):
-            for mine, first in zip(type_.sizes or (), start.sizes or (), strict=True):
-                own = None if isinstance(mine, int) else mine.as_symbol
-                if own in symbols and self.env.canonical(mine) != mine:
-                    self.env.assume_equal(first, mine)
-        return [s for s in symbols if s not in self.env.binding]
 
     def changed(
         self,

@@ -296,12 +296,46 @@ def test_the_error_names_the_operation_and_the_line_in_the_body(mode, kind, nest
         session.run(result, {k: 3})
 
 
-def test_sizes_that_do_not_go_together_fail_the_run():
-    free = [SCALAR, gc.TensorShape([None])]
-    x = gc.constant([1.0, 2.0])
-    result = loop(
-        lambda i, y: (i + 1, gc.concat([y + x, x], 0)), [0, x], shape_invariants=free
-    )[1]  # fmt: skip
-    for mode in ("static", "eager", "reference"):
-        with gc.Session(mode=mode) as session, pytest.raises(gc.errors.InvalidArgumentError):
-            session.run(result)
+FREE = [SCALAR, gc.TensorShape([None])]
+SIZES = {
+    "another one after a turn": (
+        lambda x: loop(
+            lambda i, y: (i + 1, gc.concat([y + x, x], 0)), [0, x], shape_invariants=FREE
+        ),
+        "must have the size 2 in dimension 0, as the body uses it, and the body gives it the size",
+    ),
+    "another one before": (
+        lambda x: loop(lambda i, y: (i + 1, y + x), [0, x[:1]], shape_invariants=FREE),
+        "must have the size 2 in every turn, as the body uses it, and has the size 1",
+    ),
+    "one grows and one does not": (
+        lambda x: loop(
+            lambda i, y, z: (i + 1, gc.concat([y + z, y[:1]], 0), z[1:]), [0, x, x],
+            shape_invariants=[*FREE, FREE[1]],
+        ),
+        "must have the size .* in every turn",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["static", "eager", "reference"])
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_that_do_not_go_together(name, mode):
+    make, text = SIZES[name]
+    result = make(gc.constant([1.0, 2.0]))
+    with (
+        gc.Session(mode=mode) as session,
+        pytest.raises(gc.errors.InvalidArgumentError, match=text) as e,
+    ):
+        session.run(result)
+    assert __file__ in str(e.value)
+
+
+def test_a_branch_of_a_size_that_does_not_fit_fails_when_it_is_taken():
+    p = gc.placeholder(gc.bool, [])
+    y = gc.cond(p, lambda: gc.ones([2]), lambda: gc.ones([3])) + gc.constant([1.0, 2.0, 3.0])
+    with gc.Session() as session:
+        assert session.run(y, {p: False}).tolist() == [2, 3, 4]
+        with pytest.raises(gc.errors.InvalidArgumentError, match="do not go together"):
+            session.run(y, {p: True})
+        assert session.run(y, {p: False}).tolist() == [2, 3, 4]

@@ -329,6 +329,41 @@ def sizes_of_two_variables_that_depend_on_each_other():
     return times(5, step, *start, shape_invariants=[SCALAR, VECTOR, VECTOR]), [x, y]
 
 
+def grow_together(i, x, y):
+    return gc.concat([x + y, x[:1]], 0), gc.concat([x * y, y[:1]], 0)
+
+
+def grown(x, y):
+    for _ in range(3):
+        x, y = np.concatenate([x + y, x[:1]]), np.concatenate([x * y, y[:1]])
+    return [x, y]
+
+
+@case
+def sizes_that_stay_equal():
+    """That they are equal is needed in every turn, and so again after every one."""
+    x, y = np.array([1.0, 2.0]), np.array([3.0, 4.0])
+    free = [SCALAR, VECTOR, VECTOR]
+    return times(3, grow_together, x, y, shape_invariants=free), grown(x, y)
+
+
+@case
+def fed_sizes_that_stay_equal():
+    x, y = (gc.placeholder(gc.float64, [None]) for _ in range(2))
+    feeds = {x: np.array([1.0, 2.0]), y: np.array([3.0, 4.0])}
+    free = [SCALAR, VECTOR, VECTOR]
+    return times(3, grow_together, x, y, shape_invariants=free), grown(*feeds.values()), feeds
+
+
+@case
+def a_size_that_the_body_settles():
+    """The invariant lets it change; what the body adds to it does not."""
+    x = gc.placeholder(gc.float32, [None])
+    more, free = gc.constant([1.0, 2.0, 3.0]), [SCALAR, VECTOR]
+    found = times(3, lambda i, y: (y[::-1] + more,), x, shape_invariants=free)
+    return found, [[4, 6, 8]], {x: [1.0, 0.0, -1.0]}
+
+
 @case
 def a_size_that_is_the_number_of_the_turn():
     def step(i, x):
