@@ -177,12 +177,13 @@ def element(ctx: Context, index: tuple[ir.Expr, ...]) -> Any:
         return ctx.value(definition.element(ctx, index))
     assert isinstance(definition, ReductionOp)
     r = definition.reduction(ctx, index)
-    assert r.op == "add"
     ranges = [range(ctx.bound(e) if isinstance(e, Dim) else e) for e in r.extents]
     bodies = [
         ctx.value(r.body(tuple(Bound(i) for i in inner))) for inner in itertools.product(*ranges)
     ]
-    return sum(bodies)
+    total = {"add": sum, "min": min}[r.op](bodies)
+    # The op's own expression of the reduced value, with a variable bound to it.
+    return ctx.value(r.finish(Bound(total)))
 
 
 def operands(op_name: str, sample: Sample) -> tuple[list[Any], list[np.ndarray]]:

@@ -87,6 +87,12 @@ def extracted(
     for op in reachable(roots, extractor.feeds):
         extractor.visit(op)
     outputs = [Output("fetch", extractor.operand(t, None), t, t.name) for t in fetches]
+    for output in outputs:
+        array = extractor.env.pending.get(output.tensor)
+        if array is not None:
+            raise InvalidArgumentError(
+                array.node_def, array, "the TensorArray is read before anything is written to it"
+            )
     outputs += shapes_of(outputs, extractor.env)
     if keep:
         outputs += [extractor.update(v, chain[-1][1]) for v, chain in extractor.chains.items()]

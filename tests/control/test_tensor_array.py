@@ -323,3 +323,14 @@ def test_an_index_out_of_range_fails_the_run(make, mode):
             assert __file__ in str(e.value)
         if "scatter" not in e.value.op.name.lower():
             session.run(fetch, {k: 0})
+
+
+def test_an_array_that_nothing_was_written_to_has_no_shape_to_stack():
+    with gc.Graph().as_default():
+        stacked = gc.TensorArray(gc.float32, size=3).stack()
+        for mode in ("static", "eager", "reference"):
+            expected = pytest.raises(
+                gc.errors.InvalidArgumentError, match="before anything is written"
+            )
+            with gc.Session(mode=mode) as session, expected:
+                session.run(stacked)

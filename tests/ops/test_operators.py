@@ -10,12 +10,13 @@ import pytest
 import graphc.ops.math as gm
 from graphc import dtypes
 from graphc.build import constant
-from graphc.errors import DTypeError, UnimplementedError
+from graphc.errors import DTypeError
 from graphc.graph import Graph, Tensor
 from graphc.interpret import interpret
 from graphc.ops import elementwise_operators
 from graphc.ops.array import placeholder
 from graphc.ops.elementwise_operators import set_matmul
+from graphc.ops.shaping_mask import where
 
 
 def declared(build: Any) -> tuple[str, list[tuple[str, str]]]:
@@ -211,9 +212,7 @@ def test_wrong_operands():
         with pytest.raises(DTypeError, match="must have the same dtype"):
             a / constant([1])
         with pytest.raises(ValueError, match="both"):
-            gm.where([True], x=[1])
-        with pytest.raises(UnimplementedError, match="positions of the true elements"):
-            gm.where([True])
+            where([True], x=[1])
         with pytest.raises(ValueError, match="Cannot specify both 'axis' and 'reduction_indices'"):
             gm.reduce_sum(a, 0, reduction_indices=0)
         with pytest.raises(ValueError, match="Only scalar multiply works"):
