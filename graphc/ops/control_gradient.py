@@ -244,6 +244,14 @@ def _added(total: Tensor, part: Tensor) -> Tensor:
     return _call("AddV2", total, part)
 
 
+def _fitted(grad: Tensor, result: Tensor) -> Tensor:
+    """The gradient of a branch's result, of its sizes: another branch may give other ones."""
+    sizes = result.sizes
+    if sizes is not None and all(isinstance(s, int) for s in sizes) and grad.sizes == sizes:
+        return grad
+    return _call("FitLike", grad, result)
+
+
 def case_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
     """The gradients of a choice's operands; see the module's text."""
     branches = op.attrs["bodies"]
@@ -271,7 +279,7 @@ def case_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
                 back.recalled = b
                 back.recall = Recall(b, lambda t: save_output(op, t), has_effect)
                 ys = [b.results[k] for k in active] + [s for s in saved if s.op.region is b]
-                seeds = [g for k in active if (g := grads[k]) is not None]
+                seeds = [_fitted(g, b.results[k]) for k in active if (g := grads[k]) is not None]
                 seeds += [g for s, g in saved.items() if s.op.region is b]
                 totals = Backward(ys, outer, (), b, replayed).run(seeds)
                 back.results = [

@@ -28,7 +28,7 @@ from graphc.op import (
     register,
 )
 from graphc.ops.base import call, grid
-from graphc.ops.movement_value import INDEX
+from graphc.ops.movement_value import INDEX, all_of, guarded, zero_of
 from graphc.shapes import shape_text
 
 _CHECKED = {"checked": Attr("bool", True)}
@@ -243,6 +243,8 @@ class PutRowGrowing(TemplateOp):
         grad = grads[0]
         _, index, row = op.inputs
         rest = call("PutRow", grad, index, call("ZerosLike", row))
+        if op.region is None:
+            rest = call("FitLike", rest, op.inputs[0])
         return [rest, None, call("TakeRow", grad, index, checked=False)]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
@@ -261,3 +263,58 @@ class PutRowGrowing(TemplateOp):
         yield Sample((grid(3, 4), np.int64(3), grid(4)), grad=(2,))
         yield Sample((grid(2), np.int64(5), grid()), grad=(2,))
         yield Sample((np.zeros((0, 2)), np.int64(0), grid(2)), grad=(2,))
+
+
+@register
+class FitLike(ElementOp):
+    """``x`` with the sizes of ``like``: cut, or with zeros behind it, in every dimension.
+
+    It says that ``x`` has the sizes of ``like`` where only a run can tell that it has: of the
+    gradient of a branch's result, say, in that branch.
+    """
+
+    name = "FitLike"
+    inputs = "x: T, like: Tlike"
+    types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tlike": dtypes.ALL}
+    shape_operands: ClassVar[tuple[int, ...]] = (1,)
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """The sizes of ``like``."""
+        sizes, like = ctx.sizes(0), ctx.sizes(1)
+        if sizes is not None and like is not None and len(sizes) != len(like):
+            raise ctx.error(f"Shape must be rank {len(like)} but is rank {len(sizes)}")
+        return [TensorType(ctx.dtype(0), like)]
+
+    def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:
+        """The element at the same place, zero where there is none."""
+        given, wanted = ctx.sizes(0), ctx.out_sizes()
+        inside = [
+            i < ctx.size(a)
+            for i, a, b in zip(index, given, wanted, strict=True)
+            if a != b and not (isinstance(a, int) and isinstance(b, int) and a >= b)
+        ]
+        if not inside:
+            return ctx.operand(0, index)
+        value = ctx.operand(0, index)
+        return guarded(all_of(inside), value, zero_of(value.dtype))
+
+    def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
+        """The gradient with the sizes of ``x``."""
+        return [call("FitLike", grads[0], op.inputs[0]), None]
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """A slice into zeros."""
+        x, like = inputs
+        out = np.zeros(np.shape(like), np.asarray(x).dtype)
+        common = tuple(slice(min(a, b)) for a, b in zip(np.shape(x), out.shape, strict=True))
+        out[common] = np.asarray(x)[common]
+        return out
+
+    def samples(self) -> Iterable[Sample]:
+        """Shorter, longer, equal, a scalar, nothing."""
+        yield Sample((grid(4, 3), grid(2, 3)), grad=(0,))
+        yield Sample((grid(2, 3), grid(4, 2)), grad=(0,))
+        yield Sample((grid(5), grid(5)), grad=(0,))
+        yield Sample((grid(), grid()), grad=(0,))
+        yield Sample((grid(3), np.zeros(0)), grad=(0,))
+        yield Sample((np.zeros((0, 2)), grid(3, 2)), grad=())

@@ -80,6 +80,7 @@ def canonicalize(env: CompileEnv) -> None:
     """Rewrite every type by what was assumed of the symbols."""
     if not env.binding:
         return
+    settle_branches(env)
     for op in (op for graph in env.graphs for op in graph.get_operations()):
         if op.type == "EmptyRows":
             row = op.attrs["row"]
@@ -88,6 +89,27 @@ def canonicalize(env: CompileEnv) -> None:
             if t.sizes is not None:
                 t._type = TensorType(t.dtype, tuple(env.canonical(s) for s in t.sizes))
                 t._value_sizes = None
+
+
+def settle_branches(env: CompileEnv) -> None:
+    """Sizes in which branches seemed to differ, and which later turned out to be one."""
+    for graph in env.graphs:
+        for op in graph.get_operations():
+            if op.type != "Case" or not op.attrs["symbols"]:
+                continue
+            left = []
+            for k, out in enumerate(op.outputs):
+                for d, size in enumerate(out.sizes or ()):
+                    symbol = None if isinstance(size, int) else size.as_symbol
+                    if symbol is None or symbol not in op.attrs["symbols"]:
+                        continue
+                    given = [b.given[k].sizes or () for b in op.attrs["bodies"]]
+                    options = {env.canonical(sizes[d]) for sizes in given}
+                    if len(options) == 1:
+                        env.learn({symbol: options.pop()})
+                    else:
+                        left.append(symbol)
+            op.attrs = op.attrs | {"symbols": tuple(left)}
 
 
 def late_of(graph: Graph, env: CompileEnv) -> list[Late]:

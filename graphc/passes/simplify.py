@@ -121,6 +121,7 @@ RULES = [
     Rule("x ** 1", op("Pow", x, number(1)), same_type),
     Rule("x ** 2", op("Pow", x, number(2)), square),
     Rule("cast to itself", op("Cast", x), same_type),
+    Rule("fit to itself", op("FitLike", x, y), same_type),
     Rule("reshape to itself", op("Reshape", x, y), same_type),
     Rule("reshape twice", op("Reshape", op("Reshape", x, y), any_("z")), merge_reshapes),
     Rule("transpose to itself", op("Transpose", x, y), drop_transpose),

@@ -40,6 +40,7 @@ CHANGED = {
     "x ** 1": [lambda: gc.exp(x()) ** 1.0],
     "x ** 2": [lambda: x() ** 2.0],
     "cast to itself": [lambda: call("Cast", gc.exp(x()), DstT=gc.float32)],
+    "fit to itself": [lambda: call("FitLike", gc.exp(a := x()), gc.tanh(a))],
     "reshape to itself": [lambda: call("Reshape", gc.exp(x(2, 3)), [2, 3])],
     "reshape twice": [lambda: gc.reshape(gc.reshape(gc.exp(x()), [-1]), [3, -1])],
     "transpose to itself": [lambda: gc.transpose(gc.exp(x()), [0, 1])],
