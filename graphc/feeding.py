@@ -10,6 +10,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.errors import DTypeError, FeedError, FetchError, GraphError, InvalidArgumentError
 from graphc.graph import Graph, Operation, Tensor
+from graphc.ops.control import branch_number
 from graphc.passes.extract_errors import missing_feed
 
 
@@ -252,13 +253,6 @@ def host_value(
     raise InvalidArgumentError(
         op.node_def, op, f"{op.type} cannot compute tensors of strings"
     )
-
-
-def branch_number(selector: Any, count: int) -> int:
-    """The branch that a bool or a number chooses among so many."""
-    value = np.asarray(selector)
-    number = 1 - int(value) if value.dtype == bool else int(value)
-    return number if 0 <= number < count else count - 1
 
 
 def selectors(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -18,6 +18,7 @@ from graphc.errors import CompileError, InvalidArgumentError, OpError
 from graphc.function import Function, Input, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
 from graphc.op import InferContext, evaluate_reference, get_op
+from graphc.ops.control import branch_number
 from graphc.ops.host import host_values
 from graphc.passes.assume import CompileEnv
 from graphc.passes.basic import DeadCode, Decompose, attrs_key
@@ -95,11 +96,7 @@ def _run_bodies(op: Operation, operands: list[np.ndarray], compute: Compute) -> 
     """The outputs of a loop or a branch, turn by turn."""
     bodies = op.attrs["bodies"]
     if op.type == "Case":
-        number = int(operands[0])
-        if operands[0].dtype == bool:
-            number = 1 - number
-        elif not 0 <= number < len(bodies):
-            number = len(bodies) - 1
+        number = branch_number(operands[0], len(bodies))
         return _run(bodies[number], _numbered(operands), compute)[: len(op.outputs)]
     test, body = bodies
     state = [np.asarray(x) for x in operands[: len(body.carried)]]

@@ -24,7 +24,7 @@ from graphc.function import Function
 from graphc.graph import Tensor
 from graphc.program_arena import plan_arena
 from graphc.program_control import ControlPlanner
-from graphc.program_function import Shared, commit
+from graphc.program_function import Shared, assign
 from graphc.program_steps import (
     Append,
     Bind,
@@ -144,7 +144,7 @@ class Planner(ControlPlanner):
         updates = [
             (self.variables[o.key], o.tensor) for o in self.fn.outputs if o.kind == "update"
         ]
-        commit(self, updates)
+        assign(self, updates, commit=True)
 
     def symbols(self) -> list[Symbol]:
         """The symbols that the inputs bind, in a fixed order."""

@@ -12,7 +12,7 @@ from graphc.errors import CompileError
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
 from graphc.ops.control import differing, loop_symbols
-from graphc.program_function import FunctionPlanner
+from graphc.program_function import FunctionPlanner, assign
 from graphc.program_steps import (
     Append,
     Bind,
@@ -149,7 +149,8 @@ class _LoopPlanner:
         body.plan_groups()
         for tensor, stack in behind:
             body.steps.append(Append(stack, body.source_slot(tensor), turns))
-        self.next_values(body)
+        updates = [(t, o.tensor) for t, o in zip(self.state, self.updates, strict=True)]
+        assign(body, updates, commit=False)
         if segment >= 0:
             shapes = [o.tensor.sizes or () for o in self.updates]
             ends = [self.size_from(s, shapes) for s in self.symbols]
@@ -170,26 +171,6 @@ class _LoopPlanner:
         row = body.where[root] = body.add_slot("row", root, (stack, turns))
         body.steps.append(Reserve(stack, row, turns))
         return True
-
-    def next_values(self, body: ControlPlanner) -> None:
-        """Copies that give the loop variables their next values, as if all at once."""
-        slots = self.planner.shared.slots
-        copies = []
-        for target, o in zip(self.state, self.updates, strict=True):
-            source = body.source_slot(o.tensor)
-            if source != target:
-                copies.append((target, source, o.tensor))
-        targets = {t for t, _, _ in copies}
-        staged: list[Step] = []
-        for target, source, tensor in copies:
-            if source in targets:
-                aside = body.add_slot("temp", tensor)
-                body.steps.append(Copy(aside, source))
-                source = aside
-            if slots[target].kind == "grown":
-                staged.append(Grow(target, slots[source].size))
-            staged.append(Copy(target, source))
-        body.steps += staged
 
     def is_quick(self, steps: Sequence[Step]) -> bool:
         """Whether a turn takes next to no time."""

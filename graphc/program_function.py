@@ -14,7 +14,18 @@ from graphc.lower import Lowered, Lowering, Site, lower_group
 from graphc.passes.fuse import Fuser
 from graphc.passes.pipeline import verifying
 from graphc.passes.plan import Plan, is_literal
-from graphc.program_steps import Bind, Call, Copy, Extend, HostCall, Segment, Slot, SlotKind, Step
+from graphc.program_steps import (
+    Bind,
+    Call,
+    Copy,
+    Extend,
+    Grow,
+    HostCall,
+    Segment,
+    Slot,
+    SlotKind,
+    Step,
+)
 from graphc.program_updates import Updates
 
 
@@ -137,19 +148,27 @@ class FunctionPlanner:
         self.steps.append(Bind(segment, [(slot, s.element) for s in sizes]))
 
 
-def commit(planner: FunctionPlanner, updates: Sequence[tuple[int, Tensor]]) -> None:
-    """Copies that give slots their new values, as if all at once."""
+def assign(
+    planner: FunctionPlanner, updates: Sequence[tuple[int, Tensor]], commit: bool
+) -> None:
+    """Copies that give slots their next values, as if all at once.
+
+    ``commit`` says that these are variables, at the end of a run; else they are loop variables.
+    """
+    slots = planner.shared.slots
     copies = []
     for target, tensor in updates:
         source = planner.source_slot(tensor)
         if target != source:
             copies.append((target, source, tensor))
     targets = {t for t, _, _ in copies}
-    staged = []
+    staged: list[Step] = []
     for target, source, tensor in copies:
         if source in targets:
             aside = planner.add_slot("temp", tensor)
             planner.steps.append(Copy(aside, source))
             source = aside
-        staged.append(Copy(target, source, commit=True))
+        if slots[target].kind == "grown":
+            staged.append(Grow(target, slots[source].size))
+        staged.append(Copy(target, source, commit))
     planner.steps += staged

@@ -16,6 +16,7 @@ from graphc.dims import Dim, DimLike, Symbol, substitute
 from graphc.dtypes import DType
 from graphc.errors import FeedError, GraphcError, InvalidArgumentError
 from graphc.loop.interpret import RequireFailed, run_kernel
+from graphc.ops.control import branch_number
 from graphc.ops.host import host_values
 from graphc.program import (
     Append,
@@ -287,10 +288,8 @@ class _Machine:
 
     def branch(self, step: Branch) -> None:
         """One of the cases."""
-        value = self.array(step.selector)[0]
-        number = 1 - int(value) if value.dtype == bool else int(value)
-        last = len(step.cases) - 1
-        self.run(step.cases[number if 0 <= number <= last else last])
+        number = branch_number(self.array(step.selector)[0], len(step.cases))
+        self.run(step.cases[number])
 
     def call(self, step: Call) -> None:
         """Run a kernel; a failed condition becomes the error of its operation."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from graphc import dims, dtypes
 from graphc.dims import DimLike, Symbol
 from graphc.errors import CompileError
-from graphc.graph import Operation, Region, Tensor, TensorType
+from graphc.graph import Operation, Tensor, TensorType
 from graphc.op import Attr, Gradients, InferContext, Sample, SpecialOp, register
 from graphc.ops.control_gradient import case_gradient, while_gradient
 
@@ -190,12 +192,8 @@ def is_control(op: Operation) -> bool:
     return isinstance(op.definition, ControlOp)
 
 
-def all_operations(region: Region) -> Iterable[Operation]:
-    """The operations of a region and of the regions in it."""
-    for op in region.operations:
-        yield op
-        if is_control(op):
-            for inner in op.attrs["bodies"]:
-                yield from all_operations(inner)
-
-
+def branch_number(selector: Any, count: int) -> int:
+    """The branch that the value of a selector, a bool or a number, chooses among so many."""
+    value = np.asarray(selector)
+    number = 1 - int(value) if value.dtype == bool else int(value)
+    return number if 0 <= number < count else count - 1

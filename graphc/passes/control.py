@@ -15,7 +15,7 @@ from graphc.dims import Symbol, product, symbols_of
 from graphc.function import Function, Input, Late, Output, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.op import ElementOp, SpecialOp
-from graphc.ops.control import loop_symbols
+from graphc.ops.control import branch_number, loop_symbols
 from graphc.passes.basic import DeadCode, symbols_in
 from graphc.passes.sizes import resolved
 
@@ -346,9 +346,7 @@ def known_branch(selector: Tensor, count: int) -> int | None:
     """The number of the branch that a constant chooses."""
     if selector.op.type != "Const":
         return None
-    value = selector.op.attrs["value"]
-    number = 1 - int(value) if value.dtype == bool else int(value)
-    return number if 0 <= number < count else count - 1
+    return branch_number(selector.op.attrs["value"], count)
 
 
 def inline(

@@ -10,12 +10,8 @@ import pytest
 import graphc as gc
 from graphc import nn
 from graphc.errors import GraphcError
-from graphc.op import REGISTRY
 
 cells = nn.rnn_cell
-needs_growing_arrays = pytest.mark.skipif(
-    "PutRowGrowing" not in REGISTRY, reason="TensorArrays that grow are not here yet"
-)
 X = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
 
 
@@ -192,7 +188,6 @@ def test_two_cells_from_both_ends():
     np.testing.assert_allclose(last["sum"][0], X[0, :2].sum(0), rtol=1e-5)
 
 
-@needs_growing_arrays
 def test_raw_rnn_feeds_back_what_it_put_out():
     start = np.ones((2, 3), np.float32)
 
@@ -220,7 +215,6 @@ class Passing3(cells.RNNCell):
         return inputs, state + 1
 
 
-@needs_growing_arrays
 def test_raw_rnn_puts_out_what_it_is_told():
     example = {"n": gc.zeros([2], "int32"), "x": gc.zeros([])}
 

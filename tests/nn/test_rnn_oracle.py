@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.op import REGISTRY
 
 HERE = Path(__file__).parent
 
@@ -68,8 +67,6 @@ def test_the_data_files_hold_every_case(described, stored):
 
 @pytest.mark.parametrize("name", ORACLE.NAMES)
 def test_as_tensorflow(name, described, stored):
-    if "-raw" in name and "PutRowGrowing" not in REGISTRY:
-        pytest.skip("TensorArrays that grow are not here yet")
     compare(name, described, stored)
 
 
