@@ -157,11 +157,13 @@ def measure(name: str, pythons: dict[str, str], args: argparse.Namespace) -> dic
 
 def check(name: str, results: dict[str, Any]) -> None:
     """Refuse to compare contenders that compute different things."""
-    values = {c: r["value"] for c, r in results.items()}
-    middle = statistics.median(values.values())
-    wrong = {c: v for c, v in values.items() if abs(v - middle) > 1e-3 * abs(middle)}
-    if wrong:
-        raise SystemExit(f"{name}: {wrong} differ from {middle}")
+    scale = statistics.median(abs(r["value"]) for r in results.values())
+    for key in ("value", "projection"):
+        values = {c: r[key] for c, r in results.items()}
+        middle = statistics.median(values.values())
+        wrong = {c: v for c, v in values.items() if abs(v - middle) > 1e-3 * scale}
+        if wrong:
+            raise SystemExit(f"{name}: {wrong} differ from {middle}")
 
 
 def machine_facts(threads: int) -> dict[str, Any]:
@@ -199,6 +201,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5, help="of one turn")
     parser.add_argument("--pause", type=float, default=0.3, help="seconds between turns")
+    parser.add_argument("--memory", action="store_true",
+                        help="a table of the memory that each needs, too")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="two short rounds: a trial")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="a folder")
     parser.add_argument("--update-readme", nargs="?", const="", metavar="RESULTS.json",
@@ -232,6 +236,9 @@ def main() -> None:
     print(report.table(results))
     print()
     print(report.details(results))
+    if args.memory:
+        print()
+        print(report.memory(results))
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"{results['date']}.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

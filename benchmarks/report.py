@@ -97,6 +97,20 @@ def details(results: Results) -> str:
     return markdown(header, rows)
 
 
+def memory(results: Results) -> str:
+    """By how much a process grows at most: while it runs, and in brackets compiling included."""
+    columns = contenders(results)
+    rows = []
+    for name, found in results["workloads"].items():
+        cells = [BY_NAME[name].title]
+        for c in columns:
+            row = found.get(c, {})
+            total, running = row.get("megabytes"), row.get("running_megabytes")
+            cells.append("" if total is None or running is None else f"{running:.1f} ({total:.1f})")
+        rows.append(cells)
+    return markdown(["resident memory, MB", *(TITLES[c] for c in columns)], rows)
+
+
 def caption(results: Results) -> str:
     """What was measured where."""
     machine = results["machine"]

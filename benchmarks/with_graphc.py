@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from workloads import BLOCKS, EPSILON, HEADS, LAYERS, TOKENS, WIDTH, resnet_convolutions
 
 import graphc as gc
 
@@ -23,6 +24,10 @@ def make(name: str, data: Data, mode: str = "static") -> Callable[[], Any]:
     placeholders = {k: gc.placeholder(v.dtype, v.shape, name=k) for k, v in data.items()}
     fetches, used = BUILDERS[name](data, placeholders)
     sess.run(gc.global_variables_initializer())
+    if name.endswith("_callable"):
+        run = sess.make_callable(fetches, [placeholders[k] for k in used])
+        values = [data[k] for k in used]
+        return lambda: run(*values)
     feeds = {placeholders[k]: data[k] for k in used}
     value = fetches[0] if isinstance(fetches, list) else None
     if value is not None:
@@ -115,6 +120,53 @@ def inferred(logits: Any) -> Callable[[Data, Any], Any]:
     return lambda data, p: (gc.nn.softmax(logits(data, p)), ["x"])
 
 
+def encoder(data: Data, p: Any) -> Any:
+    v, batch = variables(data), len(data["x"])
+    x = gc.reshape(p["x"], [batch * TOKENS, WIDTH])
+
+    def dense(x: Any, part: str) -> Any:
+        return gc.matmul(x, v["w" + part]) + v["b" + part]
+
+    def heads(x: Any) -> Any:
+        parts = gc.reshape(x, [batch, TOKENS, HEADS, WIDTH // HEADS])
+        return gc.transpose(parts, [0, 2, 1, 3])
+
+    for k in range(LAYERS):
+        q, key, value = (heads(dense(x, f"{k}_{part}")) for part in "qkv")
+        scores = gc.matmul(q, key, transpose_b=True) * (WIDTH // HEADS) ** -0.5
+        mixed = gc.transpose(gc.matmul(gc.nn.softmax(scores), value), [0, 2, 1, 3])
+        x += dense(gc.reshape(mixed, [batch * TOKENS, WIDTH]), f"{k}_o")
+        x = gc.nn.layer_normalization(x, v[f"w{k}_norm1"], v[f"b{k}_norm1"])
+        hidden = dense(x, f"{k}_in")
+        hidden = 0.5 * hidden * (1 + gc.erf(hidden * 0.7071067811865476))
+        x += dense(hidden, f"{k}_out")
+        x = gc.nn.layer_normalization(x, v[f"w{k}_norm2"], v[f"b{k}_norm2"])
+    return gc.reshape(x, [batch, TOKENS, WIDTH]), ["x"]
+
+
+def resnet(data: Data, p: Any) -> Any:
+    v, sizes = variables(data), resnet_convolutions()
+
+    def convolved(x: Any, name: str) -> Any:
+        size, _, _, stride, _ = sizes[name]
+        around = [size // 2, size // 2]
+        x = gc.nn.conv2d(x, v[f"w_{name}"], [1, stride, stride, 1],
+                         [[0, 0], around, around, [0, 0]])  # fmt: skip
+        return gc.nn.fused_batch_norm(
+            x, v[f"w_{name}_scale"], v[f"b_{name}_offset"], v[f"b_{name}_mean"],
+            v[f"w_{name}_variance"], epsilon=EPSILON, is_training=False,
+        )[0]  # fmt: skip
+
+    x = gc.nn.relu(convolved(p["x"], "stem"))
+    # What is padded is not negative, so that zeros do not change a window's maximum.
+    x = gc.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    x = gc.nn.max_pool(x, [1, 3, 3, 1], [1, 2, 2, 1], "VALID")
+    for name, _, _, stride, _ in BLOCKS:
+        y = convolved(gc.nn.relu(convolved(x, f"{name}_1")), f"{name}_2")
+        x = gc.nn.relu(y + (convolved(x, f"{name}_skip") if stride > 1 else x))
+    return gc.matmul(gc.reduce_mean(x, [1, 2]), v["w_fc"]) + v["b_fc"], ["x"]
+
+
 def gelu(_: Data, p: Any) -> Any:
     z = p["x"] + p["b"]
     return 0.5 * z * (1 + gc.erf(z * 0.7071067811865476)) * p["b"], ["x", "b"]
@@ -122,6 +174,7 @@ def gelu(_: Data, p: Any) -> Any:
 
 BUILDERS: dict[str, Callable[[Data, Any], Any]] = {
     "x2p1": x2p1,
+    "x2p1_callable": x2p1,
     "two_layer_10": two_layers,
     "two_layer_1000": two_layers,
     "mlp_train": trained(mlp_logits, lambda: gc.train.AdamOptimizer(1e-3)),
@@ -131,6 +184,9 @@ BUILDERS: dict[str, Callable[[Data, Any], Any]] = {
     "while": turns,
     "mlp_infer": inferred(mlp_logits),
     "lenet_infer": inferred(lenet_logits),
+    "encoder_1": encoder,
+    "encoder_8": encoder,
+    "resnet18": resnet,
     "softmax": lambda _, p: (gc.nn.softmax(p["x"]), ["x"]),
     "layer_norm": lambda _, p: (
         gc.nn.layer_normalization(p["x"], p["g"], p["b"]), ["x", "g", "b"],

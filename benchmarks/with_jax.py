@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from workloads import BLOCKS, EPSILON, HEADS, LAYERS, TOKENS, WIDTH, resnet_convolutions
 
 Data = dict[str, Any]
 VERSION = f"JAX {jax.__version__}"
@@ -53,6 +54,53 @@ def lstm(w: Data, x: Any) -> Any:
     zeros = jnp.zeros((x.shape[0], 128))
     (_, h), _ = lax.scan(step, (zeros, zeros), jnp.swapaxes(x, 0, 1))
     return h @ w["w2"] + w["b2"]
+
+
+def norm(x: Any, gain: Any, bias: Any) -> Any:
+    mean = x.mean(axis=-1, keepdims=True)
+    variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
+    return (x - mean) * lax.rsqrt(variance + 1e-5) * gain + bias
+
+
+def encoder(w: Data, x: Any) -> Any:
+    shape = x.shape
+
+    def dense(x: Any, part: str) -> Any:
+        return x @ w["w" + part] + w["b" + part]
+
+    def heads(x: Any) -> Any:
+        return x.reshape(-1, TOKENS, HEADS, WIDTH // HEADS).swapaxes(1, 2)
+
+    x = x.reshape(-1, WIDTH)
+    for k in range(LAYERS):
+        q, key, value = (heads(dense(x, f"{k}_{part}")) for part in "qkv")
+        scores = jax.nn.softmax(q @ key.swapaxes(2, 3) * (WIDTH // HEADS) ** -0.5)
+        x += dense((scores @ value).swapaxes(1, 2).reshape(-1, WIDTH), f"{k}_o")
+        x = norm(x, w[f"w{k}_norm1"], w[f"b{k}_norm1"])
+        x += dense(jax.nn.gelu(dense(x, f"{k}_in"), approximate=False), f"{k}_out")
+        x = norm(x, w[f"w{k}_norm2"], w[f"b{k}_norm2"])
+    return x.reshape(shape)
+
+
+def resnet(w: Data, x: Any) -> Any:
+    sizes = resnet_convolutions()
+
+    def convolved(x: Any, name: str) -> Any:
+        size, _, _, stride, _ = sizes[name]
+        x = lax.conv_general_dilated(
+            x, w[f"w_{name}"], (stride, stride), [(size // 2, size // 2)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+        scale = w[f"w_{name}_scale"] * lax.rsqrt(w[f"w_{name}_variance"] + EPSILON)
+        return (x - w[f"b_{name}_mean"]) * scale + w[f"b_{name}_offset"]
+
+    x = jax.nn.relu(convolved(x, "stem"))
+    around = [(0, 0), (1, 1), (1, 1), (0, 0)]
+    x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), around)
+    for name, _, _, stride, _ in BLOCKS:
+        y = convolved(jax.nn.relu(convolved(x, f"{name}_1")), f"{name}_2")
+        x = jax.nn.relu(y + (convolved(x, f"{name}_skip") if stride > 1 else x))
+    return x.mean((1, 2)) @ w["w_fc"] + w["b_fc"]
 
 
 def turns(data: Data) -> Callable[[], Any]:
@@ -124,13 +172,12 @@ def inferred(function: Any) -> Callable[[Data], Callable[[], Any]]:
 
 
 def layer_norm(d: Data, x: Any) -> Any:
-    mean = x.mean(axis=-1, keepdims=True)
-    variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
-    return (x - mean) * lax.rsqrt(variance + 1e-5) * d["g"] + d["b"]
+    return norm(x, d["g"], d["b"])
 
 
 BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
     "x2p1": inferred(lambda _, x: x * 2 + 1),
+    "x2p1_callable": inferred(lambda _, x: x * 2 + 1),
     "two_layer_10": trained(squares, descent, no_slot),
     "two_layer_1000": trained(squares, descent, no_slot),
     "mlp_train": trained(
@@ -141,6 +188,9 @@ BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
     "while": turns,
     "mlp_infer": inferred(lambda d, x: jax.nn.softmax(mlp(d, x))),
     "lenet_infer": inferred(lambda d, x: jax.nn.softmax(lenet(d, x))),
+    "encoder_1": inferred(encoder),
+    "encoder_8": inferred(encoder),
+    "resnet18": inferred(resnet),
     "softmax": inferred(lambda _, x: jax.nn.softmax(x)),
     "layer_norm": inferred(layer_norm),
     "gelu": inferred(lambda d, x: jax.nn.gelu(x + d["b"], approximate=False) * d["b"]),

@@ -94,6 +94,7 @@ def layer_norm(d: Data) -> Callable[[], Any]:
 
 BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
     "x2p1": lambda d: lambda: d["x"] * 2 + 1,
+    "x2p1_callable": lambda d: lambda: d["x"] * 2 + 1,
     "two_layer_10": two_layers,
     "two_layer_1000": two_layers,
     "mlp_train": mlp_train,

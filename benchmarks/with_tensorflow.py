@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from workloads import BLOCKS, EPSILON, HEADS, LAYERS, TOKENS, WIDTH, resnet_convolutions
 
 Data = dict[str, Any]
 VERSION = f"TensorFlow {tf.__version__}"
@@ -54,6 +55,55 @@ def lstm(d: Data) -> Any:
 
     _, _, h = tf.while_loop(lambda t, *_: t < 28, step, (tf.constant(0), zeros, zeros))
     return tf.matmul(h, d["w2"]) + d["b2"]
+
+
+def norm(x: Any, gain: Any, bias: Any) -> Any:
+    mean, variance = tf.nn.moments(x, [-1], keepdims=True)
+    return tf.nn.batch_normalization(x, mean, variance, bias, gain, 1e-5)
+
+
+def encoder(d: Data) -> Any:
+    shape = d["x"].shape
+
+    def dense(x: Any, part: str) -> Any:
+        return tf.matmul(x, d["w" + part]) + d["b" + part]
+
+    def heads(x: Any) -> Any:
+        parts = tf.reshape(x, [-1, TOKENS, HEADS, WIDTH // HEADS])
+        return tf.transpose(parts, [0, 2, 1, 3])
+
+    x = tf.reshape(d["x"], [-1, WIDTH])
+    for k in range(LAYERS):
+        q, key, value = (heads(dense(x, f"{k}_{part}")) for part in "qkv")
+        scores = tf.matmul(q, key, transpose_b=True) * (WIDTH // HEADS) ** -0.5
+        mixed = tf.transpose(tf.matmul(tf.nn.softmax(scores), value), [0, 2, 1, 3])
+        x += dense(tf.reshape(mixed, [-1, WIDTH]), f"{k}_o")
+        x = norm(x, d[f"w{k}_norm1"], d[f"b{k}_norm1"])
+        x += dense(tf.nn.gelu(dense(x, f"{k}_in")), f"{k}_out")
+        x = norm(x, d[f"w{k}_norm2"], d[f"b{k}_norm2"])
+    return tf.reshape(x, shape)
+
+
+def resnet(d: Data) -> Any:
+    sizes = resnet_convolutions()
+
+    def convolved(x: Any, name: str) -> Any:
+        size, _, _, stride, _ = sizes[name]
+        around = [size // 2, size // 2]
+        x = tf.nn.conv2d(x, d[f"w_{name}"], stride, [[0, 0], around, around, [0, 0]])
+        return tf.compat.v1.nn.fused_batch_norm(
+            x, d[f"w_{name}_scale"], d[f"b_{name}_offset"], d[f"b_{name}_mean"],
+            d[f"w_{name}_variance"], epsilon=EPSILON, is_training=False,
+        )[0]  # fmt: skip
+
+    x = tf.nn.relu(convolved(d["x"], "stem"))
+    # What is padded is not negative, so that zeros do not change a window's maximum.
+    x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    x = tf.nn.max_pool2d(x, 3, 2, "VALID")
+    for name, _, _, stride, _ in BLOCKS:
+        y = convolved(tf.nn.relu(convolved(x, f"{name}_1")), f"{name}_2")
+        x = tf.nn.relu(y + (convolved(x, f"{name}_skip") if stride > 1 else x))
+    return tf.matmul(tf.reduce_mean(x, [1, 2]), d["w_fc"]) + d["b_fc"]
 
 
 def turns(d: Data) -> Callable[[], Any]:
@@ -137,12 +187,12 @@ def inferred(function: Any) -> Callable[[Data], Callable[[], Any]]:
 
 
 def layer_norm(d: Data) -> Any:
-    mean, variance = tf.nn.moments(d["x"], [-1], keepdims=True)
-    return tf.nn.batch_normalization(d["x"], mean, variance, d["b"], d["g"], 1e-5)
+    return norm(d["x"], d["g"], d["b"])
 
 
 BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
     "x2p1": inferred(lambda d: d["x"] * 2 + 1),
+    "x2p1_callable": inferred(lambda d: d["x"] * 2 + 1),
     "two_layer_10": trained(squares, descent),
     "two_layer_1000": trained(squares, descent),
     "mlp_train": trained(entropy(mlp), adam),
@@ -151,6 +201,9 @@ BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
     "while": turns,
     "mlp_infer": inferred(lambda d: tf.nn.softmax(mlp(d))),
     "lenet_infer": inferred(lambda d: tf.nn.softmax(lenet(d))),
+    "encoder_1": inferred(encoder),
+    "encoder_8": inferred(encoder),
+    "resnet18": inferred(resnet),
     "softmax": inferred(lambda d: tf.nn.softmax(d["x"])),
     "layer_norm": inferred(layer_norm),
     "gelu": inferred(lambda d: tf.nn.gelu(d["x"] + d["b"]) * d["b"]),

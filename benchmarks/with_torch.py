@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
+from workloads import BLOCKS, EPSILON, HEADS, INNER, LAYERS, WIDTH, resnet_convolutions
 
 Data = dict[str, np.ndarray]
 VERSION = f"PyTorch {torch.__version__}"
@@ -22,8 +23,17 @@ def make(name: str, data: Data) -> Callable[[], Any]:
     tensors = {k: torch.from_numpy(v.copy()) for k, v in data.items()}
     if name.startswith("lenet"):
         tensors = native(tensors)
+    if name == "resnet18":
+        tensors = {k: first(v, k) for k, v in tensors.items()}
     call = BUILDERS[name](tensors)
     return lambda: call().numpy()
+
+
+def first(v: torch.Tensor, name: str) -> torch.Tensor:
+    """Channels before height and width, filters with the outputs before those."""
+    if v.dim() < 4:
+        return v
+    return v.permute((0, 3, 1, 2) if name == "x" else (3, 2, 0, 1)).contiguous()
 
 
 def native(t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -82,6 +92,45 @@ def lstm_train(t: dict[str, torch.Tensor]) -> Callable[[], Any]:
     return trained(loss, torch.optim.SGD([*layer.parameters(), w2, b2], 1e-7))
 
 
+def encoder(t: dict[str, torch.Tensor]) -> Callable[[], Any]:
+    """PyTorch's own encoder; its weights have the outputs first, those of q, k, v in one."""
+    layers = []
+    for k in range(LAYERS):
+        layer = torch.nn.TransformerEncoderLayer(
+            WIDTH, HEADS, INNER, dropout=0.0, activation="gelu", batch_first=True
+        )
+        names = {
+            "self_attn.out_proj": "o", "linear1": "in", "linear2": "out", "norm1": "norm1",
+            "norm2": "norm2",
+        }  # fmt: skip
+        state = {f"{n}.weight": t[f"w{k}_{p}"].T for n, p in names.items()}
+        state |= {f"{n}.bias": t[f"b{k}_{p}"] for n, p in names.items()}
+        state["self_attn.in_proj_weight"] = torch.cat([t[f"w{k}_{p}"].T for p in "qkv"])
+        state["self_attn.in_proj_bias"] = torch.cat([t[f"b{k}_{p}"] for p in "qkv"])
+        layer.load_state_dict(state)
+        layers.append(layer.eval())
+    model = torch.nn.Sequential(*layers)
+    return torch.inference_mode()(lambda: model(t["x"]))
+
+
+def resnet(t: dict[str, torch.Tensor]) -> torch.Tensor:
+    sizes = resnet_convolutions()
+
+    def convolved(x: torch.Tensor, name: str) -> torch.Tensor:
+        size, _, _, stride, _ = sizes[name]
+        x = F.conv2d(x, t[f"w_{name}"], stride=stride, padding=size // 2)
+        return F.batch_norm(
+            x, t[f"b_{name}_mean"], t[f"w_{name}_variance"], t[f"w_{name}_scale"],
+            t[f"b_{name}_offset"], eps=EPSILON,
+        )  # fmt: skip
+
+    x = F.max_pool2d(F.relu(convolved(t["x"], "stem")), 3, 2, 1)
+    for name, _, _, stride, _ in BLOCKS:
+        y = convolved(F.relu(convolved(x, f"{name}_1")), f"{name}_2")
+        x = F.relu(y + (convolved(x, f"{name}_skip") if stride > 1 else x))
+    return torch.addmm(t["b_fc"], x.mean((2, 3)), t["w_fc"])
+
+
 def trained(loss: Callable[[], torch.Tensor], optimizer: Any) -> Callable[[], Any]:
     def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
@@ -108,6 +157,7 @@ def no_grad(function: Any) -> Callable[[dict[str, torch.Tensor]], Any]:
 
 BUILDERS: dict[str, Callable[[dict[str, torch.Tensor]], Callable[[], Any]]] = {
     "x2p1": no_grad(lambda t: t["x"] * 2 + 1),
+    "x2p1_callable": no_grad(lambda t: t["x"] * 2 + 1),
     "two_layer_10": two_layers,
     "two_layer_1000": two_layers,
     "mlp_train": classifier(mlp, lambda p: torch.optim.Adam(p, 1e-3)),
@@ -115,6 +165,9 @@ BUILDERS: dict[str, Callable[[dict[str, torch.Tensor]], Callable[[], Any]]] = {
     "lstm_train": lstm_train,
     "mlp_infer": no_grad(lambda t: F.softmax(mlp(t), dim=-1)),
     "lenet_infer": no_grad(lambda t: F.softmax(lenet(t), dim=-1)),
+    "encoder_1": encoder,
+    "encoder_8": encoder,
+    "resnet18": no_grad(resnet),
     "softmax": no_grad(lambda t: F.softmax(t["x"], dim=-1)),
     "layer_norm": no_grad(lambda t: F.layer_norm(t["x"], (1024,), t["g"], t["b"])),
     "gelu": no_grad(lambda t: F.gelu(t["x"] + t["b"]) * t["b"]),

@@ -86,6 +86,71 @@ def lstm() -> Arrays:
     }  # fmt: skip
 
 
+# The encoder of the transformer rows, its layers normalized after each residual sum.
+LAYERS, TOKENS, WIDTH, INNER, HEADS = 4, 128, 256, 1024, 8
+
+
+def encoder(batch: int) -> Arrays:
+    data = {"x": normal(0, batch, TOKENS, WIDTH)}
+    for k in range(LAYERS):
+        shapes = dict.fromkeys("qkvo", (WIDTH, WIDTH))
+        shapes |= {"in": (WIDTH, INNER), "out": (INNER, WIDTH)}
+        for j, (part, shape) in enumerate(shapes.items()):
+            seed = 100 * k + 10 * j
+            data[f"w{k}_{part}"] = layer(seed + 1, *shape)
+            data[f"b{k}_{part}"] = normal(seed + 2, shape[1], scale=0.1)
+        for j, part in enumerate(("norm1", "norm2")):
+            data[f"w{k}_{part}"] = 1 + normal(100 * k + 70 + j, WIDTH, scale=0.1)
+            data[f"b{k}_{part}"] = normal(100 * k + 80 + j, WIDTH, scale=0.1)
+    return data
+
+
+def encoder_flops(batch: int) -> float:
+    """Of the six dense layers, and of the two products of attention."""
+    rows = batch * TOKENS
+    dense = 4 * dense_flops(rows, WIDTH, WIDTH) + dense_flops(rows, WIDTH, INNER, WIDTH)
+    return LAYERS * (dense + 2 * dense_flops(rows, WIDTH, TOKENS))
+
+
+# ResNet-18's blocks of two convolutions: name, channels in and out, stride, height of the output.
+BLOCKS = [
+    ("a1", 64, 64, 1, 56), ("a2", 64, 64, 1, 56), ("b1", 64, 128, 2, 28), ("b2", 128, 128, 1, 28),
+    ("c1", 128, 256, 2, 14), ("c2", 256, 256, 1, 14), ("d1", 256, 512, 2, 7),
+    ("d2", 512, 512, 1, 7),
+]  # fmt: skip
+EPSILON = 1e-3  # of ResNet-18's batch norms
+
+
+def resnet_convolutions() -> dict[str, tuple[int, int, int, int, int]]:
+    """By name: height of the filter, channels in and out, stride, height of the output."""
+    found = {"stem": (7, 3, 64, 2, 112)}
+    for name, inputs, outputs, stride, height in BLOCKS:
+        found[f"{name}_1"] = (3, inputs, outputs, stride, height)
+        found[f"{name}_2"] = (3, outputs, outputs, 1, height)
+        if stride > 1:
+            found[f"{name}_skip"] = (1, inputs, outputs, stride, height)
+    return found
+
+
+def resnet() -> Arrays:
+    data = {"x": normal(0, 1, 224, 224, 3)}
+    for k, (name, sizes) in enumerate(resnet_convolutions().items(), 1):
+        size, inputs, outputs, *_ = sizes
+        data[f"w_{name}"] = layer(10 * k, size, size, inputs, outputs)
+        data[f"w_{name}_scale"] = 1 + normal(10 * k + 1, outputs, scale=0.1)
+        data[f"b_{name}_offset"] = normal(10 * k + 2, outputs, scale=0.1)
+        data[f"b_{name}_mean"] = normal(10 * k + 3, outputs, scale=0.1)
+        data[f"w_{name}_variance"] = 1 + np.abs(normal(10 * k + 4, outputs))
+    return data | {"w_fc": layer(500, 512, 1000), "b_fc": normal(501, 1000, scale=0.1)}
+
+
+def resnet_flops() -> float:
+    convolutions = resnet_convolutions().values()
+    return dense_flops(1, 512, 1000) + sum(
+        2.0 * k * k * m * n * height * height for k, m, n, _, height in convolutions
+    )
+
+
 def turns() -> Arrays:
     return {"n": np.array(1_000_000, np.int32)}
 
@@ -109,6 +174,7 @@ MB = 2.0**20
 
 WORKLOADS = [
     Workload("x2p1", "x * 2 + 1 on ten floats", ten_floats),
+    Workload("x2p1_callable", "the same, by make_callable", ten_floats),
     Workload("two_layer_10", "two layers, 64x1000-100-10, step", lambda: two_layers(10),
              two_layer_flops(10)),
     Workload("two_layer_1000", "two layers, 64x1000-100-1000, step", lambda: two_layers(1000),
@@ -123,6 +189,10 @@ WORKLOADS = [
     Workload("while", "a loop that adds 1 to a scalar 1,000,000 times", turns),
     Workload("mlp_infer", "MLP, batch 128, inference", mlp, dense_flops(128, *MLP)),
     Workload("lenet_infer", "LeNet, batch 64, inference", lenet, LENET_FORWARD),
+    Workload("encoder_1", "transformer, 4 layers, d 256, ff 1024, 8 heads, 128 tokens, batch 1",
+             lambda: encoder(1), encoder_flops(1)),
+    Workload("encoder_8", "the same, batch 8", lambda: encoder(8), encoder_flops(8)),
+    Workload("resnet18", "ResNet-18, 224x224, batch 1, inference", resnet, resnet_flops()),
     Workload("softmax", "softmax of 4096x1024", rows, bytes=32 * MB),
     Workload("layer_norm", "layer norm of 4096x1024", rows, bytes=32 * MB),
     Workload("gelu", "gelu(x + b) * b, 4096x4096", square, bytes=128 * MB),

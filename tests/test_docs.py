@@ -218,8 +218,9 @@ def test_the_benchmark_updates_its_block(tmp_path):
     chosen = ["--workloads", "x2p1", "two_layer_10", "--contenders", *contenders]
     script = str(ROOT / "benchmarks" / "bench.py")
     folders = ["--out", str(tmp_path / "results"), "--readme", str(readme)]
-    printed = run([sys.executable, script, "--quick", *chosen, *folders], tmp_path)
+    printed = run([sys.executable, script, "--quick", "--memory", *chosen, *folders], tmp_path)
     assert "x * 2 + 1 on ten floats" in printed
+    assert "resident memory, MB" in printed
     assert readme.read_text(encoding="utf-8") == text_of("README.md")
     (results,) = (tmp_path / "results").glob("*.json")
     run([sys.executable, script, "--update-readme", str(results), *folders], tmp_path)
