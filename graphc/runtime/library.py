@@ -25,7 +25,9 @@ _PAUSE = {
     "aarch64": _ARM_YIELD,
     "arm64": _ARM_YIELD,
 }
-_SOURCES = ("pool.ll", "call.ll", "bind.ll", "execute.ll", "control.ll")
+# Of the memory of large fetches, what is kept for the next ones at most.
+RETAINED = 256 << 20
+_SOURCES = ("pool.ll", "call.ll", "bind.ll", "execute.ll", "memory.ll", "control.ll")
 _FUNCTIONS = (
     "gc_parallel",
     "gc_worker",
@@ -38,6 +40,9 @@ _FUNCTIONS = (
     "gc_ensure",
     "gc_poll",
     "gc_host",
+    "gc_handler",
+    "gc_use_handler",
+    "gc_retained",
 )
 
 
@@ -61,6 +66,8 @@ def source() -> str:
     texts.append(f"define internal void @gc_pause() {{\n  {hint}\n  ret void\n}}\n")
     texts.append(f"@gc_futex_number = internal constant i64 {_FUTEX_NUMBERS.get(machine, -1)}\n")
     texts.append(f"@gc_memory_bytes = internal constant i64 {memory_bytes()}\n")
+    kept = min(RETAINED, memory_bytes() // 32)
+    texts.append(f"@gc_retain_bytes = internal constant i64 {kept}\n")
     return "\n".join(texts)
 
 
@@ -103,7 +110,17 @@ class _Runtime:
         self.parallel = ctypes.CFUNCTYPE(None, ptr, ptr, ptr, i64, i64)(
             self.address("gc_parallel")
         )
-        self.array_new, self.array_scalar = _numpy_functions()
+        self.array_new, self.array_scalar, set_handler = _numpy_functions()
+        capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ptr, ctypes.c_char_p, ptr)(
+            ("PyCapsule_New", ctypes.pythonapi)
+        )
+        # NumPy compares the name by its text; the capsule keeps the pointer.
+        self._handler_name = b"mem_handler"
+        self._handler = capsule(self.address("gc_handler"), self._handler_name, None)
+        ctypes.PYFUNCTYPE(None, ptr, ptr)(self.address("gc_use_handler"))(
+            set_handler, id(self._handler)
+        )
+        self.retained = ctypes.PYFUNCTYPE(i64)(self.address("gc_retained"))
         self.new_builtin = ctypes.PYFUNCTYPE(
             ctypes.py_object, ptr, ctypes.py_object, ctypes.py_object
         )(("PyCFunction_NewEx", ctypes.pythonapi))
@@ -111,14 +128,17 @@ class _Runtime:
         self.method = _MethodDef(b"graphc_call", self.address("gc_call"), 0x80, None)
 
 
-def _numpy_functions() -> tuple[int, int]:
-    """``PyArray_NewFromDescr`` and ``PyArray_Scalar``, by their fixed places in the C API."""
+def _numpy_functions() -> tuple[int, int, int]:
+    """``PyArray_NewFromDescr``, ``PyArray_Scalar`` and ``PyDataMem_SetHandler``.
+
+    They have fixed places in NumPy's C API.
+    """
     pointer = ctypes.PYFUNCTYPE(ptr, ctypes.py_object, ctypes.c_char_p)(
         ("PyCapsule_GetPointer", ctypes.pythonapi)
     )
     capsule = np._core.multiarray._ARRAY_API  # type: ignore[attr-defined]
     table = ctypes.cast(pointer(capsule, None), ctypes.POINTER(ptr))
-    return table[94] or 0, table[60] or 0
+    return table[94] or 0, table[60] or 0, table[304] or 0
 
 
 _loading = threading.Lock()

@@ -276,7 +276,7 @@ fail:
   ret i1 false
 }
 
-define internal ptr @gc_new_array(ptr %ctx, ptr %output, ptr %dims) {
+define internal ptr @gc_make_array(ptr %ctx, ptr %output, ptr %dims) {
   %rank.at = getelementptr %Output, ptr %output, i32 0, i32 1
   %rank = load i64, ptr %rank.at
   %nd = trunc i64 %rank to i32
