@@ -21,8 +21,9 @@ from graphc import (
     random,
     train,
 )
-from graphc.branches import case, cond, switch_case
+from graphc.branches import cond, switch_case
 from graphc.build import constant, convert_to_tensor
+from graphc.cases import case
 from graphc.check_ops import (
     assert_equal,
     assert_greater,

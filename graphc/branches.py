@@ -1,4 +1,4 @@
-"""Branches: cond, case and switch_case, as in TensorFlow 1.15."""
+"""Branches: cond and switch_case, as in TensorFlow 1.15."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def cond(
         if isinstance(pred, bool):
             raise DTypeError("pred must not be a Python bool")
         tensor = _scalar(pred, "pred", dtypes.bool_, "Switch", scope)
-        return _choose(tensor, (first, second), strict, ("true_fn", "false_fn"))
+        return choose(tensor, (first, second), strict, ("true_fn", "false_fn"))
 
 
 def _function(new: Any, old: Any, name: str, old_name: str) -> Branch:
@@ -113,7 +113,7 @@ def switch_case(
     with name_scope(name, "switch_case", [branch_index]) as scope:
         index = _scalar(branch_index, "branch_index", dtypes.int32, "Case", scope)
         with name_scope("indexed_case"):
-            return _choose(index, branches, True, names, "Identity")
+            return choose(index, branches, True, names, "Identity")
 
 
 def _numbered(branch_fns: Any) -> list[Branch]:
@@ -148,55 +148,7 @@ def _numbered(branch_fns: Any) -> list[Branch]:
     return [found[k] for k in keys]
 
 
-def case(
-    pred_fn_pairs: Any,
-    default: Branch | None = None,
-    exclusive: bool = False,
-    strict: bool = False,
-    name: str = "case",
-) -> Any:
-    """What the function of the first true predicate gives, else what ``default`` gives.
-
-    Args:
-      pred_fn_pairs: (bool scalar, function) pairs, or a dict of them.
-      default: for when none is true; without it the last function is taken then.
-      exclusive: accepted; the first true one counts.
-      strict: as in :func:`cond`.
-      name: the name scope.
-    Raises:
-      TypeError: pairs or functions that are none. ValueError: no pairs.
-    """
-    del exclusive
-    if not isinstance(pred_fn_pairs, (list, tuple, dict)):
-        raise DTypeError("fns must be a list, tuple, or dict")
-    pairs = list(pred_fn_pairs.items() if isinstance(pred_fn_pairs, dict) else pred_fn_pairs)
-    if not pairs:
-        raise GraphError("Must provide at least one item in pred_fn_pairs")
-    for pair in pairs:
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise DTypeError("Each entry in pred_fn_pairs must be a 2-tuple")
-        pred, fn = pair
-        if not isinstance(pred, Tensor):
-            raise DTypeError(f"pred must be a Tensor, got: {pred}")
-        if pred.dtype.base_dtype is not dtypes.bool_:
-            raise DTypeError(f"pred must be Tensor of type bool: {pred.name}")
-        if not callable(fn):
-            raise DTypeError(f"fn for pred {pred.name} must be callable.")
-    functions = [fn for _, fn in pairs]
-    if default is not None:
-        if not callable(default):
-            raise DTypeError("default must be callable.")
-        functions.append(default)
-    with name_scope(name, "case", [p for p, _ in pairs]):
-        index = constant(len(functions) - 1, dtypes.int32)
-        for k in reversed(range(len(pairs))):
-            index = single(create("SelectV2", [pairs[k][0], constant(k, dtypes.int32), index]))
-        with name_scope("cond"):
-            names = [f"fns[{k}]" for k in range(len(functions))]
-            return _choose(index, functions, strict, names)
-
-
-def _choose(
+def choose(
     selector: Tensor, functions: Sequence[Branch], strict: bool, names: Sequence[str],
     result: str = "Merge",
 ) -> Any:  # fmt: skip

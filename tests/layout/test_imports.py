@@ -18,7 +18,7 @@ ROWS = """
     op build backward
     ops
     gradients interpret initializers variables variable_scope
-    tensor_array branches control_flow functional script_ops logging_ops check_ops check_types
+    tensor_array branches control_flow functional script_ops logging_ops cases check_ops check_types
     debugging custom_gradient own_ops defun
     tensor_array branches control_flow function rewrite
     passes
