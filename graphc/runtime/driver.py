@@ -52,6 +52,8 @@ POLL = 1024
 class DriverPrinter:
     """Prints ``plan`` and ``run`` for a program whose layout is known."""
 
+    entry = "i32 @run(ptr %ctx)"
+
     def __init__(self, program: Program, layout: Layout) -> None:
         self.program = program
         self.layout = layout
@@ -160,7 +162,7 @@ class DriverPrinter:
         self.bind_slots(steps)
         self.steps(self.program.steps)
         self.do("ret i32 0")
-        return self.function("i32 @run(ptr %ctx)")
+        return self.function(self.entry)
 
     def compare_hints(self) -> None:
         """Whether the sizes are those that the fast kernels were made for."""
@@ -201,28 +203,32 @@ class DriverPrinter:
     def steps(self, steps: list[Step]) -> None:
         """Steps in order."""
         for step in steps:
-            if isinstance(step, Call):
-                self.call(step)
-            elif isinstance(step, Copy):
-                self.move(self.pointer(step.target), step, step.source)
-            elif isinstance(step, Bind):
-                self.bind(step)
-            elif isinstance(step, Grow):
-                self.ensure(self.cells[step.slot], self.at("%dims", self.layout.bytes[id(step)]))
-            elif isinstance(step, Reserve):
-                self.reserve(step)
-            elif isinstance(step, Extend):
-                self.extend(step)
-            elif isinstance(step, Append):
-                self.append(step)
-            elif isinstance(step, Loop):
-                self.loop(step)
-            elif isinstance(step, Branch):
-                self.branch(step)
-            elif isinstance(step, Host):
-                self.host(step)
-            else:
-                self.publish(step)
+            self.step(step)
+
+    def step(self, step: Step) -> None:
+        """One step."""
+        if isinstance(step, Call):
+            self.call(step)
+        elif isinstance(step, Copy):
+            self.move(self.pointer(step.target), step, step.source)
+        elif isinstance(step, Bind):
+            self.bind(step)
+        elif isinstance(step, Grow):
+            self.ensure(self.cells[step.slot], self.at("%dims", self.layout.bytes[id(step)]))
+        elif isinstance(step, Reserve):
+            self.reserve(step)
+        elif isinstance(step, Extend):
+            self.extend(step)
+        elif isinstance(step, Append):
+            self.append(step)
+        elif isinstance(step, Loop):
+            self.loop(step)
+        elif isinstance(step, Branch):
+            self.branch(step)
+        elif isinstance(step, Host):
+            self.host(step)
+        else:
+            self.publish(step)
 
     def move(self, target: str, step: Copy | Append, source: int) -> None:
         """Copy the bytes of a step."""
@@ -423,12 +429,14 @@ def argument_count(step: Step) -> int:
     return len(step.inputs) + len(step.outputs) if isinstance(step, Host) else 1
 
 
-def driver(program: Program) -> tuple[list[Kernel], str, Layout]:
+def driver(
+    program: Program, printer: type[DriverPrinter] = DriverPrinter
+) -> tuple[list[Kernel], str, Layout]:
     """The planning kernels, the text of ``plan`` and ``run``, and the dims table's layout."""
     planner = PlanPrinter(program)
     kernels = planner.kernels()
-    printer = DriverPrinter(program, planner.layout)
-    text = printer.plan() + printer.run()
+    printed = printer(program, planner.layout)
+    text = printed.plan() + printed.run()
     declares = "declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)\n"
     if any(isinstance(s, Extend) for s in walk(program.steps)):
         declares += "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)\n"
