@@ -37,7 +37,7 @@ class FetchTree:
         self.graph = graph
         self.tensors: list[Tensor] = []
         self.operations: list[Operation] = []
-        self._root = self._resolve(fetches)
+        self.root = self._resolve(fetches)
         self.tensors = list(dict.fromkeys(self.tensors))
         self.operations = list(dict.fromkeys(self.operations))
         self.simple = True
@@ -75,7 +75,7 @@ class FetchTree:
 
     def build(self, values: dict[Tensor, Any]) -> Any:
         """The structure with values for tensors and None for operations."""
-        root = self._root
+        root = self.root
         return values[root] if type(root) is Tensor else self._build(root, values)
 
     def _build(self, node: Any, values: dict[Tensor, Any]) -> Any:

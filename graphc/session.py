@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc import feeding
+from graphc.callables import Outs, form_of
 from graphc.errors import DTypeError, FinalizedError, GraphError, OpError
 from graphc.feeding import FetchTree, feed_array, feed_key
 from graphc.graph import (
@@ -21,6 +22,7 @@ from graphc.graph import (
 )
 from graphc.passes.extract import VariableState
 from graphc.runner import Runner, RunPlan, is_numeric, make_plan
+from graphc.runtime.direct import Direct
 from graphc.runtime.executable import BadSize, Executable, GuardBroken, Mismatch
 from graphc.runtime.state import State
 
@@ -125,11 +127,28 @@ class Session:
             raise
 
     def make_callable(
-        self, fetches: Any, feed_list: Sequence[Any] | None = None, accept_options: bool = False
+        self,
+        fetches: Any,
+        feed_list: Sequence[Any] | None = None,
+        accept_options: bool = False,
+        out: Any = None,
     ) -> Callable[..., Any]:
-        """A function of the values for ``feed_list`` that returns what ``run`` would."""
+        """A function of the values for ``feed_list`` that returns what ``run`` would.
+
+        Args:
+          fetches: as for ``run``.
+          feed_list: the tensors to feed, in the order of the function's arguments.
+          accept_options: for TensorFlow scripts.
+          out: arrays that every call writes its results to and returns, in the structure of
+            ``fetches``; None, as a whole or for one of them, for new arrays in every call. A call
+            that fails may have written to them.
+        Raises:
+          GraphError, TypeError: bad fetches or feeds.
+          InvalidArgumentError, TypeError: an array of ``out`` does not fit its tensor.
+        """
         feeds = [feeding.resolve_feed(self.graph, f) for f in feed_list or ()]
         plan = self._plan(fetches, tuple(feeds))
+        outs = None if out is None else Outs(plan.tree, out)
 
         def call(*values: Any, **_: Any) -> Any:
             if self._closed:
@@ -137,12 +156,20 @@ class Session:
             if len(values) != len(feeds):
                 raise feeding.wrong_count(len(feeds), len(values))
             try:
-                return plan.tree.build(self._execute(plan, list(values)))
+                found = self._execute(plan, list(values))
             except OpError as e:
                 self._check_open(e)
                 raise
+            single = plan.single
+            if single is not None and single.layout == self._state.layout:
+                direct.aim(single)
+            return plan.tree.build(found if outs is None else outs.fill(found))
 
-        return call
+        given = None if outs is None else outs.direct(plan.computed)
+        slow = outs is not None and given is None
+        direct = Direct(call, None if slow else form_of(plan.tree, plan.computed), given)
+        self._state.watch(direct)
+        return direct.function()
 
     def _check_open(self, cause: Exception) -> None:
         """What fails because another thread has closed the session fails for that reason."""

@@ -101,6 +101,7 @@ class Executable:
       stores: variables that take values of another shape; they come after the fetches.
       fresh: variables that a run gives a value, until the session has noted it.
       changes: whether a run changes any variable.
+      is_plain: whether a call of the native code is all there is to a run.
       layout: the number of the arrangement of variables that it is bound to.
     """
 
@@ -149,6 +150,7 @@ class Executable:
         if program.hosts:
             self.host = HostCaller(program, code.hosts, self.context)
             self.context.set_host(self.host)
+        self.is_plain = not (self.changes or self.flat or program.hosts)
         self.function = self.context.function()
 
     def bind(self, variables: dict[str, np.ndarray]) -> None:

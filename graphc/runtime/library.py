@@ -27,7 +27,9 @@ _PAUSE = {
 }
 # Of the memory of large fetches, what is kept for the next ones at most.
 RETAINED = 256 << 20
-_SOURCES = ("pool.ll", "call.ll", "bind.ll", "execute.ll", "memory.ll", "control.ll")
+_SOURCES = (
+    "pool.ll", "call.ll", "direct.ll", "bind.ll", "execute.ll", "memory.ll", "control.ll"
+)  # fmt: skip
 _FUNCTIONS = (
     "gc_parallel",
     "gc_worker",
@@ -37,6 +39,7 @@ _FUNCTIONS = (
     "gc_unlock",
     "gc_context_free",
     "gc_call",
+    "gc_direct",
     "gc_ensure",
     "gc_poll",
     "gc_host",
@@ -126,6 +129,8 @@ class _Runtime:
         )(("PyCFunction_NewEx", ctypes.pythonapi))
         # METH_FASTCALL. Python keeps the pointer to this for as long as a builtin lives.
         self.method = _MethodDef(b"graphc_call", self.address("gc_call"), 0x80, None)
+        # METH_FASTCALL | METH_KEYWORDS
+        self.direct = _MethodDef(b"graphc_callable", self.address("gc_direct"), 0x82, None)
 
 
 def _numpy_functions() -> tuple[int, int, int]:

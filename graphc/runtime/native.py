@@ -185,7 +185,7 @@ class CallContext:
             array_new=code.array_new,
             array_scalar=code.array_scalar,
             ndarray=id(np.ndarray),
-            flags=int(signature.single),
+            form=int(signature.single),
             release_work=release_work,
             cells=ctypes.addressof(self.cells),
             n_cells=signature.cells,

@@ -16,6 +16,7 @@ from graphc.function import Input
 from graphc.graph import Operation
 from graphc.passes.extract import VariableState
 from graphc.runtime import native
+from graphc.runtime.direct import Direct
 
 
 @dataclass
@@ -50,13 +51,23 @@ class State:
         self.turn = threading.RLock()
         self.native_lock = native.SessionLock()
         self.layout = 0
+        self._watchers: weakref.WeakSet[Direct] = weakref.WeakSet()
         _states.add(self)
+
+    def watch(self, direct: Direct) -> None:
+        """Take its aim from a builtin when the layout changes."""
+        self._watchers.add(direct)
+
+    def _moved(self) -> None:
+        self.layout += 1
+        for direct in list(self._watchers):
+            direct.aim(None)
 
     def clear(self) -> None:
         """Free every value."""
         with self.lock:
             self.cells = {}
-            self.layout += 1
+            self._moved()
 
     def variable_state(self, op: Operation) -> VariableState:
         """What is known of a variable before a run."""
@@ -94,7 +105,7 @@ class State:
             if cell is None or cell.array.shape != value.shape:
                 cell = Cell(aligned_array(value.shape, value.dtype), True)
                 self.cells[key] = cell
-                self.layout += 1
+                self._moved()
             with self.native_lock:
                 cell.array[...] = value
             cell.initialized = True

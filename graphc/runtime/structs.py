@@ -55,9 +55,15 @@ class ContextStruct(ctypes.Structure):
 
     _fields_: ClassVar[Fields] = _words(
         "plan run n_inputs inputs n_outputs outputs n_symbols syms dims buffers arena"
-        " arena_capacity arena_dim status pool lock array_new array_scalar ndarray flags"
+        " arena_capacity arena_dim status pool lock array_new array_scalar ndarray form"
         " release_work cells n_cells polled host"
     )
+
+
+class DirectStruct(ctypes.Structure):
+    """``%Direct`` of direct.ll."""
+
+    _fields_: ClassVar[Fields] = _words("builtin context form given fallback")
 
 
 def context_offsets() -> dict[str, int]:

@@ -29,7 +29,7 @@ ROWS = """
     runtime
     compiler
     feeding modes
-    runner
+    runner callables
     session
     eager
     nn losses layers train math random linalg hessian

@@ -1,8 +1,9 @@
 ; The call from Python: one METH_FASTCALL function for every executable. Its `self`
-; is an int, the address of the executable's %Context.
+; is an int, the address of the executable's %Context. direct.ll has another for the
+; user, who gets nothing but results and exceptions.
 ;
 ; The answer is
-;   the outputs              an array or scalar, or a tuple of them;
+;   the outputs              an array or scalar, a tuple or a list of them;
 ;   an int -(i + 1)          argument i is not the array that the program was compiled
 ;                            for (i = number of inputs: too few or too many), nothing
 ;                            was run and no exception is set: convert and call again;
@@ -30,7 +31,7 @@
   ptr,  ; 16 PyArray_NewFromDescr
   ptr,  ; 17 PyArray_Scalar
   ptr,  ; 18 numpy.ndarray
-  i64,  ; 19 flags, 1: give the single output itself
+  i64,  ; 19 form of the answer: 0 a tuple, 1 the single output itself, 2 a list
   i64,  ; 20 the work from which on the GIL is released and workers are started
   ptr,  ; 21 %Cell[]: memory that grows while a program runs
   i64,  ; 22 number of cells
@@ -68,6 +69,8 @@ declare ptr @PyLong_FromSsize_t(i64)
 declare ptr @PyBytes_FromStringAndSize(ptr, i64)
 declare ptr @PyTuple_New(i64)
 declare i32 @PyTuple_SetItem(ptr, i64, ptr)
+declare ptr @PyList_New(i64)
+declare i32 @PyList_SetItem(ptr, i64, ptr)
 declare i32 @PyObject_GetBuffer(ptr, ptr, i32)
 declare void @PyBuffer_Release(ptr)
 declare ptr @PyObject_CallObject(ptr, ptr)
@@ -85,10 +88,20 @@ declare void @free(ptr)
 @gc_reentrant = internal constant i64 1073741827
 ; Internal: start the workers, then begin again.
 @gc_start_workers = internal constant i64 1073741828
+; An array that was given for an output does not fit, or shares memory with an input.
+@gc_unfit = internal constant i64 1073741829
 
 define ptr @gc_call(ptr %self, ptr %args, i64 %nargs) {
-entry:
   %ctx = call ptr @PyLong_AsVoidPtr(ptr %self)
+  %form.at = getelementptr %Context, ptr %ctx, i32 0, i32 19
+  %form = load i64, ptr %form.at
+  %answer = call ptr @gc_enter(ptr %ctx, ptr %args, i64 %nargs, i64 %form, ptr null)
+  ret ptr %answer
+}
+
+; %given is null, or has an array of the caller's (or null) for each output.
+define internal ptr @gc_enter(ptr %ctx, ptr %args, i64 %nargs, i64 %form, ptr %given) {
+entry:
   %inputs.at = getelementptr %Context, ptr %ctx, i32 0, i32 2
   %inputs = load i64, ptr %inputs.at
   %outputs.at = getelementptr %Context, ptr %ctx, i32 0, i32 4
@@ -137,7 +150,7 @@ reentered:
   br label %failed
 
 execute:
-  %code = call i64 @gc_execute(ptr %ctx, ptr %views, ptr %syms, ptr %objects, ptr %cells)
+  %code = call i64 @gc_execute(ptr %ctx, ptr %views, ptr %syms, ptr %objects, ptr %cells, ptr %given)
   %good = icmp eq i64 %code, 0
   br i1 %good, label %finish, label %save
 
@@ -177,7 +190,7 @@ null:
 finish:
   call void @gc_unlock(ptr %lock)
   call void @gc_release(ptr %views, i64 %inputs)
-  %result = call ptr @gc_result(ptr %ctx, ptr %objects, ptr %cells)
+  %result = call ptr @gc_result(ptr %ctx, ptr %objects, ptr %cells, i64 %form)
   ret ptr %result
 }
 
@@ -256,14 +269,10 @@ exit:
 ; What Python gets of a good run; takes over the references in %objects. The lock is
 ; free by now: a new tuple can start Python's garbage collector, and with it code that
 ; calls back into the session.
-define internal ptr @gc_result(ptr %ctx, ptr %objects, ptr %cells) {
+define internal ptr @gc_result(ptr %ctx, ptr %objects, ptr %cells, i64 %form) {
 entry:
   %outputs.at = getelementptr %Context, ptr %ctx, i32 0, i32 4
   %outputs = load i64, ptr %outputs.at
-  %flags.at = getelementptr %Context, ptr %ctx, i32 0, i32 19
-  %flags = load i64, ptr %flags.at
-  %single.bit = and i64 %flags, 1
-  %single = icmp ne i64 %single.bit, 0
   %table.at = getelementptr %Context, ptr %ctx, i32 0, i32 5
   %table = load ptr, ptr %table.at
   %scalar.at = getelementptr %Context, ptr %ctx, i32 0, i32 17
@@ -296,7 +305,10 @@ next:
   br label %each
 
 give:
-  br i1 %single, label %one, label %several
+  switch i64 %form, label %several [
+    i64 1, label %one
+    i64 2, label %in.list
+  ]
 
 one:
   %only = load ptr, ptr %objects
@@ -321,6 +333,26 @@ set:
 
 complete:
   ret ptr %tuple
+
+in.list:
+  %list = call ptr @PyList_New(i64 %outputs)
+  %list.full = icmp eq ptr %list, null
+  br i1 %list.full, label %fail, label %list.fill
+
+list.fill:
+  %m = phi i64 [ 0, %in.list ], [ %m.next, %list.set ]
+  %list.rest = icmp slt i64 %m, %outputs
+  br i1 %list.rest, label %list.set, label %list.complete
+
+list.set:
+  %element.at = getelementptr ptr, ptr %objects, i64 %m
+  %element = load ptr, ptr %element.at
+  %list.ignored = call i32 @PyList_SetItem(ptr %list, i64 %m, ptr %element)
+  %m.next = add i64 %m, 1
+  br label %list.fill
+
+list.complete:
+  ret ptr %list
 
 fail:
   call void @gc_discard(ptr %objects, i64 %outputs)

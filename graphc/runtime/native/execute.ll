@@ -2,7 +2,7 @@
 
 ; Plans and runs; the new arrays are in %objects. Returns 0, a failure code, or a
 ; negative number when an exception is set.
-define internal i64 @gc_execute(ptr %ctx, ptr %views, ptr %bound, ptr %objects, ptr %cells) {
+define internal i64 @gc_execute(ptr %ctx, ptr %views, ptr %bound, ptr %objects, ptr %cells, ptr %given) {
 entry:
   %symbols.at = getelementptr %Context, ptr %ctx, i32 0, i32 6
   %symbols = load i64, ptr %symbols.at
@@ -56,11 +56,12 @@ exhausted:
   ret i64 %exhausted.code
 
 allocate:
-  %allocated = call i1 @gc_outputs(ptr %ctx, ptr %objects, ptr %cells, i1 false)
-  br i1 %allocated, label %place, label %raised
+  %unmade = call i64 @gc_outputs(ptr %ctx, ptr %objects, ptr %cells, ptr %given, ptr %views, i1 false)
+  %made = icmp eq i64 %unmade, 0
+  br i1 %made, label %place, label %refused
 
-raised:
-  ret i64 -1
+refused:
+  ret i64 %unmade
 
 place:
   call void @gc_place_inputs(ptr %ctx, ptr %views)
@@ -88,8 +89,7 @@ failed:
   ret i64 %code
 
 late:
-  %copied = call i1 @gc_outputs(ptr %ctx, ptr %objects, ptr %cells, i1 true)
-  %result = select i1 %copied, i64 0, i64 -1
+  %result = call i64 @gc_outputs(ptr %ctx, ptr %objects, ptr %cells, ptr %given, ptr %views, i1 true)
   ret i64 %result
 }
 
@@ -192,10 +192,10 @@ exit:
   ret void
 }
 
-; Creates the arrays of the outputs that are late, or of those that are not; false if
-; an exception is set. A late one copies what the program left; the others tell the
-; program where to write.
-define internal i1 @gc_outputs(ptr %ctx, ptr %objects, ptr %cells, i1 %late) {
+; Creates the arrays of the outputs that are late, or of those that are not, or takes those
+; given. Returns 0, a failure code, or -1 if an exception is set. A late one copies what the
+; program left; the others tell the program where to write.
+define internal i64 @gc_outputs(ptr %ctx, ptr %objects, ptr %cells, ptr %given, ptr %views, i1 %late) {
 entry:
   %outputs.at = getelementptr %Context, ptr %ctx, i32 0, i32 4
   %outputs = load i64, ptr %outputs.at
@@ -244,11 +244,38 @@ scalar.place:
   br label %next
 
 array:
-  %object = call ptr @gc_new_array(ptr %ctx, ptr %output, ptr %dims)
   %object.at = getelementptr ptr, ptr %objects, i64 %i
+  %none.given = icmp eq ptr %given, null
+  br i1 %none.given, label %create, label %choose
+
+choose:
+  %given.at = getelementptr ptr, ptr %given, i64 %i
+  %offered = load ptr, ptr %given.at
+  %not.this = icmp eq ptr %offered, null
+  br i1 %not.this, label %create, label %check
+
+check:
+  %others = select i1 %late, ptr null, ptr %views
+  %fits = call i1 @gc_given_fits(ptr %ctx, ptr %output, ptr %dims, ptr %offered, ptr %others)
+  br i1 %fits, label %take, label %unfit
+
+unfit:
+  %unfit.code = load i64, ptr @gc_unfit
+  ret i64 %unfit.code
+
+take:
+  call void @Py_IncRef(ptr %offered)
+  br label %keep
+
+create:
+  %created = call ptr @gc_new_array(ptr %ctx, ptr %output, ptr %dims)
+  %raised = icmp eq ptr %created, null
+  br i1 %raised, label %fail, label %keep
+
+keep:
+  %object = phi ptr [ %offered, %take ], [ %created, %create ]
   store ptr %object, ptr %object.at
-  %raised = icmp eq ptr %object, null
-  br i1 %raised, label %fail, label %fill
+  br label %fill
 
 fill:
   %data.at = getelementptr %Array, ptr %object, i32 0, i32 2
@@ -270,10 +297,10 @@ next:
   br label %each
 
 done:
-  ret i1 true
+  ret i64 0
 
 fail:
-  ret i1 false
+  ret i64 -1
 }
 
 define internal ptr @gc_make_array(ptr %ctx, ptr %output, ptr %dims) {
