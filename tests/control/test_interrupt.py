@@ -16,6 +16,9 @@ import os, signal, sys, threading, time
 import numpy as np
 import graphc as gc
 
+# A shell starts what runs in its background with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 n = gc.placeholder(gc.float32, [])
 v = gc.Variable(np.zeros(SIZE, np.float32))
 
