@@ -1,4 +1,4 @@
-"""The command line: ``python -m graphc run | show | dump | ops | info``."""
+"""The command line: ``python -m graphc run | profile | show | dump | ops | info``."""
 
 from __future__ import annotations
 
@@ -62,16 +62,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"graphc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     run = commands.add_parser("run", help="run a model on arrays from .npy or .npz files")
-    run.add_argument("model", help="a model file")
-    run.add_argument(
-        "--feed", action="append", default=[], type=_feed, metavar="NAME=FILE.npy",
-        help="an input, once for each; or FILE.npz with inputs by name",
-    )  # fmt: skip
+    _add_model(run)
     run.add_argument(
         "--out", metavar="FILE.npy",
         help="where to write the output (several outputs: FILE-NAME.npy each); or FILE.npz",
     )  # fmt: skip
     run.set_defaults(run=_run)
+    profile = commands.add_parser("profile", help="run a model and tell how long its kernels take")
+    _add_model(profile)
+    profile.add_argument(
+        "--runs", type=_positive, default=10, metavar="N",
+        help="tell of the fastest of so many runs (10)",
+    )  # fmt: skip
+    profile.add_argument("--trace", metavar="FILE.json", help="write a trace for ui.perfetto.dev")
+    profile.set_defaults(run=_profile)
     show = commands.add_parser("show", help="print a model's signature, ops, parameters and sizes")
     show.add_argument("model", help="a model file")
     show.set_defaults(run=_show)
@@ -93,6 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """The arguments of what runs a model."""
+    parser.add_argument("model", help="a model file")
+    parser.add_argument(
+        "--feed", action="append", default=[], type=_feed, metavar="NAME=FILE.npy",
+        help="an input, once for each; or FILE.npz with inputs by name",
+    )  # fmt: skip
+
+
 # --- run ------------------------------------------------------------------------------------------
 
 
@@ -105,8 +118,26 @@ def _feed(text: str) -> tuple[str | None, str]:
     return name, path
 
 
-def _run(args: argparse.Namespace) -> None:
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def _profile(args: argparse.Namespace) -> None:
     model = load(args.model)
+    feeds = _feeds(model, args)
+    # The first run compiles, and the second still meets cold caches.
+    model.run(**feeds)
+    best = min((model.profile(**feeds) for _ in range(args.runs)), key=lambda p: p.total)
+    print(best)
+    if args.trace is not None:
+        best.chrome_trace(args.trace)
+        print(f"trace -> {args.trace}")
+
+
+def _feeds(model: Model, args: argparse.Namespace) -> dict[str, Any]:
+    """The arrays to feed, by input."""
     feeds: dict[str, Any] = {}
     for name, path in args.feed:
         for key, array in _arrays(name, path).items():
@@ -114,7 +145,12 @@ def _run(args: argparse.Namespace) -> None:
                 raise FeedError(f"the input {key!r} is fed twice")
             _check_dtype(model, key, array, path)
             feeds[key] = array
-    values = model.run(**feeds)
+    return feeds
+
+
+def _run(args: argparse.Namespace) -> None:
+    model = load(args.model)
+    values = model.run(**_feeds(model, args))
     if args.out is None:
         for name, value in values.items():
             print(f"{name}: {_described(value)}")

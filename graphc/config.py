@@ -1,13 +1,15 @@
 """The settings that TensorFlow scripts give to sessions and runs: taken and kept, nothing more.
 
 There is one way to run a program here, and the number of threads is ``set_num_threads``; what a
-script says about devices, placement and tracing has no effect.
+script says about devices and placement has no effect. The level of tracing has one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+from graphc.errors import DTypeError, GraphError
 
 
 @dataclass(slots=True)
@@ -84,7 +86,11 @@ class ConfigProto:
 
 @dataclass(slots=True)
 class RunOptions:
-    """The ``options`` of a run."""
+    """The ``options`` of a run.
+
+    ``trace=True`` is short for ``trace_level=RunOptions.FULL_TRACE``; every level but ``NO_TRACE``
+    times all kernels.
+    """
 
     NO_TRACE: ClassVar[int] = 0
     SOFTWARE_TRACE: ClassVar[int] = 1
@@ -98,13 +104,42 @@ class RunOptions:
     debug_options: Any = None
     report_tensor_allocations_upon_oom: bool = False
     experimental: Any = None
+    trace: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trace and not self.trace_level:
+            self.trace_level = self.FULL_TRACE
 
 
 @dataclass(slots=True)
 class RunMetadata:
-    """What a run would tell of itself: nothing."""
+    """What a traced run tells of itself.
+
+    ``profile`` is a :class:`~graphc.runtime.profile.Profile`, which ``step_stats`` is too.
+    """
 
     step_stats: Any = None
     cost_graph: Any = None
     partition_graphs: list[Any] = field(default_factory=list)
     function_graphs: list[Any] = field(default_factory=list)
+    profile: Any = None
+
+
+def traces(options: Any, metadata: Any) -> bool:
+    """Whether these options of a run ask for a trace.
+
+    Raises:
+      DTypeError: (a TypeError) they are no RunOptions, or there is other metadata than RunMetadata.
+      GraphError: (a ValueError) there is no such level.
+    """
+    if not isinstance(options, RunOptions):
+        raise DTypeError(f"options must be RunOptions, not {type(options).__name__}")
+    if metadata is not None and not isinstance(metadata, RunMetadata):
+        raise DTypeError(f"run_metadata must be RunMetadata, not {type(metadata).__name__}")
+    level = options.trace_level
+    if level not in range(RunOptions.FULL_TRACE + 1):
+        raise GraphError(
+            f"trace_level must be NO_TRACE (0), SOFTWARE_TRACE (1), HARDWARE_TRACE (2) or "
+            f"FULL_TRACE (3), not {level!r}"
+        )
+    return level != RunOptions.NO_TRACE

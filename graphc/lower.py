@@ -8,19 +8,21 @@ inlined operands as prologue and its members as epilogue.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from graphc.dims import DimLike, Symbol, product
 from graphc.errors import CompileError, VerifyError
+from graphc.graph import Operation, Tensor
 from graphc.kernels import emit
 from graphc.loop.cpu import schedule_cpu
 from graphc.loop.ir import Kernel
 from graphc.loop.verify import verify_kernel
+from graphc.lower_cost import Cost, kernel_cost
 from graphc.lower_loops import LoopLowering
 from graphc.lower_operands import GroupOperands, Lowering, Reader, Site
 from graphc.lower_template import TemplateLowering
 from graphc.op import ContractionOp
-from graphc.passes.plan import Group
+from graphc.passes.plan import Group, is_literal
 
 __all__ = ["Lowered", "Lowering", "Site", "lower_group"]
 
@@ -75,6 +77,31 @@ class Lowered:
             raise CompileError(f"kernel {self.name}: its fast version has other parameters")
         emit.restart()
         return self._verified(build())
+
+    def cost(self, sizes: Mapping[Symbol, int]) -> Cost:
+        """What one call has to do where the symbols have these values."""
+        return kernel_cost(self._lowering, self._group, sizes)
+
+    @property
+    def operations(self) -> list[Operation]:
+        """The user's operations that the kernel computes, in the order of their dependencies."""
+        origin = self._lowering.origin
+        found: dict[Operation, None] = {}
+        stack = [(t.op, False) for t in reversed(self._group.tensors)]
+        while stack:
+            op, complete = stack.pop()
+            if complete:
+                found[op] = None
+            elif op not in found:
+                stack.append((op, True))
+                stack += [(t.op, False) for t in reversed(op.inputs) if self._computes(t)]
+        return list(dict.fromkeys(origin.get(op.name, op) for op in found))
+
+    def _computes(self, tensor: Tensor) -> bool:
+        """Whether the kernel computes a tensor where it reads it."""
+        plan = self._lowering.plan
+        inside = tensor in plan.inlined or tensor in plan.aliases
+        return inside and not is_literal(tensor) and tensor.op.type != "Placeholder"
 
     def _verified(self, kernel: Kernel) -> Kernel:
         if self._lowering.verify:

@@ -14,7 +14,7 @@ from graphc.kernels.scatter import positions_kernel, put_row_kernel, scatter_add
 from graphc.loop import ir
 from graphc.loop.ir import ZERO, Expr, Kernel, Stmt, Var
 from graphc.lower_operands import GroupOperands, Index, Reader
-from graphc.op import ContractionOp, TemplateOp
+from graphc.op import ContractionForm, ContractionOp, TemplateOp
 from graphc.passes.plan import Member
 
 
@@ -41,6 +41,14 @@ class TemplateLowering(GroupOperands):
         assert op is not None
         assert isinstance(op.definition, ContractionOp)
         form = op.definition.contraction(Reader(self, op, 0))
+        problem = self.problem(op, form)
+        self.declare(form, problem.epilogue)
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        target = self.lowering.target
+        return lambda: contraction_kernel(self.name, params, scalars, problem, target)
+
+    def problem(self, op: Operation, form: ContractionForm) -> Contraction:
+        """The contraction over the kernel's parameters, with its epilogue."""
         out = op.outputs[0]
         dtype = op.inputs[0].dtype.base_dtype
 
@@ -54,7 +62,7 @@ class TemplateLowering(GroupOperands):
                 stores.append(self.store(out, index, value))
             return (*stores, *self.epilogue_stores(index))
 
-        problem = Contraction(
+        return Contraction(
             batch=tuple(self.size(s) for s in form.batch),
             m=tuple(self.size(s) for s in form.m),
             n=self.size(form.n),
@@ -64,10 +72,6 @@ class TemplateLowering(GroupOperands):
             rhs=form.rhs,
             epilogue=epilogue,
         )
-        self.declare(form, epilogue)
-        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
-        target = self.lowering.target
-        return lambda: contraction_kernel(self.name, params, scalars, problem, target)
 
     def scatter_add(self, op: Operation) -> Callable[[], Kernel]:
         """Rows of updates added to zeros; nothing may be fused behind it."""

@@ -29,6 +29,7 @@ from graphc.runtime.executable import (
     reshaped,
 )
 from graphc.runtime.state import State
+from graphc.runtime.trace import Recording
 
 MOST_SPECIALISED = 256
 
@@ -107,19 +108,23 @@ class Runner:
         self.kernels: dict[Any, Any] = {}
         self._value_plans: dict[Any, RunPlan] = {}
 
-    def run(self, plan: RunPlan, data: list[np.ndarray]) -> Sequence[Any]:
+    def run(
+        self, plan: RunPlan, data: list[np.ndarray], recording: Recording | None = None
+    ) -> Sequence[Any]:
         """The values of ``plan.computed`` for arrays in the order of ``plan.numeric``."""
         if self.mode != "static":
             return self._run_other(plan, data)
         while True:
             try:
-                return self._run_static(plan, data)
+                return self._run_static(plan, data, recording)
             except Moved:
                 pass
 
     # --- static mode --------------------------------------------------------------------------
 
-    def _run_static(self, plan: RunPlan, data: list[np.ndarray]) -> Sequence[Any]:
+    def _run_static(
+        self, plan: RunPlan, data: list[np.ndarray], recording: Recording | None
+    ) -> Sequence[Any]:
         shapes = tuple(a.shape for a in data)
         known: Values = {}
         while True:
@@ -134,12 +139,12 @@ class Runner:
                     raise CompileError("a rank is not known for known shapes") from None
                 plan.stated += 1
         try:
-            return self._call(plan, executable, data)
+            return self._call(plan, executable, data, recording)
         except (GuardBroken, BadSize) as e:
             if isinstance(e, BadSize) and not executable.bound:
                 raise
             try:
-                return self._run_specialised(plan, executable, shapes, known, data)
+                return self._run_specialised(plan, executable, shapes, known, data, recording)
             except OverflowError:
                 raise BadSize(None, None, "a computed size is too large") from None
 
@@ -177,20 +182,20 @@ class Runner:
 
     def _run_specialised(
         self, plan: RunPlan, tried: Executable, shapes: Shapes, known: Values,
-        data: list[np.ndarray],
+        data: list[np.ndarray], recording: Recording | None,
     ) -> Sequence[Any]:  # fmt: skip
         """Run with an executable that is compiled for the shapes of this run."""
         ones = ones_only(shapes)
         if not tried.bound and any(1 in s for s in shapes):
             executable = self._made(plan, ones, shapes, known)
             try:
-                return self._call(plan, executable, data)
+                return self._call(plan, executable, data, recording)
             except (GuardBroken, BadSize):
                 pass
         known = known | self._values_of(plan, tried.bound, data)
         executable = self._made(plan, shapes, shapes, known)
         try:
-            return self._call(plan, executable, data)
+            return self._call(plan, executable, data, recording)
         except GuardBroken:
             raise executable.guard_error() from None
 
@@ -243,18 +248,26 @@ class Runner:
                 found = self._value_plans[key] = make_plan(tree, owner.feeds, keep=False)
             return found
 
-    def _call(self, plan: RunPlan, executable: Executable, data: list[np.ndarray]) -> Sequence[Any]:
+    def _call(
+        self, plan: RunPlan, executable: Executable, data: list[np.ndarray],
+        recording: Recording | None,
+    ) -> Sequence[Any]:  # fmt: skip
         if not executable.changes:
-            return self._called(plan, executable, data)
+            return self._called(plan, executable, data, recording)
         with self.state.turn:
             if executable.layout != self.state.layout:
                 raise Moved
-            return self._called(plan, executable, data)
+            return self._called(plan, executable, data, recording)
 
     def _called(
-        self, plan: RunPlan, executable: Executable, arguments: list[np.ndarray]
-    ) -> Sequence[Any]:
-        answer: Sequence[Any] = executable.call(*arguments)
+        self, plan: RunPlan, executable: Executable, arguments: list[np.ndarray],
+        recording: Recording | None,
+    ) -> Sequence[Any]:  # fmt: skip
+        answer: Sequence[Any]
+        if recording is None:
+            answer = executable.call(*arguments)
+        else:
+            answer = recording.call(executable, arguments)
         self.commit(executable)
         if executable.stores or executable.flat:
             count = len(plan.computed)

@@ -9,7 +9,14 @@ import numpy as np
 
 from graphc import feeding
 from graphc.callables import Outs, form_of
-from graphc.errors import DTypeError, FinalizedError, GraphError, OpError
+from graphc.config import RunMetadata, traces
+from graphc.errors import (
+    DTypeError,
+    FinalizedError,
+    GraphError,
+    OpError,
+    UnimplementedError,
+)
 from graphc.feeding import FetchTree, feed_array, feed_key
 from graphc.graph import (
     Graph,
@@ -25,6 +32,7 @@ from graphc.runner import Runner, RunPlan, is_numeric, make_plan
 from graphc.runtime.direct import Direct
 from graphc.runtime.executable import BadSize, Executable, GuardBroken, Mismatch
 from graphc.runtime.state import State
+from graphc.runtime.trace import Recording
 
 MODES = ("static", "eager", "reference")
 
@@ -109,7 +117,8 @@ class Session:
           fetches: a tensor, operation, variable, name, or any nesting of lists, tuples, dicts and
             namedtuples of them.
           feed_dict: values for tensors, by tensor or by name.
-          options, run_metadata: accepted for TensorFlow scripts.
+          options: ``RunOptions(trace=True)`` times every kernel of this run.
+          run_metadata: a ``RunMetadata``, whose ``profile`` then tells of them.
         Returns:
           The same nesting with arrays (NumPy scalars for rank 0) for tensors and None for
           operations.
@@ -121,6 +130,8 @@ class Session:
             raise FinalizedError("Attempted to use a closed Session.")
         plan, values = self._prepare(fetches, feed_dict)
         try:
+            if options is not None and traces(options, run_metadata):
+                return self._trace(plan, values, run_metadata)
             return plan.tree.build(self._execute(plan, values))
         except OpError as e:
             self._check_open(e)
@@ -171,6 +182,18 @@ class Session:
         self._state.watch(direct)
         return direct.function()
 
+    def _trace(self, plan: RunPlan, values: list[Any], metadata: RunMetadata | None) -> Any:
+        """Run with the clock read around every kernel."""
+        if self._mode != "static":
+            raise UnimplementedError(
+                None, None, f"only runs of mode 'static' can be traced, not of {self._mode!r}"
+            )
+        recording = Recording()
+        found = plan.tree.build(self._execute(plan, values, recording))
+        if metadata is not None:
+            metadata.profile = metadata.step_stats = recording.profile
+        return found
+
     def _check_open(self, cause: Exception) -> None:
         """What fails because another thread has closed the session fails for that reason."""
         if self._closed:
@@ -202,9 +225,11 @@ class Session:
             found = self._plans[key] = make_plan(FetchTree(self.graph, fetches), feeds)
         return found
 
-    def _execute(self, plan: RunPlan, values: list[Any]) -> dict[Tensor, Any]:
+    def _execute(
+        self, plan: RunPlan, values: list[Any], recording: Recording | None = None
+    ) -> dict[Tensor, Any]:
         single = plan.single
-        if single is not None:
+        if single is not None and recording is None:
             answer = self._try(single, values)
             if answer is not None:
                 if plan.tree.simple:
@@ -215,7 +240,7 @@ class Session:
             return self._results(plan, arrays, ())
         pairs = zip(plan.feeds, arrays, strict=True)
         data = [a for t, a in pairs if is_numeric(t)]
-        return self._results(plan, arrays, self._runner.run(plan, data))
+        return self._results(plan, arrays, self._runner.run(plan, data, recording))
 
     def _try(self, executable: Executable, values: list[Any]) -> Sequence[Any] | None:
         """The answer of the executable that was right last time; None if it is not this time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -48,6 +49,35 @@ def fails(capsys, *argv: str) -> str:
     assert err.startswith("graphc: ")
     assert "Traceback" not in err
     return err
+
+
+# --- profile ----------------------------------------------------------------------------------
+
+
+def test_profile(folder, capsys):
+    argv = ["profile", "m.graphc", "--feed", "x=x.npy", "--runs", "2", "--trace", "t.json"]
+    assert main(argv) == 0
+    head, columns, *rows, last = capsys.readouterr().out.splitlines()
+    assert " in all, " in head
+    assert columns.split()[:3] == ["step", "calls", "time"]
+    assert any(row.startswith("k0 ") and "y" in row for row in rows)
+    assert last == "trace -> t.json"
+    events = json.loads(Path("t.json").read_text(encoding="utf-8"))["traceEvents"]
+    assert [e for e in events if e["ph"] == "X"]
+
+
+def test_profile_refuses(folder, capsys):
+    assert "x" in fails(capsys, "profile", "m.graphc")
+    assert "missing/t.json" in run_fails_late(["--trace", "missing/t.json"], capsys)
+    for runs in ("0", "many"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["profile", "m.graphc", "--runs", runs])
+        assert f"'{runs}' is not a positive number" in capsys.readouterr().err
+
+
+def run_fails_late(options: list[str], capsys) -> str:
+    assert main(["profile", "m.graphc", "--feed", "x=x.npy", *options]) == 1
+    return capsys.readouterr().err
 
 
 # --- run --------------------------------------------------------------------------------------

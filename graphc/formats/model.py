@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from graphc.config import RunMetadata, RunOptions
 from graphc.errors import FeedError
 from graphc.formats.closure import needed_operations
 from graphc.graph import Graph, Operation, Tensor
 from graphc.passes.extract import reachable
+from graphc.runtime.profile import Profile
 from graphc.session import Session
 from graphc.variables import Variable
 
@@ -48,6 +50,19 @@ class Model:
 
     def run(self, /, *args: Any, **feeds: Any) -> dict[str, Any]:
         """The outputs by name, however many there are."""
+        values: dict[str, Any] = self.session.run(self.outputs, self._feeds(args, feeds))
+        return values
+
+    def profile(self, /, *args: Any, **feeds: Any) -> Profile:
+        """How long the kernels of a run with these inputs take."""
+        metadata = RunMetadata()
+        options = RunOptions(trace=True)
+        self.session.run(self.outputs, self._feeds(args, feeds), options, metadata)
+        profile: Profile = metadata.profile
+        return profile
+
+    def _feeds(self, args: tuple[Any, ...], feeds: dict[str, Any]) -> dict[Any, Any]:
+        """The inputs' tensors and their values."""
         if len(args) > len(self.inputs):
             raise FeedError(f"{len(args)} inputs were given; the model has {self.listed_inputs()}")
         given = dict(zip(self.inputs, args, strict=False))
@@ -64,10 +79,7 @@ class Model:
                 f"no value was given for the input {', '.join(map(repr, missing))}; the model has "
                 f"{self.listed_inputs()}"
             )
-        values: dict[str, Any] = self.session.run(
-            self.outputs, {self.inputs[name]: value for name, value in given.items()}
-        )
-        return values
+        return {self.inputs[name]: value for name, value in given.items()}
 
     def missing(self, given: Collection[str]) -> list[str]:
         """The inputs that a run needs beside those given: without them a placeholder is not fed."""

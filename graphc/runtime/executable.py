@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from graphc.program import Program, program_key
 from graphc.runtime import cache, jit, native
 from graphc.runtime.driver import ARENA, GUARD_BROKEN, PlanPrinter, cells, driver
 from graphc.runtime.host import HostCaller
+from graphc.runtime.trace import Tracer
 
 COMPILATIONS = {"programs": 0, "objects": 0}
 
@@ -147,6 +149,7 @@ class Executable:
         self.context = native.CallContext(signature, code.plan, code.run, lock=lock, keep=code)
         self.bind(variables)
         self.host: HostCaller | None = None
+        self._tracer: Tracer | None = None
         if program.hosts:
             self.host = HostCaller(program, code.hosts, self.context)
             self.context.set_host(self.host)
@@ -185,6 +188,14 @@ class Executable:
             return answer
         self.explain(answer)
         raise CompileError(f"a call answered {answer!r}")
+
+    def tracer(self) -> Tracer:
+        """What traces runs; its code is made when it is first asked for."""
+        with _making_tracers:
+            if self._tracer is None:
+                target = jit.host_target()
+                self._tracer = Tracer(self.code, self.context, target, compiler_version())
+            return self._tracer
 
     def explain(self, answer: Any) -> None:
         """Turn the answer of a call that did not succeed into an exception."""
@@ -227,6 +238,9 @@ class Executable:
             return InvalidArgumentError(None, None, "a run was started inside a run")
         site = program.sites[failure.status[0] - 1]
         return InvalidArgumentError(site.op.node_def, site.op, site.text(failure.status[1:]))
+
+
+_making_tracers = threading.Lock()
 
 
 def flat_fetches(fn: Function) -> list[int]:
