@@ -315,6 +315,7 @@ from graphc.ops.shaping_mask import (
 )
 from graphc.ops.shaping_slice import reverse_sequence, strided_slice
 from graphc.ops.shaping_slice import slice_ as slice
+from graphc.ops.sorting_functions import argsort, sort
 from graphc.own_ops import register_op
 from graphc.runtime.native import get_num_threads, set_num_threads
 from graphc.script_ops import numpy_function, py_func
@@ -367,18 +368,18 @@ __all__ = [
     "UnconnectedGradients", "Variable", "VariableAggregation", "VariableDef", "VariableScope",
     "VariableSynchronization", "abs", "accumulate_n", "acos", "acosh", "add",
     "add_check_numerics_ops", "add_n", "add_to_collection", "add_to_collections", "all_variables",
-    "arg_max", "arg_min", "argmax", "argmin", "as_dtype", "asin", "asinh", "assert_equal",
-    "assert_greater", "assert_greater_equal", "assert_integer", "assert_less", "assert_less_equal",
-    "assert_negative", "assert_non_negative", "assert_non_positive", "assert_none_equal",
-    "assert_positive", "assert_proper_iterable", "assert_rank", "assert_rank_at_least",
-    "assert_rank_in", "assert_same_float_dtype", "assert_scalar", "assert_type", "assign",
-    "assign_add", "assign_sub", "atan", "atan2", "atanh", "bitwise_and", "bitwise_or",
-    "bitwise_xor", "bool", "boolean_mask", "broadcast_dynamic_shape", "broadcast_static_shape",
-    "broadcast_to", "case", "cast", "ceil", "check_numerics", "clip_by_average_norm",
-    "clip_by_global_norm", "clip_by_norm", "clip_by_value", "concat", "cond", "constant",
-    "constant_initializer", "control_dependencies", "convert_to_tensor", "cos", "cosh",
-    "count_nonzero", "cumprod", "cumsum", "custom_gradient", "data", "debugging", "device", "div",
-    "div_no_nan", "divide", "double", "dynamic_partition", "eager", "einsum", "equal", "erf",
+    "arg_max", "arg_min", "argmax", "argmin", "argsort", "as_dtype", "asin", "asinh",
+    "assert_equal", "assert_greater", "assert_greater_equal", "assert_integer", "assert_less",
+    "assert_less_equal", "assert_negative", "assert_non_negative", "assert_non_positive",
+    "assert_none_equal", "assert_positive", "assert_proper_iterable", "assert_rank",
+    "assert_rank_at_least", "assert_rank_in", "assert_same_float_dtype", "assert_scalar",
+    "assert_type", "assign", "assign_add", "assign_sub", "atan", "atan2", "atanh", "bitwise_and",
+    "bitwise_or", "bitwise_xor", "bool", "boolean_mask", "broadcast_dynamic_shape",
+    "broadcast_static_shape", "broadcast_to", "case", "cast", "ceil", "check_numerics",
+    "clip_by_average_norm", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "concat",
+    "cond", "constant", "constant_initializer", "control_dependencies", "convert_to_tensor", "cos",
+    "cosh", "count_nonzero", "cumprod", "cumsum", "custom_gradient", "data", "debugging", "device",
+    "div", "div_no_nan", "divide", "double", "dynamic_partition", "eager", "einsum", "equal", "erf",
     "erfc", "errors", "exp", "expand_dims", "expm1", "eye", "fill", "float16", "float32", "float64",
     "floor", "floor_div", "floordiv", "floormod", "foldl", "foldr", "function", "gather",
     "gather_nd", "get_collection", "get_collection_ref", "get_default_graph", "get_default_session",
@@ -403,7 +404,7 @@ __all__ = [
     "register_op", "report_uninitialized_variables", "reset_default_graph", "reshape", "reverse",
     "reverse_sequence", "right_shift", "rint", "round", "rsqrt", "saturate_cast", "save",
     "scalar_mul", "scan", "sequence_mask", "set_num_threads", "set_random_seed", "shape", "sigmoid",
-    "sign", "sin", "sinh", "size", "slice", "split", "sqrt", "square", "squared_difference",
+    "sign", "sin", "sinh", "size", "slice", "sort", "split", "sqrt", "square", "squared_difference",
     "squeeze", "stack", "stop_gradient", "strided_slice", "string", "subtract", "switch_case",
     "tan", "tanh", "tensordot", "tile", "to_double", "to_float", "to_int32", "to_int64", "train",
     "trainable_variables", "transpose", "truediv", "truncated_normal",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphc.nn.activations import l2_normalize
 from graphc.ops.contraction_einsum import einsum, tensordot
-from graphc.ops.contraction_functions import matmul
+from graphc.ops.contraction_functions import matmul, matvec
 from graphc.ops.math import norm
 from graphc.ops.shaping import matrix_transpose
 from graphc.ops.shaping import matrix_transpose as transpose
@@ -12,6 +12,6 @@ from graphc.ops.shaping_make import eye
 from graphc.train.clip import global_norm
 
 __all__ = [
-    "einsum", "eye", "global_norm", "l2_normalize", "matmul", "matrix_transpose", "norm",
+    "einsum", "eye", "global_norm", "l2_normalize", "matmul", "matrix_transpose", "matvec", "norm",
     "tensordot", "transpose",
 ]  # fmt: skip

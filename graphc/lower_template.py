@@ -6,15 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.dims import DimLike, product
+from graphc.dtypes import float16, float32
 from graphc.errors import CompileError
 from graphc.graph import Operation
 from graphc.kernels.contraction import contraction_kernel
 from graphc.kernels.problem import Contraction, accumulator
+from graphc.kernels.scan import scan_kernel
 from graphc.kernels.scatter import positions_kernel, put_row_kernel, scatter_add_kernel
+from graphc.kernels.sort import first_sorted_kernel
 from graphc.loop import ir
 from graphc.loop.ir import ZERO, Expr, Kernel, Stmt, Var
 from graphc.lower_operands import GroupOperands, Index, Reader
-from graphc.op import ContractionForm, ContractionOp, TemplateOp
+from graphc.op import ContractionForm, ContractionOp, ScanOp, TemplateOp
+from graphc.ops.reduction import axes_of
 from graphc.passes.plan import Member
 
 
@@ -27,13 +31,14 @@ class TemplateLowering(GroupOperands):
         assert op is not None
         if isinstance(op.definition, ContractionOp):
             return self.contraction()
-        if isinstance(op.definition, TemplateOp) and op.definition.template == "scatter_add":
-            return self.scatter_add(op)
-        if isinstance(op.definition, TemplateOp) and op.definition.template == "put_row":
-            return self.put_row(op)
-        if isinstance(op.definition, TemplateOp) and op.definition.template == "positions":
-            return self.positions(op)
-        raise CompileError(f"no template computes {op.type}")
+        assert isinstance(op.definition, TemplateOp)
+        build = {
+            "scatter_add": self.scatter_add, "put_row": self.put_row, "positions": self.positions,
+            "scan": self.scan, "first_sorted": self.first_sorted,
+        }.get(op.definition.template)  # fmt: skip
+        if build is None:
+            raise CompileError(f"no template computes {op.type}")
+        return build(op)
 
     def contraction(self) -> Callable[[], Kernel]:
         """The group's anchor as a contraction with prologue and epilogue."""
@@ -120,6 +125,64 @@ class TemplateLowering(GroupOperands):
             self.name, params, scalars, **extents, condition=condition, out=buffer
         )
 
+    def scan(self, op: Operation) -> Callable[[], Kernel]:
+        """Running sums or products along one dimension."""
+        reader, out, sizes = Reader(self, op, 0), op.outputs[0], op.inputs[0].sizes
+        assert sizes is not None
+        shape = sizes
+        assert isinstance(op.definition, ScanOp)
+        combine = op.definition.op
+        (axis,) = axes_of(op, 1, len(sizes))
+        before, after = shape[:axis], shape[axis + 1 :]
+
+        def element(o: Expr, i: Expr, column: Expr) -> Expr:
+            index = (*delinearize(self, o, before), i, *delinearize(self, column, after))
+            return reader.operand(0, index)
+
+        buffer = self.buffer(out)
+        self.writes[self.lowering.storage(out)] = None
+        element(*(Var(name) for name in "oic"))
+        extents = {
+            "outer": self.size(product(before)), "length": self.size(shape[axis]),
+            "inner": self.size(product(after)),
+        }  # fmt: skip
+        self.memo.clear()
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        dtype = out.dtype.base_dtype
+        return lambda: scan_kernel(
+            self.name, params, scalars, **extents, element=element, out=buffer,
+            op=combine, acc=float32 if dtype is float16 else dtype,
+            exclusive=op.attrs["exclusive"], reverse=op.attrs["reverse"],
+        )  # fmt: skip
+
+    def first_sorted(self, op: Operation) -> Callable[[], Kernel]:
+        """The first elements of every row in order, and where they stood."""
+        reader, sizes = Reader(self, op, 0), op.inputs[0].sizes
+        kept = op.outputs[0].sizes
+        assert sizes is not None
+        assert kept is not None
+        shape = sizes
+
+        def element(row: Expr, i: Expr) -> Expr:
+            return reader.operand(0, (*delinearize(self, row, shape[:-1]), i))
+
+        values, places = (self.buffer(t) for t in op.outputs)
+        self.writes.update((self.lowering.storage(t), None) for t in op.outputs)
+        element(Var("r"), Var("i"))
+        site = None
+        if op.definition.can_fail(op):
+            site = reader.site("input must have at least k columns. Had %d, needed %d")
+        extents = {
+            "rows": self.size(product(shape[:-1])), "columns": self.size(shape[-1]),
+            "count": self.size(kept[-1]),
+        }  # fmt: skip
+        self.memo.clear()
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        return lambda: first_sorted_kernel(
+            self.name, params, scalars, **extents, site=site, element=element,
+            descending=op.attrs["descending"], values=values, places=places,
+        )  # fmt: skip
+
     def put_row(self, op: Operation) -> Callable[[], Kernel]:
         """One row replaced; the others are copied, unless they are in place."""
         reader, out = Reader(self, op, 0), op.outputs[0]
@@ -157,6 +220,29 @@ class TemplateLowering(GroupOperands):
         return lambda: put_row_kernel(
             self.name, params, scalars, **extents, index=reader.operand(1, ()), site=site,
             row=row, kept=None if inplace else kept, add=op.attrs.get("add", False), out=buffer,
+        )  # fmt: skip
+
+    def part(flat: Expr) -> Expr:
+            return reader.operand(number, delinearize(self, flat, shape) if shape else ())
+
+        def kept(flat: Expr) -> Expr:
+            return reader.operand(0, (flat,))
+
+        def offset() -> Expr:
+            return reader.operand(1, (ZERO,)) if number == 2 else self.size(old[0])
+
+        probe = Var("c")
+        offset()
+        part(probe)
+        if not inplace:
+            kept(probe)
+        sizes = {"before": self.size(old[0]), "size": self.size(new[0])}
+        count = self.size(product(shape))
+        self.memo.clear()
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        return lambda: put_part_kernel(
+            self.name, params, scalars, **sizes, count=count, offset=offset(), part=part,
+            kept=None if inplace else kept, add=op.attrs.get("add", False), out=buffer,
         )  # fmt: skip
 
     def epilogue_stores(self, index: Index) -> list[Stmt]:

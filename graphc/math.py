@@ -94,18 +94,19 @@ from graphc.ops.math import (
 )
 from graphc.ops.reduction_scan import cumprod, cumsum
 from graphc.ops.shaping import invert_permutation
+from graphc.ops.sorting_functions import in_top_k, top_k
 
 __all__ = [
     "abs", "accumulate_n", "acos", "acosh", "add", "add_n", "argmax", "argmin", "asin", "asinh",
-    "atan", "atan2", "atanh", "ceil", "cos", "cosh", "count_nonzero", "cumprod", "cumsum",
-    "divide", "divide_no_nan", "equal", "erf", "erfc", "exp", "expm1", "floor", "floordiv",
-    "floormod", "greater", "greater_equal", "invert_permutation", "is_finite", "is_inf",
-    "is_nan", "l2_normalize", "less", "less_equal", "log", "log1p", "log_sigmoid", "log_softmax",
+    "atan", "atan2", "atanh", "ceil", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "divide",
+    "divide_no_nan", "equal", "erf", "erfc", "exp", "expm1", "floor", "floordiv", "floormod",
+    "greater", "greater_equal", "in_top_k", "invert_permutation", "is_finite", "is_inf", "is_nan",
+    "l2_normalize", "less", "less_equal", "log", "log1p", "log_sigmoid", "log_softmax",
     "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "mod",
     "multiply", "multiply_no_nan", "negative", "not_equal", "pow", "reciprocal", "reduce_all",
     "reduce_any", "reduce_euclidean_norm", "reduce_logsumexp", "reduce_max", "reduce_mean",
     "reduce_min", "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance", "rint", "round",
     "rsqrt", "scalar_mul", "sigmoid", "sign", "sin", "sinh", "softmax", "softplus", "softsign",
-    "sqrt", "square", "squared_difference", "subtract", "tan", "tanh", "truediv", "xdivy",
+    "sqrt", "square", "squared_difference", "subtract", "tan", "tanh", "top_k", "truediv", "xdivy",
     "xlogy", "zero_fraction",
 ]  # fmt: skip

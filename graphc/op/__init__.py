@@ -31,6 +31,7 @@ from graphc.op.definition import (
     Reduction,
     ReductionOp,
     Sample,
+    ScanOp,
     SpecialOp,
     TemplateOp,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "Reduction",
     "ReductionOp",
     "Sample",
+    "ScanOp",
     "ShapeEnv",
     "SpecialOp",
     "TemplateOp",

@@ -244,6 +244,14 @@ class ContractionOp(TemplateOp):
         raise CompileError(f"op {self.name} has no contraction")
 
 
+class ScanOp(TemplateOp):
+    """A running reduction along an axis, by the combiner ``op``."""
+
+    family = "reduction"
+    template = "scan"
+    op: ClassVar[str] = ""
+
+
 class CompositeOp(Op):
     """An op defined by other ops; kept whole so that passes and files can recognise it."""
 

@@ -1,4 +1,4 @@
-"""The public matrix product, and what ``@`` declares."""
+"""The public matrix products, and what ``@`` declares."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from graphc.build import convert_to_tensor, create, single
 from graphc.errors import GraphError
 from graphc.graph import Tensor, name_scope
 from graphc.ops.elementwise_operators import set_matmul
+from graphc.ops.shaping import expand_dims, squeeze
 
 
 def matmul(
@@ -45,6 +46,28 @@ def matmul(
             return single(create("BatchMatMulV2", [a, b], attrs, scope))
         attrs = {"transpose_a": first, "transpose_b": second}
         return single(create("MatMul", [a, b], attrs, scope))
+
+
+def matvec(
+    a: Any,
+    b: Any,
+    transpose_a: bool = False,
+    adjoint_a: bool = False,
+    a_is_sparse: bool = False,
+    b_is_sparse: bool = False,
+    name: str | None = None,
+) -> Tensor:
+    """The product of a matrix and a vector: of all in the last dimensions.
+
+    Args:
+      a: a tensor ``[..., m, n]``.
+      b: a tensor ``[..., n]`` of the same dtype; leading dimensions are broadcast.
+      transpose_a, adjoint_a, a_is_sparse, b_is_sparse, name: as for :func:`matmul`.
+    """
+    with name_scope(name, "MatVec", [a, b]):
+        column = expand_dims(b, -1)
+        flags = (transpose_a, False, adjoint_a, False, a_is_sparse, b_is_sparse)
+        return squeeze(matmul(a, column, *flags), -1)
 
 
 set_matmul(lambda a, b, name: matmul(a, b, name=name))

@@ -289,7 +289,11 @@ def dim_tensor(x: Tensor, axis: int, dtype: DType = dtypes.int32) -> Tensor:
     size = None if x.sizes is None else x.sizes[axis]
     if isinstance(size, int):
         return int_tensor(size, dtype)
-    return call("GatherV2", call("Shape", x, out_type=dtype), int_tensor(axis), int_tensor(0))
+    if x.sizes is None and axis < 0:
+        place: Tensor = call("Add", call("Rank", x), int_tensor(axis))
+    else:
+        place = int_tensor(axis if axis >= 0 else len(x.sizes or ()) + axis)
+    return call("GatherV2", call("Shape", x, out_type=dtype), place, int_tensor(0))
 
 
 def all_axes(x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,32 +12,23 @@ from graphc import dtypes
 from graphc.build import convert_to_tensor, create, single
 from graphc.dtypes import DType
 from graphc.graph import Operation, Tensor, TensorType, name_scope
-from graphc.loop import ir
 from graphc.op import (
     Attr,
-    ElementContext,
     Gradients,
     InferContext,
-    Reduction,
-    ReductionOp,
     Sample,
+    ScanOp,
     register,
 )
 from graphc.ops.base import INF, NAN, call, grid
-from graphc.ops.movement_value import INDEX, guarded, result
-from graphc.ops.reduction import axes_of
+from graphc.ops.movement_value import INDEX, result
 from graphc.ops.reduction_index import inferred_axis
 
-# Which elements count for the element at i, by (exclusive, reverse).
-_COUNTED: dict[tuple[bool, bool], Callable[[ir.Expr, ir.Expr], ir.Expr]] = {
-    (False, False): lambda j, i: j <= i,
-    (True, False): lambda j, i: j < i,
-    (False, True): lambda j, i: j >= i,
-    (True, True): lambda j, i: j > i,
-}
+# Every (exclusive, reverse).
+_WAYS = tuple(itertools.product((False, True), repeat=2))
 
 
-class _Scan(ReductionOp):
+class _Scan(ScanOp):
     inputs = "x: T, axis: Tidx"
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.NUMERIC, "Tidx": INDEX}
     attrs: ClassVar[dict[str, Attr]] = {
@@ -45,7 +37,6 @@ class _Scan(ReductionOp):
     }
     value_operands: ClassVar[tuple[int, ...]] = (1,)
     constant_operands: ClassVar[tuple[int, ...]] = (1,)
-    op: ClassVar[str] = ""
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The operand's type."""
@@ -54,27 +45,6 @@ class _Scan(ReductionOp):
         if sizes is not None:
             inferred_axis(ctx, 1, len(sizes))
         return result(ctx, sizes)
-
-    def reduction(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> Reduction:
-        """What counts for this element, among all of its row.
-
-        A row of n elements takes n * n steps, all rows and elements side by side.
-        """
-        sizes, attrs = ctx.sizes(0), ctx.op.attrs
-        (axis,) = axes_of(ctx.op, 1, len(sizes))
-        dtype = ctx.op.inputs[0].dtype.base_dtype
-        wide = dtypes.float32 if dtype is dtypes.float16 else dtype
-        counted = _COUNTED[attrs["exclusive"], attrs["reverse"]]
-        nothing = ir.reduce_identity(self.op, wide)
-
-        def body(inner: tuple[ir.Expr, ...]) -> ir.Expr:
-            x = ctx.operand(0, (*index[:axis], inner[0], *index[axis + 1 :]))
-            return guarded(counted(inner[0], index[axis]), ir.cast(x, wide), nothing)
-
-        def finish(total: ir.Expr) -> ir.Expr:
-            return ir.cast(total, dtype)
-
-        return Reduction(self.op, (sizes[axis],), body, finish, wide)
 
     def _scanned(self, attrs: dict[str, Any], inputs: Sequence[Any], scan: Any, first: int) -> Any:
         axis = int(inputs[1])
@@ -91,7 +61,7 @@ class _Scan(ReductionOp):
         """Each axis, each way; size 1, nothing, special values, integers that wrap around."""
         x = grid(2, 3, 4, low=0.5, high=1.5)
         for axis in (0, 1, 2, -1, -2):
-            for exclusive, reverse in _COUNTED:
+            for exclusive, reverse in _WAYS:
                 attrs = {"exclusive": exclusive, "reverse": reverse}
                 if axis in (1, -1) or exclusive == reverse:
                     yield Sample((x, np.int64(axis)), attrs, rtol=1e-5)
@@ -169,7 +139,7 @@ class Cumprod(_Scan):
         """Those of Cumsum; a zero."""
         yield from super().samples()
         zeros = np.array([[2.0, 0.0, 3.0, 0.5], [0.0, 2.0, 0.5, 3.0], [1.5, 2.0, 3.0, 0.0]])
-        for exclusive, reverse in _COUNTED:
+        for exclusive, reverse in _WAYS:
             attrs = {"exclusive": exclusive, "reverse": reverse}
             yield Sample((zeros, np.int64(1)), attrs, note="a zero")
 

@@ -9,15 +9,22 @@ from graphc.build import convert_to_tensor, create, single
 from graphc.dtypes import as_dtype
 from graphc.errors import DTypeError, GraphError, ShapeError
 from graphc.graph import Tensor, name_scope
-from graphc.ops.elementwise_functions import equal, floordiv, floormod, minimum
+from graphc.ops.elementwise_functions import (
+    equal,
+    floordiv,
+    floormod,
+    logical_or,
+    maximum,
+    not_equal,
+)
 from graphc.ops.math import cast
 from graphc.ops.math import where as select
 from graphc.ops.math import where_v2 as choose
-from graphc.ops.reduction_functions import reduce_min, reduce_prod, reduce_sum
+from graphc.ops.reduction_functions import reduce_prod, reduce_sum
 from graphc.ops.reduction_scan import cumsum
-from graphc.ops.shaping import concat, expand_dims, gather, reshape, stack
+from graphc.ops.shaping import concat, gather, reshape, stack
+from graphc.ops.shaping_make import ones_like, shape, zeros
 from graphc.ops.shaping_make import range as range_
-from graphc.ops.shaping_make import shape, zeros
 from graphc.ops.shaping_slice import getitem
 from graphc.shapes import TensorShape
 
@@ -146,7 +153,7 @@ class UniqueWithCounts(NamedTuple):
 def unique(x: Any, out_idx: Any = dtypes.int32, name: str | None = None) -> Unique:
     """The distinct elements of a vector, in the order in which they first occur.
 
-    Every element is compared with all others: n**2 steps for n elements.
+    The vector is sorted once: n log(n) steps for n elements.
 
     Args:
       x: a vector.
@@ -162,16 +169,29 @@ def unique(x: Any, out_idx: Any = dtypes.int32, name: str | None = None) -> Uniq
         values = convert_to_tensor(x, name="x")
         if values.sizes is not None and len(values.sizes) != 1:
             raise ShapeError("unique expects a 1D vector.")
-        number = range_(getitem(shape(values), 0))
-        same = equal(expand_dims(values, 1), expand_dims(values, 0))
-        later = getitem(shape(values), 0)
-        first = reduce_min(choose(same, expand_dims(number, 0), later), 1)
-        # What equals nothing, NaN, is the first of its kind.
-        first = minimum(first, number)
-        new = equal(first, number)
-        place = cumsum(cast(new, dtypes.int32)) - 1  # type: ignore[operator]
-        idx = gather(place, first)
-        return Unique(gather(values, positions(new)), cast(idx, kind))
+        if values.dtype.base_dtype is dtypes.bool_:
+            keys = cast(values, dtypes.uint8)
+        else:
+            keys = values
+        count = getitem(shape(values), 0)
+        op = create("TopKV2", [keys, count], {"descending": False})
+        ordered, source = op.outputs
+        # What is equal stands together, in the order of the vector; NaN equals nothing.
+        number = range_(count)
+        previous = gather(ordered, maximum(number - 1, 0))  # type: ignore[operator]
+        starts = logical_or(equal(number, 0), not_equal(ordered, previous))
+        first = gather(source, positions(starts))
+        new = _spread(count, first, cast(ones_like(first), dtypes.int32))
+        place = cumsum(new) - 1  # type: ignore[operator]
+        kind_of = cumsum(cast(starts, dtypes.int32)) - 1  # type: ignore[operator]
+        kinds = gather(gather(place, first), kind_of)
+        idx = _spread(count, source, kinds)
+        return Unique(gather(values, positions(equal(new, 1))), cast(idx, kind))
+
+
+def _spread(count: Any, places: Tensor, values: Tensor) -> Tensor:
+    """A vector of ``count`` zeros with the values added to the elements at ``places``."""
+    return single(create("ScatterAddRows", [reshape(count, [1]), places, values]))
 
 
 def unique_with_counts(
@@ -180,9 +200,8 @@ def unique_with_counts(
     """As :func:`unique`, with the number of times that each distinct element occurs."""
     with name_scope(name, "UniqueWithCounts", [x]):
         y, idx = unique(x, out_idx)
-        places = range_(getitem(shape(y), 0))
-        hits = equal(expand_dims(places, 1), expand_dims(cast(idx, dtypes.int32), 0))
-        return UniqueWithCounts(y, idx, reduce_sum(cast(hits, idx.dtype), 1))
+        count = _spread(getitem(shape(y), 0), idx, ones_like(idx))
+        return UniqueWithCounts(y, idx, count)
 
 
 def dynamic_partition(
