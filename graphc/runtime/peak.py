@@ -15,8 +15,10 @@ import numpy as np
 from graphc.runtime import jit, native
 
 CHAINS = 16  # independent multiply-adds in flight: more than latency times units
-ROUNDS = 100_000
-COPIED = 32 << 20  # bytes that each thread copies: more than the caches hold
+ROUNDS = 5_000
+CHUNKS = 16  # of multiply-adds, for each thread: one that is kept from working leaves them to others
+COPIED, PIECE = 128 << 20, 1 << 20  # bytes, more than the caches hold, by so many
+PATIENCE = 0.25  # seconds of trying: another process may have a CPU for a while
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,13 @@ def _multiply_adds(lanes: int) -> str:
 
 
 def _copies(lanes: int) -> str:
-    """``copy(arg, begin, end)``: pieces of the first half of ``arg`` to the second, past caches."""
+    """``copy(arg, begin, end)``: pieces, written past the caches; ``arg``: from, to."""
     vector, width = f"<{lanes} x float>", lanes * 4
     lines = [
         "define void @copy(ptr %arg, i64 %begin, i64 %end) {", "entry:",
         "  %table = getelementptr i64, ptr %arg, i64 1", "  %from = load ptr, ptr %arg",
-        "  %to = load ptr, ptr %table", f"  %first = mul i64 %begin, {COPIED}",
-        f"  %last = mul i64 %end, {COPIED}", "  br label %loop", "loop:",
+        "  %to = load ptr, ptr %table", f"  %first = mul i64 %begin, {PIECE}",
+        f"  %last = mul i64 %end, {PIECE}", "  br label %loop", "loop:",
         "  %i = phi i64 [ %first, %entry ], [ %next, %loop ]",
     ]  # fmt: skip
     for k in range(4):
@@ -91,10 +93,10 @@ def _aligned(size: int) -> np.ndarray:
     return array[start : start + size]
 
 
-def _least(call: Callable[[], None], repeats: int) -> float:
+def _least(call: Callable[[], None]) -> float:
     best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
+    end = time.perf_counter() + PATIENCE
+    while (started := time.perf_counter()) < end:
         call()
         best = min(best, time.perf_counter() - started)
     return best
@@ -107,17 +109,18 @@ def machine_peak(threads: int) -> Peak:
     lanes = target.lanes(4)
     text = f"{_multiply_adds(lanes)}\n{_copies(lanes)}"
     loaded = jit.load_object(jit.compile_object(text, target), exports=("flops", "copy"))
-    table = _aligned((threads + 1) * lanes * 4 + 64)
+    chunks = threads * CHUNKS
+    table = _aligned((chunks + 1) * lanes * 4 + 64)
     table[:] = 0
 
     def multiply() -> None:
-        native.parallel(loaded.address("flops"), table.ctypes.data, threads, 1)
+        native.parallel(loaded.address("flops"), table.ctypes.data, chunks, 1)
 
-    source, result = _aligned(COPIED * threads), _aligned(COPIED * threads)
+    source, result = _aligned(COPIED), _aligned(COPIED)
     places = np.array([source.ctypes.data, result.ctypes.data], np.uintp)
 
     def copy() -> None:
-        native.parallel(loaded.address("copy"), places.ctypes.data, threads, 1)
+        native.parallel(loaded.address("copy"), places.ctypes.data, COPIED // PIECE, 1)
 
-    flops = threads * ROUNDS * CHAINS * lanes * 2 / _least(multiply, 20)
-    return Peak(flops, 2.0 * COPIED * threads / _least(copy, 5), threads)
+    flops = chunks * ROUNDS * CHAINS * lanes * 2 / _least(multiply)
+    return Peak(flops, 2.0 * COPIED / _least(copy), threads)
