@@ -16,7 +16,7 @@ from graphc.runtime import jit, native
 
 CHAINS = 16  # independent multiply-adds in flight: more than latency times units
 ROUNDS = 5_000
-CHUNKS = 16  # of multiply-adds, for each thread: one that is kept from working leaves them to others
+CHUNKS = 16  # of multiply-adds for each thread: another may do those of one that is kept away
 COPIED, PIECE = 128 << 20, 1 << 20  # bytes, more than the caches hold, by so many
 PATIENCE = 0.25  # seconds of trying: another process may have a CPU for a while
 
