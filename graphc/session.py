@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc import feeding
 from graphc.callables import Outs, form_of
-from graphc.config import RunMetadata, traces
+from graphc.config import traces
 from graphc.errors import (
     DTypeError,
     FinalizedError,
@@ -130,8 +130,8 @@ class Session:
             raise FinalizedError("Attempted to use a closed Session.")
         plan, values = self._prepare(fetches, feed_dict)
         try:
-            if options is not None and traces(options, run_metadata):
-                return self._trace(plan, values, run_metadata)
+            if options is not None:
+                return plan.tree.build(self._with(options, run_metadata, plan, values))
             return plan.tree.build(self._execute(plan, values))
         except OpError as e:
             self._check_open(e)
@@ -149,7 +149,8 @@ class Session:
         Args:
           fetches: as for ``run``.
           feed_list: the tensors to feed, in the order of the function's arguments.
-          accept_options: for TensorFlow scripts.
+          accept_options: for TensorFlow scripts; the function takes ``options`` and
+            ``run_metadata``, as ``run`` does, by their names.
           out: arrays that every call writes its results to and returns, in the structure of
             ``fetches``; None, as a whole or for one of them, for new arrays in every call. A call
             that fails may have written to them.
@@ -161,13 +162,16 @@ class Session:
         plan = self._plan(fetches, tuple(feeds))
         outs = None if out is None else Outs(plan.tree, out)
 
-        def call(*values: Any, **_: Any) -> Any:
+        def call(*values: Any, options: Any = None, run_metadata: Any = None) -> Any:
             if self._closed:
                 raise FinalizedError("Attempted to use a closed Session.")
             if len(values) != len(feeds):
                 raise feeding.wrong_count(len(feeds), len(values))
             try:
-                found = self._execute(plan, list(values))
+                if options is None:
+                    found = self._execute(plan, list(values))
+                else:
+                    found = self._with(options, run_metadata, plan, list(values))
             except OpError as e:
                 self._check_open(e)
                 raise
@@ -182,14 +186,18 @@ class Session:
         self._state.watch(direct)
         return direct.function()
 
-    def _trace(self, plan: RunPlan, values: list[Any], metadata: RunMetadata | None) -> Any:
-        """Run with the clock read around every kernel."""
+    def _with(
+        self, options: Any, metadata: Any, plan: RunPlan, values: list[Any]
+    ) -> dict[Tensor, Any]:
+        """Run as the options say: with the clock read around every kernel, or as ever."""
+        if not traces(options, metadata):
+            return self._execute(plan, values)
         if self._mode != "static":
             raise UnimplementedError(
                 None, None, f"only runs of mode 'static' can be traced, not of {self._mode!r}"
             )
         recording = Recording()
-        found = plan.tree.build(self._execute(plan, values, recording))
+        found = self._execute(plan, values, recording)
         if metadata is not None:
             metadata.profile = metadata.step_stats = recording.profile
         return found

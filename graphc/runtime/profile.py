@@ -273,5 +273,5 @@ def shortened(record: Record) -> str:
         return text
     # The last one is what the others are computed for.
     last = record.ops[-1]
-    room = WIDEST - len(last) - 6
-    return f"{text[: max(0, room)]} ... {last}"
+    room = WIDEST - len(last) - len(" ... ")
+    return f"{text[:room]} ... {last}" if room > 0 and len(record.ops) > 1 else f"... {last}"

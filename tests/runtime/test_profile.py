@@ -304,6 +304,26 @@ def test_levels_of_tensorflow(level):
     assert gc.RunOptions(trace=True).trace_level == gc.RunOptions.FULL_TRACE
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_callables_take_options(own):
+    x = gc.placeholder(gc.float32, [2])
+    out = np.zeros(2, np.float32) if own else None
+    session = gc.Session()
+    call = session.make_callable(x + 1.0, [x], accept_options=True, out=out)
+    fed = np.array([1, 2], np.float32)
+    for _ in range(3):
+        assert call(fed).tolist() == [2.0, 3.0]
+        metadata = gc.RunMetadata()
+        value = call(fed + 1, options=TRACE, run_metadata=metadata)
+        assert value.tolist() == [3.0, 4.0]
+        assert (value is out) == own
+        assert [r.calls for r in metadata.profile.kernels] == [1]
+    with pytest.raises(TypeError, match="options must be RunOptions"):
+        call(fed, options=3)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        call(fed, option=TRACE)
+
+
 def test_bad_options():
     x, session = gc.constant(1.0), gc.Session()
     with pytest.raises(TypeError, match="options must be RunOptions, not dict"):
