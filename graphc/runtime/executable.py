@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from graphc.program import Program, program_key
 from graphc.runtime import cache, jit, native
 from graphc.runtime.driver import ARENA, GUARD_BROKEN, PlanPrinter, cells, driver
 from graphc.runtime.host import HostCaller
-from graphc.runtime.trace import Tracer
+from graphc.runtime.trace import Tracer, making_tracer
 
 COMPILATIONS = {"programs": 0, "objects": 0}
 
@@ -191,7 +190,7 @@ class Executable:
 
     def tracer(self) -> Tracer:
         """What traces runs; its code is made when it is first asked for."""
-        with _making_tracers:
+        with making_tracer():
             if self._tracer is None:
                 target = jit.host_target()
                 self._tracer = Tracer(self.code, self.context, target, compiler_version())
@@ -238,9 +237,6 @@ class Executable:
             return InvalidArgumentError(None, None, "a run was started inside a run")
         site = program.sites[failure.status[0] - 1]
         return InvalidArgumentError(site.op.node_def, site.op, site.text(failure.status[1:]))
-
-
-_making_tracers = threading.Lock()
 
 
 def flat_fetches(fn: Function) -> list[int]:

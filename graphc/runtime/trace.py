@@ -8,9 +8,11 @@ other threads that run the executable meanwhile are sent on to the usual one.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -217,6 +219,7 @@ class Tracer:
         self._context = context
         self._usual = code.run
         self._lock = threading.Lock()
+        _tracers.add(self)
         steps = timed_steps(program)
         data = cache.default_cache().fetch(
             program_key(program), target.description, f"{version} traced",
@@ -251,6 +254,13 @@ class Tracer:
                 self._struct.owner = 0
             return answer, self._profile()
 
+    def reset_in_child(self) -> None:
+        """After a fork: no thread that the child has not is tracing."""
+        if self._struct.owner != threading.get_ident():
+            self._lock = threading.Lock()
+            self._struct.owner = 0
+            self._context.struct.run = self._usual
+
     def _profile(self) -> Profile:
         """A copy of what the run has left."""
         struct = self._struct
@@ -277,4 +287,24 @@ class Recording:
         return answer
 
 
-__all__ = ["Recording", "Tracer", "tracing_text"]
+_making = threading.Lock()
+_tracers: weakref.WeakSet[Tracer] = weakref.WeakSet()
+
+
+def making_tracer() -> threading.Lock:
+    """Held by a thread that makes a tracer, so that an executable has one."""
+    return _making
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.Lock()
+    for tracer in _tracers:
+        tracer.reset_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+__all__ = ["Recording", "Tracer", "making_tracer", "tracing_text"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 
 import numpy as np
@@ -231,6 +233,39 @@ def test_runs_of_other_threads_are_not_counted():
         for t in threads:
             t.join()
     assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_forked_child_can_trace_what_its_parent_is_tracing():
+    x = gc.placeholder(gc.float32, [4])
+    inside, go_on = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    def wait(a):
+        if os.getpid() == parent:
+            inside.set()
+            go_on.wait(30)
+        return a
+
+    y, session = gc.py_func(wait, [x], gc.float32), gc.Session()
+    thread = threading.Thread(target=profiled, args=(session, y, {x: np.ones(4)}))
+    thread.start()
+    try:
+        assert inside.wait(30)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            try:
+                _, profile = profiled(session, y, {x: np.ones(4)})
+                calls = [r.calls for r in profile.records if r.kind == "host"]
+                os._exit(0 if calls == [1] else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        go_on.set()
+        thread.join()
 
 
 def test_any_number_of_threads_gives_the_same_bits():
