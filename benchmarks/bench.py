@@ -72,11 +72,11 @@ class Worker:
             raise RuntimeError(f"{self.contender} stopped:\n{self._errors.read()[-2000:]}")
         return json.loads(line)
 
-    def run(self, seconds: float) -> float:
-        """The median time of one call, in so many seconds of calls."""
+    def run(self, seconds: float) -> dict[str, float]:
+        """The median and the least time of one call, in so many seconds of calls."""
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
-        return self._answer()["median"]
+        return self._answer()
 
     def close(self) -> dict[str, Any]:
         """End the process; what it says last."""
@@ -132,7 +132,7 @@ def measure(name: str, pythons: dict[str, str], args: argparse.Namespace) -> dic
                     continue
                 workers.append(worker)
                 results[contender] = dict(worker.ready)
-            rounds: dict[str, list[float]] = {w.contender: [] for w in workers}
+            rounds: dict[str, list[dict[str, float]]] = {w.contender: [] for w in workers}
             for k in range(args.rounds):
                 turn = k % len(workers)
                 for worker in workers[turn:] + workers[:turn]:
@@ -142,8 +142,11 @@ def measure(name: str, pythons: dict[str, str], args: argparse.Namespace) -> dic
             while workers:
                 worker = workers.pop()
                 results[worker.contender] |= worker.close()
-                times = rounds[worker.contender]
-                results[worker.contender] |= {"time": statistics.median(times), "rounds": times}
+                times = [r["median"] for r in rounds[worker.contender]]
+                results[worker.contender] |= {
+                    "time": statistics.median(times), "rounds": times,
+                    "least": min(r["least"] for r in rounds[worker.contender]),
+                }  # fmt: skip
         finally:
             for worker in workers:
                 worker.kill()
