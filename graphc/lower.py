@@ -8,13 +8,14 @@ inlined operands as prologue and its members as epilogue.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from graphc.dims import DimLike, Symbol, product
 from graphc.errors import CompileError, VerifyError
 from graphc.graph import Operation, Tensor
 from graphc.kernels import emit
 from graphc.loop.cpu import schedule_cpu
+from graphc.loop.cpu_stream import stream
 from graphc.loop.ir import Kernel
 from graphc.loop.verify import verify_kernel
 from graphc.lower_cost import Cost, kernel_cost
@@ -40,6 +41,7 @@ class Lowered:
       symbols: the sizes of the kernel's scalar parameters, in order.
       fallible: whether a run of it can fail.
       work: roughly the bytes and operations of one run.
+      streamed: those that a fast version writes past the caches; it needs them on a cache line.
       has_fast: whether there is a version for the sizes that were seen first.
     """
 
@@ -53,12 +55,18 @@ class Lowered:
         self.symbols = list(first.symbols)
         self.fallible = first.fallible
         self.work = work(first)
-        hints = lowering.hints
-        self.has_fast = (
-            group.template is not None
-            and bool(self.symbols)
-            and all(s in hints for s in self.symbols)
-        )
+        self.streamed: list[Tensor] = []
+        self.has_fast = group.template is not None and bool(self.symbols) and self._hinted()
+
+    def _hinted(self) -> bool:
+        return all(s in self._lowering.hints for s in self.symbols)
+
+    def stream(self, root: Tensor) -> None:
+        """Let the fast version write a result past the caches, if a loop nest computes it."""
+        if self._group.template is None and self._hinted():
+            self.streamed.append(root)
+            self.has_fast = True
+            self.__dict__.pop("fast", None)
 
     @functools.cached_property
     def kernel(self) -> Kernel:
@@ -72,11 +80,16 @@ class Lowered:
         if not self.has_fast:
             return None
         hints = self._lowering.hints
-        second, build = prepare(self._lowering, self._group, f"{self.name}_fast", hints)
+        second, build = prepare(
+            self._lowering, self._group, f"{self.name}_fast", hints, self.streamed
+        )
         if list(second.buffers) != self.buffers or second.symbols:
             raise CompileError(f"kernel {self.name}: its fast version has other parameters")
         emit.restart()
-        return self._verified(build())
+        kernel = build()
+        if self.streamed:
+            kernel = stream(kernel, [second.buffers[t] for t in self.streamed])
+        return self._verified(kernel)
 
     def cost(self, sizes: Mapping[Symbol, int]) -> Cost:
         """What one call has to do where the symbols have these values."""
@@ -114,13 +127,14 @@ class Lowered:
 
 
 def prepare(
-    lowering: Lowering, group: Group, name: str, hints: dict[Symbol, int] | None = None
+    lowering: Lowering, group: Group, name: str,
+    hints: dict[Symbol, int] | None = None, streamed: Collection[Tensor] = (),
 ) -> tuple[GroupOperands, Callable[[], Kernel]]:
     """The settled parameters of a group's kernel, and what builds it."""
     if group.template is not None:
         template = TemplateLowering(lowering, group, name, hints)
         return template, template.prepare()
-    loops = LoopLowering(lowering, group, name, hints)
+    loops = LoopLowering(lowering, group, name, hints, streamed)
     body = loops.loops()
     params, scalars = tuple(loops.buffers.values()), tuple(loops.symbols.values())
     kernel = Kernel(name, params, scalars, body)

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from graphc.dims import DimLike, Symbol
+from graphc.dims import DimLike, Symbol, product, substitute
 from graphc.graph import Tensor
 from graphc.loop import ir
-from graphc.loop.ir import ZERO, Alloc, Block, Expr, For, Let, LoopKind, Reduce, Stmt, Store, Var
+from graphc.loop.ir import (
+    ZERO,
+    Alloc,
+    Block,
+    Buffer,
+    Expr,
+    For,
+    Let,
+    LoopKind,
+    Reduce,
+    Stmt,
+    Store,
+    Var,
+)
 from graphc.lower_operands import GroupOperands, Index, Lowering, Reader
 from graphc.op import ReductionOp
 from graphc.passes.plan import Group, Member
+
+LONGEST_ROW = 4096
+"""Elements of a row that is kept aside while it is worked on."""
 
 
 class LoopLowering(GroupOperands):
@@ -18,14 +34,19 @@ class LoopLowering(GroupOperands):
 
     Attributes:
       scratch: members that are kept in the buffer of an output until that is stored.
+      streamed: outputs that are written past the caches: nothing can be kept in their buffers.
+      rows: instead of these, buffers for a row of what would be kept in ``streamed`` ones.
       read_by: what each member reads of the group.
     """
 
     def __init__(
-        self, lowering: Lowering, group: Group, name: str, hints: dict[Symbol, int] | None = None
-    ) -> None:
+        self, lowering: Lowering, group: Group, name: str,
+        hints: dict[Symbol, int] | None = None, streamed: Collection[Tensor] = (),
+    ) -> None:  # fmt: skip
         super().__init__(lowering, group, name, hints)
         self.scratch: dict[Tensor, Tensor] = {}
+        self.streamed = streamed
+        self.rows: dict[Tensor, Buffer] = {}
         self.read_by: dict[Tensor, set[Tensor]] = {}
 
     def loops(self) -> Block:
@@ -40,6 +61,8 @@ class LoopLowering(GroupOperands):
         else:
             stages = self.stages()
             self.scratch = self.borrowed(stages)
+            self.rows = self.row_buffers()
+            body += [Alloc(b) for b in self.rows.values()]
             points: list[Member] = []
             for role, members in stages:
                 if role == "point":
@@ -76,6 +99,24 @@ class LoopLowering(GroupOperands):
                     found[tensor] = output
                     break
         return found
+
+    def row_buffers(self) -> dict[Tensor, Buffer]:
+        """Buffers of the kernel's own, if the rows are short enough for the first cache."""
+        length = product([self.group.frame[k] for k in self.group.reduced])
+        if self.hints:
+            length = substitute(length, self.hints)
+        if not isinstance(length, int) or length > LONGEST_ROW:
+            return {}
+        chosen = [t for t, output in self.scratch.items() if output in self.streamed]
+        return {
+            t: ir.local(f"row{k}", t.dtype.base_dtype, length) for k, t in enumerate(chosen)
+        }
+
+    def place_in_row(self, at: Index) -> Expr:
+        """Where in a row's buffer an element is."""
+        reduced = self.group.reduced
+        sizes = [self.group.frame[k] for k in reduced]
+        return self.flat(sizes, tuple(at[k] for k in reduced))
 
     def evaluated_with(self, tensor: Tensor, stored: set[Tensor]) -> set[Tensor]:
         """The members in whose evaluation the element of ``tensor`` is read.
@@ -165,7 +206,10 @@ class LoopLowering(GroupOperands):
             index = self.index_of(m, at)
             value = self.element(m.tensor, index)
             target = m.tensor if m.tensor in self.group.outputs else self.scratch.get(m.tensor)
-            if target is not None:
+            if m.tensor in self.rows:
+                value = self.let(value, lets)
+                stores.append(Store(self.rows[m.tensor], self.place_in_row(at), value))
+            elif target is not None:
                 value = self.let(value, lets)
                 stores.append(self.store(target, index, value))
             self.remember(m, index, value)
@@ -176,7 +220,9 @@ class LoopLowering(GroupOperands):
         for m in members:
             index = self.index_of(m, at)
             target = m.tensor if m.tensor in self.group.outputs else self.scratch.get(m.tensor)
-            if target is None:
+            if m.tensor in self.rows:
+                self.remember(m, index, ir.Load(self.rows[m.tensor], self.place_in_row(at)))
+            elif target is None:
                 self.remember(m, index, self.element(m.tensor, index))
             else:
                 assert m.tensor.sizes is not None

@@ -22,6 +22,8 @@ from graphc import dims
 from graphc.dims import DimLike, Symbol
 from graphc.function import Function
 from graphc.graph import Tensor
+from graphc.loop.cpu_stream import STREAM_BYTES
+from graphc.lower import Lowered
 from graphc.program_arena import plan_arena
 from graphc.program_control import ControlPlanner
 from graphc.program_function import Shared, assign
@@ -44,6 +46,7 @@ from graphc.program_steps import (
     Slot,
     SlotKind,
     Step,
+    slots_of,
     walk,
 )
 from graphc.program_text import format_program, program_key
@@ -91,6 +94,27 @@ class Planner(ControlPlanner):
             found.append((number, o.tensor, direct))
         return found
 
+    def stream_results(self) -> None:
+        """Let large results that no step reads again be written past the caches."""
+        written: dict[int, list[tuple[Lowered, Tensor]]] = {}
+        read: set[int] = set()
+        for step in walk(self.steps):
+            if not isinstance(step, Call):
+                read.update(slots_of(step))
+                continue
+            for tensor, slot in zip(step.lowered.buffers, step.slots, strict=True):
+                if tensor in step.lowered.writes:
+                    written.setdefault(slot, []).append((step.lowered, tensor))
+                else:
+                    read.add(slot)
+        for slot, places in written.items():
+            found = self.shared.slots[slot]
+            size = dims.substitute(found.size, self.shared.hints)
+            large = isinstance(size, int) and size * found.dtype.size >= STREAM_BYTES
+            if found.kind == "output" and large and slot not in read and len(places) == 1:
+                low, tensor = places[0]
+                low.stream(tensor)
+
     def build(self) -> Program:
         """The program."""
         shared = self.shared
@@ -98,6 +122,7 @@ class Planner(ControlPlanner):
         self.boundary_slots()
         fetched = self.result_slots()
         self.plan_groups()
+        self.stream_results()
         results = []
         bound = set(shared.segments[0].symbols)
         for number, tensor, direct in fetched:

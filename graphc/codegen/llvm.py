@@ -38,7 +38,7 @@ from graphc.loop.ir import (
 
 __all__ = ["Target", "module", "print_kernel"]
 
-_METADATA = '!0 = !{}\n!1 = !{!"branch_weights", i32 1, i32 1048575}\n'
+_METADATA = '!0 = !{}\n!1 = !{!"branch_weights", i32 1, i32 1048575}\n!2 = !{i32 1}\n'
 
 
 def print_kernel(kernel: Kernel, target: Target) -> str:
@@ -88,6 +88,9 @@ class _Printer:
                 self._loop(stmt, begin, self.indices.of(end))
             else:
                 self._stmt(stmt)
+        if self.memory.streamed:
+            # Such stores are not ordered with those that tell other threads of them.
+            self.e.line("fence seq_cst")
         declares = "\n".join(self.e.declares.values()) or "; no declarations"
         head = f"define void @{_symbol(self.kernel.name)}"
         lines = [
@@ -187,7 +190,7 @@ class _Printer:
         st = self.storage[stmt.buffer]
         place = self.memory.place(st, self.exprs.index(stmt.index))
         value = self.exprs.operand(stmt.value)
-        self.memory.store(st, place, value, self.exprs.mask)
+        self.memory.store(st, place, value, self.exprs.mask, stmt.streaming)
 
     def _reduce(self, stmt: Reduce) -> None:
         st = self.storage[stmt.buffer]

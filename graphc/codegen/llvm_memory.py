@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from graphc.codegen.llvm_index import LANE, Index, Indices
 from graphc.codegen.llvm_text import TYPES, Emitter, Val, type_name
 from graphc.dtypes import DType
+
+LINE = 64
+"""The bytes of a cache line, and the alignment of buffers that are streamed to."""
+NONTEMPORAL = "!2"
 
 
 @dataclass(eq=False, slots=True)
@@ -42,6 +47,7 @@ class Memory:
     def __init__(self, e: Emitter, indices: Indices) -> None:
         self.e = e
         self.indices = indices
+        self.streamed = False  # whether anything has been stored past the caches
         self._any: dict[str, Val] = {}
 
     # --- masks --------------------------------------------------------------------------------
@@ -188,14 +194,18 @@ class Memory:
 
     # --- stores -------------------------------------------------------------------------------
 
-    def store(self, st: Storage, ix: Index, v: Val, mask: Val | None = None) -> None:
+    def store(
+        self, st: Storage, ix: Index, v: Val, mask: Val | None = None, streaming: bool = False
+    ) -> None:
         """Store ``v`` in the lanes of the mask; of lanes with one place the last one counts."""
         v = self._to_memory(v)
         n = self.indices.width
         if not ix.varies:
             self._store_one(st, ix, v, mask)
         elif ix.stride in (1, -1):
-            self._store_lanes(st, ix, self.e.splat(v, n), mask, reverse=ix.stride == -1)
+            v = self.e.splat(v, n)
+            if not (streaming and mask is None and ix.stride == 1 and self._stream(st, ix, v)):
+                self._store_lanes(st, ix, v, mask, reverse=ix.stride == -1)
         else:
             self._scatter(st, ix, self.e.splat(v, n), mask)
         self.e.clock += 1
@@ -209,6 +219,20 @@ class Memory:
             address = self.e.choose(self.any(mask), address, self.dummy())
         last = self.e.lane(v, v.n - 1)
         return self.e.line(f"store {last.full}, ptr {address.text}, align {st.dtype.size}")
+
+    def _stream(self, st: Storage, ix: Index, v: Val) -> bool:
+        """Store past the caches, if the place is aligned for it: the buffer is, to a line."""
+        size = st.dtype.size
+        terms = (size * c for c in (ix.const, *ix.split()[0].values()))
+        alignment = math.gcd(LINE, *terms)
+        if alignment < min(self.e.target.vector_bytes, v.n * size):
+            return False
+        address = self.address(st, ix)
+        self.e.line(
+            f"store {v.full}, ptr {address.text}, align {alignment}, !nontemporal {NONTEMPORAL}"
+        )
+        self.streamed = True
+        return True
 
     def _store_lanes(
         self, st: Storage, ix: Index, v: Val, mask: Val | None, *, reverse: bool

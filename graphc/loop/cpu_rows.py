@@ -130,7 +130,10 @@ def _by_lanes(loops: Sequence[Loop], body: Block) -> bool:
         if isinstance(stmt, Alloc):
             own.add(stmt.buffer)
         elif isinstance(stmt, Store) and stmt.buffer not in own:
-            if stmt.buffer.scope is not Scope.GLOBAL:
+            # One element of a local buffer would be every lane's; a row of them is not.
+            if stmt.buffer.scope is not Scope.GLOBAL and not all(
+                mentions(stmt.index, {v}) for v in variables
+            ):
                 return False
         elif isinstance(stmt, Reduce) and stmt.buffer not in own:
             kept.add(stmt.buffer)

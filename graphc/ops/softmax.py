@@ -77,10 +77,13 @@ class Softmax(_Softmax):
     name = "Softmax"
 
     def decompose(self, op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The exponentials of the difference to the largest, over their sum."""
+        """The exponentials of the difference to the largest, over their sum.
+
+        One division for a row; the sum is at least 1.
+        """
         x, axis = widened(inputs[0]), axis_tensor(op.attrs["axis"])
         e = call("Exp", call("Sub", x, call("Max", x, axis, keep_dims=True)))
-        y = call("RealDiv", e, call("Sum", e, axis, keep_dims=True))
+        y = call("Mul", e, call("Reciprocal", call("Sum", e, axis, keep_dims=True)))
         return [narrowed(y, inputs[0])]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:

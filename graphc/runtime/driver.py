@@ -382,7 +382,10 @@ class DriverPrinter:
         done = self.label("done")
         if low.fast is not None:
             fast, general = self.label("fast"), self.label("any")
-            self.do(f"br i1 {self.fast}, label %{fast}, label %{general}")
+            fits = self.fast
+            for t in low.streamed:
+                fits = self.on_a_line(fits, self.pointer(step.slots[low.buffers.index(t)]))
+            self.do(f"br i1 {fits}, label %{fast}, label %{general}")
             self.start(fast)
             self.launch(low.fast, [*values, "ptr %status"])
             self.do(f"br label %{done}")
@@ -393,6 +396,13 @@ class DriverPrinter:
             self.do(f"br label %{done}")
             self.start(done)
         self.check(low)
+
+    def on_a_line(self, condition: str, pointer: str) -> str:
+        """``condition`` and that the address is on a line of the cache."""
+        address = self.emit(f"ptrtoint ptr {pointer} to i64")
+        offset = self.emit(f"and i64 {address}, 63")
+        aligned = self.emit(f"icmp eq i64 {offset}, 0")
+        return self.emit(f"and i1 {condition}, {aligned}")
 
     def arguments(self, values: list[str]) -> None:
         """Fill the table of arguments."""

@@ -68,6 +68,18 @@ def test_retained_memory_has_a_limit():
     assert 0 < runtime().retained() <= limit
 
 
+def test_the_memory_that_was_dropped_last_is_kept():
+    call = doubled()
+    limit = min(RETAINED, memory_bytes() // 32)
+    old = [call(ones(limit // 4 // 9 + 7000 * k)) for k in range(9)]
+    del old
+    new = call(ones(limit // 4 // 2))
+    place = new.ctypes.data
+    del new
+    assert call(ones(limit // 4 // 2)).ctypes.data == place
+    assert runtime().retained() <= limit
+
+
 def test_another_size_takes_memory_that_fits_closely():
     call = doubled()
     place = call(ones(2 * LARGE)).ctypes.data

@@ -198,7 +198,11 @@ class For(Stmt):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Store(Stmt):
-    """``buffer[index] = value``. ``streaming``: the data will not be read again soon."""
+    """``buffer[index] = value``.
+
+    ``streaming``: the data will not be read again soon, and the buffer begins on a line of the
+    cache (64 bytes), so that it can be stored past the caches.
+    """
 
     buffer: Buffer
     index: Expr

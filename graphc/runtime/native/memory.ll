@@ -7,7 +7,8 @@
 %Block = type {
   ptr,  ; 0 memory, or null: the entry is vacant
   i64,  ; 1 capacity in bytes
-  i64   ; 2 whether an array has it
+  i64,  ; 2 whether an array has it
+  i64   ; 3 when it was given back
 }
 
 ; PyDataMem_Handler: name, version, context, malloc, calloc, realloc, free.
@@ -15,6 +16,7 @@
 
 @gc_blocks = internal global [16 x %Block] zeroinitializer
 @gc_blocks_lock = internal global i32 0
+@gc_blocks_clock = internal global i64 0
 ; PyDataMem_SetHandler, or null, and the capsule of the handler.
 @gc_set_handler = internal global ptr null
 @gc_handler_capsule = internal global ptr null
@@ -106,6 +108,41 @@ exit:
   ret i64 %best
 }
 
+; The number of the free block that has been free for longest, but for %except; -1: none.
+define internal i64 @gc_oldest_block(i64 %except) {
+entry:
+  br label %each
+
+each:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %look ]
+  %best = phi i64 [ -1, %entry ], [ %best.next, %look ]
+  %least = phi i64 [ 9223372036854775807, %entry ], [ %least.next, %look ]
+  %more = icmp slt i64 %i, 16
+  br i1 %more, label %look, label %exit
+
+look:
+  %block = getelementptr [16 x %Block], ptr @gc_blocks, i64 0, i64 %i
+  %at = load ptr, ptr %block
+  %used.at = getelementptr %Block, ptr %block, i32 0, i32 2
+  %used = load i64, ptr %used.at
+  %when.at = getelementptr %Block, ptr %block, i32 0, i32 3
+  %when = load i64, ptr %when.at
+  %there = icmp ne ptr %at, null
+  %unused = icmp eq i64 %used, 0
+  %other = icmp ne i64 %i, %except
+  %older = icmp slt i64 %when, %least
+  %free = and i1 %there, %unused
+  %eligible = and i1 %free, %other
+  %chosen = and i1 %eligible, %older
+  %best.next = select i1 %chosen, i64 %i, i64 %best
+  %least.next = select i1 %chosen, i64 %when, i64 %least
+  %i.next = add i64 %i, 1
+  br label %each
+
+exit:
+  ret i64 %best
+}
+
 ; The number of a vacant entry, else of a free one, which is given up; -1: all are in use.
 define internal i64 @gc_vacant_block() {
 entry:
@@ -113,7 +150,6 @@ entry:
 
 each:
   %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
-  %spare = phi i64 [ -1, %entry ], [ %spare.next, %next ]
   %more = icmp slt i64 %i, 16
   br i1 %more, label %look, label %full
 
@@ -127,14 +163,11 @@ found:
   ret i64 %i
 
 next:
-  %used.at = getelementptr %Block, ptr %block, i32 0, i32 2
-  %used = load i64, ptr %used.at
-  %unused = icmp eq i64 %used, 0
-  %spare.next = select i1 %unused, i64 %i, i64 %spare
   %i.next = add i64 %i, 1
   br label %each
 
 full:
+  %spare = call i64 @gc_oldest_block(i64 -1)
   %some = icmp sge i64 %spare, 0
   br i1 %some, label %evict, label %exit
 
@@ -298,14 +331,26 @@ keep:
   %block = getelementptr [16 x %Block], ptr @gc_blocks, i64 0, i64 %found
   %used.at = getelementptr %Block, ptr %block, i32 0, i32 2
   store i64 0, ptr %used.at
+  %clock = load i64, ptr @gc_blocks_clock
+  %now = add i64 %clock, 1
+  store i64 %now, ptr @gc_blocks_clock
+  %when.at = getelementptr %Block, ptr %block, i32 0, i32 3
+  store i64 %now, ptr %when.at
+  br label %weigh
+
+weigh:
   %kept = call i64 @gc_free_bytes()
   %limit = load i64, ptr @gc_retain_bytes
   %much = icmp sgt i64 %kept, %limit
-  br i1 %much, label %drop, label %exit
+  br i1 %much, label %shed, label %exit
 
-drop:
-  call void @gc_drop_block(i64 %found)
-  br label %exit
+shed:
+  ; What nobody has asked for again goes first.
+  %oldest = call i64 @gc_oldest_block(i64 %found)
+  %some = icmp sge i64 %oldest, 0
+  %victim = select i1 %some, i64 %oldest, i64 %found
+  call void @gc_drop_block(i64 %victim)
+  br label %weigh
 
 exit:
   store atomic i32 0, ptr @gc_blocks_lock release, align 4
