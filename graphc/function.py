@@ -233,7 +233,7 @@ def format_tensor(tensor: Tensor) -> str:
     return f"%{tensor.op.name}" + (f":{tensor.index}" if tensor.index else "")
 
 
-def format_operation(op: Operation) -> str:
+def format_operation(op: Operation, with_bodies: bool = True) -> str:
     """One line: results, op, operands, attributes, types; below it, indented, the bodies."""
     types = ", ".join(format_type(t.type) for t in op.outputs)
     operands = ", ".join(format_tensor(t) for t in op.inputs)
@@ -243,7 +243,7 @@ def format_operation(op: Operation) -> str:
     )
     text = f"%{op.name} = {op.type}({operands})"
     text += (f" {{{attrs}}}" if attrs else "") + f" : {types}"
-    for number, body in enumerate(bodies):
+    for number, body in enumerate(bodies if with_bodies else ()):
         text += f"\n  body {number}:"
         text += "".join(f"\n    {line}" for line in format_function(body).splitlines())
     return text

@@ -19,6 +19,7 @@ class Region:
 
     Attributes:
       parent: the region around; None at the top level.
+      depth: how many regions there are down to this one.
       params: tensors that stand for the values the owner passes in.
       results: tensors that are handed back to the owner.
       owner: the operation that runs the region; None while it is being declared.
@@ -32,6 +33,7 @@ class Region:
         self.graph = graph
         self.name = name
         self.parent = parent
+        self.depth: int = 1 if parent is None else parent.depth + 1
         self.params: list[Tensor] = []
         self.results: list[Tensor] = []
         self.owner: Operation | None = None

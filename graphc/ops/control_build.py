@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,12 +19,36 @@ from graphc.graph import (
 )
 from graphc.op import InferContext, get_op
 
+MAX_NESTING = 500
+"""How deep loops and branches may be nested; compiling takes time in its square."""
+_FRAMES = 30
+
+
+def _make_room(depth: int) -> None:
+    """Let Python's stack hold what walks through regions nested so deep.
+
+    The user's own functions, the passes and the interpreters call themselves for every level.
+    """
+    needed = 1000 + _FRAMES * depth
+    if depth > _FRAMES and sys.getrecursionlimit() < needed:
+        sys.setrecursionlimit(needed)
+
 
 @contextlib.contextmanager
 def region(name: str) -> Iterator[Region]:
-    """A new region of the default graph; operations declared inside belong to it."""
+    """A new region of the default graph; operations declared inside belong to it.
+
+    Raises:
+      GraphError: regions are nested too deep.
+    """
     graph = get_default_graph()
     made = Region(graph, name, graph.region)
+    if made.depth > MAX_NESTING:
+        raise GraphError(
+            f"a loop or branch in '{graph.get_name_scope()}' would be nested {made.depth} deep: "
+            f"at most {MAX_NESTING} loops and branches can lie in one another"
+        )
+    _make_room(made.depth)
     with graph.within(made):
         yield made
 

@@ -88,14 +88,14 @@ def only_unit_dims(op: Operation) -> bool:
 
 
 def format_plan(plan: Plan) -> str:
-    """The plan as text, one block per kernel."""
+    """The plan as text, one block per kernel; bodies have plans of their own."""
     lines = []
     for k, g in enumerate(plan.groups):
         frame = "x".join(str(s) for s in g.frame) or "scalar"
         reduced = f" reduced {list(g.reduced)}" if g.reduced else ""
         lines.append(f"kernel {k}: [{frame}]{reduced}")
         if g.template is not None:
-            lines.append(f"  template {format_operation(g.template)}")
+            lines.append(f"  template {format_operation(g.template, with_bodies=False)}")
         lines += [f"  {m.role:6} {format_operation(m.tensor.op)}" for m in g.members]
         lines.append("  store " + ", ".join(format_tensor(t) for t in g.outputs))
     return "\n".join(lines) + "\n"
