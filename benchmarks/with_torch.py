@@ -99,11 +99,10 @@ def encoder(t: dict[str, torch.Tensor]) -> Callable[[], Any]:
         layer = torch.nn.TransformerEncoderLayer(
             WIDTH, HEADS, INNER, dropout=0.0, activation="gelu", batch_first=True
         )
-        names = {
-            "self_attn.out_proj": "o", "linear1": "in", "linear2": "out", "norm1": "norm1",
-            "norm2": "norm2",
-        }  # fmt: skip
+        names = {"self_attn.out_proj": "o", "linear1": "in", "linear2": "out"}
         state = {f"{n}.weight": t[f"w{k}_{p}"].T for n, p in names.items()}
+        for norm in ("norm1", "norm2"):
+            state[f"{norm}.weight"], names[norm] = t[f"w{k}_{norm}"], norm
         state |= {f"{n}.bias": t[f"b{k}_{p}"] for n, p in names.items()}
         state["self_attn.in_proj_weight"] = torch.cat([t[f"w{k}_{p}"].T for p in "qkv"])
         state["self_attn.in_proj_bias"] = torch.cat([t[f"b{k}_{p}"] for p in "qkv"])
