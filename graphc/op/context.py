@@ -45,6 +45,10 @@ class ShapeEnv:
         """Sizes standing for the elements of an integer tensor that only a run can tell."""
         return tuple(dims.fresh("v", positive=False) for _ in range(count))
 
+    def guards_runs(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether what is assumed for an operation of these operands is checked once in a run."""
+        return False
+
     def learn(self, found: Mapping[Symbol, DimLike]) -> None:
         """Sizes that turned out to be known."""
 

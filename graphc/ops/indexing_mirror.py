@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphc import dtypes
+from graphc import dims, dtypes
 from graphc.dims import DimLike
 from graphc.dtypes import DType
 from graphc.graph import Operation, Tensor, TensorType
@@ -23,6 +23,7 @@ from graphc.ops.movement_value import (
     guarded,
     known_ints,
     operand_error,
+    refuse_where_empty,
     result,
     run_error,
     value_exprs,
@@ -80,6 +81,11 @@ class MirrorPad(Padding):
                         f"{beyond} {size}"
                     )
                     raise run_error(ctx, operand_error(ctx, text), text)
+        out = tuple(n + before + after for n, (before, after) in zip(sizes, rows, strict=True))
+        excess = [
+            p - dims.maximum(n - edge, 0) for n, row in zip(sizes, rows, strict=True) for p in row
+        ]
+        refuse_where_empty(ctx, out, excess)
         return rows
 
     def element(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> ir.Expr:

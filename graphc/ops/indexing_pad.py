@@ -34,6 +34,7 @@ from graphc.ops.movement_value import (
     negative,
     operand_error,
     operand_values,
+    refuse_where_empty,
     result,
     run_error,
     shape_tensor,
@@ -92,6 +93,11 @@ class Slice(ElementOp):
             rest = n - b
             self._check(ctx, i, n, b, w)
             out.append(rest if w == -1 else w + negative(w) * (rest + 1))
+        beyond = [
+            number for n, b, taken in zip(sizes, begin, out, strict=True)
+            for number in (-b, b + taken - ctx.env.canonical(n))
+        ]  # fmt: skip
+        refuse_where_empty(ctx, tuple(out), beyond)
         return result(ctx, tuple(out))
 
     def _check(self, ctx: InferContext, i: int, n: DimLike, b: DimLike, w: DimLike) -> None:

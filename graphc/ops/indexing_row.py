@@ -111,9 +111,8 @@ class TakeRow(ElementOp):
         if not self.can_fail(ctx.op):
             # A loaded graph may say what no gradient does: memory outside is never read.
             return ir.Guard(inside, value, ir.Const(0, ctx.op.outputs[0].dtype.base_dtype))
-        limit = str(size) if isinstance(size, int) else "size"
-        site = ctx.site(f"index %d is not in [0, {limit})")
-        return ir.Require(inside, value, site, (row,))
+        site = ctx.site("index %d is not in [0, %d)")
+        return ir.Require(inside, value, site, (row, ctx.size(size)))
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """Zeros but for the row."""

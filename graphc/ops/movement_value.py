@@ -123,6 +123,22 @@ def one_where_equal(a: DimLike, b: DimLike) -> DimLike:
     return dims.maximum(0, 1 - dims.maximum(a - b, b - a))
 
 
+def refuse_where_empty(ctx: InferContext, out: Sizes, beyond: Sequence[DimLike]) -> None:
+    """Let a run with an empty result fail where one of the numbers ``beyond`` is above zero.
+
+    Such a result has no element whose computation could check it.  A run of which this is true
+    breaks a guard, and is compiled for its own sizes: then inference sees what is wrong.
+    """
+    if not ctx.env.guards_runs(ctx.tensors):
+        return
+    elements = dims.product(out)
+    empty = 1 - dims.minimum(1, elements)
+    for number in beyond:
+        wrong = dims.maximum(0, dims.minimum(1, number)) * empty
+        if not isinstance(wrong, int):
+            ctx.env.assume_equal(wrong, 0)
+
+
 def fresh_sizes(rank: int) -> Sizes:
     """Sizes that nothing is known of."""
     return tuple(dims.fresh() for _ in range(rank))

@@ -29,6 +29,7 @@ from graphc.ops.movement_value import (
     int_tensor,
     joined,
     operand_error,
+    refuse_where_empty,
     run_error,
     shape_tensor,
 )
@@ -74,6 +75,7 @@ class TopKV2(TemplateOp):
             running = f"input must have at least k columns. Had {n}, needed {k}"
             raise run_error(ctx, operand_error(ctx, message, 1), running)
         kept = (*sizes[:-1], k)
+        refuse_where_empty(ctx, kept, [k - n])
         return [TensorType(ctx.dtype(0), kept), TensorType(dtypes.int32, kept)]
 
     def can_fail(self, op: Operation) -> bool:

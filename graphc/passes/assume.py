@@ -139,6 +139,13 @@ class CompileEnv(ShapeEnv):
             self.values[tensor] = tuple(found)
         return tuple(self.canonical(v) for v in self.values[tensor])
 
+    def guards_runs(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether the user declared all of them outside loops and branches."""
+        found = [self.user.get(t) for t in tensors if t not in self.captured]
+        return len(found) == len(tensors) and all(
+            t is not None and t.op.region is None for t in found
+        )
+
     def learn(self, found: Mapping[Symbol, DimLike]) -> None:
         """Sizes that no run needs to learn any more."""
         self.learnt.update(found)

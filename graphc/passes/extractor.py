@@ -160,7 +160,10 @@ class Extractor:
         """A tensor whose value is given, as a constant."""
         sizes = self.map[tensor].sizes if tensor in self.map else tensor.sizes
         values = list(self.env.known[tensor])
-        shape = () if sizes == () else (len(values),)
+        given = (len(values),) if sizes is None else sizes
+        shape = tuple(s if isinstance(s, int) else -1 for s in given)
+        if shape.count(-1) > 1:
+            shape = (len(values),)
         array = np.array(values, tensor.dtype.base_dtype.numpy).reshape(shape)
         return self.emit("Const", tensor.op, [], {"value": array})
 
