@@ -43,8 +43,12 @@ def function(
 ) -> Any:
     """Make a function of tensors that is traced once for every kind of arguments.
 
-    Every call declares what the trace has declared.  What has an effect in it (assignments,
-    printing, ``py_func``) runs in its order whenever a result is needed.
+    Every call declares what the trace has declared: calls are inlined, the program grows with them,
+    and compiling takes time in proportion, as if Python's function had been called.  Where the same
+    work is done many times in a row, a loop is compiled once.
+
+    What has an effect in it (assignments, printing, ``py_func``) runs in its order whenever a
+    result is needed.
 
     Args:
       func: a function of tensors (and of Python values, which are part of the kind) that gives

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.errors import InvalidArgumentError, ShapeError
 from graphc.runtime.executable import Executable
 
 MODES = ("static", "eager", "reference")
@@ -94,6 +95,25 @@ def test_one_call_and_one_compilation(monkeypatch):
             np.testing.assert_allclose(session.run(y, {x: data}), 2 * data[data > 0])
         assert session._runner.compilations == 1
     assert len(calls) == 5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_size_of_one_that_the_data_decide_is_broadcast(mode):
+    x = gc.placeholder("float32", [None])
+    k, y = gc.placeholder("int32", []), gc.placeholder("float32", [None])
+    above, below = gc.boolean_mask(x, x > 0.0), gc.boolean_mask(x, x < 0.0)
+    total, table = above + below, gc.reshape(y, [k, -1]) * above
+    with gc.Session(mode=mode) as session:
+        for data in ([1, 2, -1, -2], [1, -2, -1], [1, 2, 3, -1], [1, -1]):
+            data = np.array(data, "f")
+            wanted = data[data > 0] + data[data < 0]
+            np.testing.assert_array_equal(session.run(total, {x: data}), wanted)
+        for rows, count in ((2, 3), (6, 1), (6, 5), (2, 1), (1, 6)):
+            ones = np.ones(count, "f")
+            found = session.run(table, {x: ones, y: np.arange(6.0), k: rows})
+            np.testing.assert_array_equal(found, np.arange(6.0).reshape(rows, -1) * ones)
+        with pytest.raises((InvalidArgumentError, ShapeError)):
+            session.run(total, {x: np.array([1, 2, 3, -1, -2], "f")})
 
 
 def test_errors():
