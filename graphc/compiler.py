@@ -21,7 +21,11 @@ Shapes = Mapping[Tensor, Sequence[int]]
 def compile_function(fn: Function, target: Any = None, seen: Shapes | None = None) -> Code:
     """Passes, fusion, lowering, scheduling, code generation, loading."""
     target = target or jit.host_target()
-    return executable.load(plan_function(fn, target, seen), target)
+    program = plan_function(fn, target, seen)
+    code = executable.load(program, target)
+    if program.function.prepared is not None:
+        code.prepare = compile_function(program.function.prepared, target)
+    return code
 
 
 def plan_function(fn: Function, target: Any, seen: Shapes | None = None) -> Program:

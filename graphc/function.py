@@ -20,15 +20,16 @@ class Input:
     """A value that comes from outside.
 
     Attributes:
-      kind: ``feed``; ``variable`` (its value before the run).  Of a body: ``carry``, a loop
-        variable, in order; ``capture``, an operand of the body's owner, whose number is the key.
+      kind: ``feed``; ``variable`` (its value before the run); ``prepared``, a fetch of the
+        function's ``prepared``, by its key.  Of a body: ``carry``, a loop variable, in order;
+        ``capture``, an operand of the body's owner, whose number is the key.
       tensor: the placeholder in the function's graph.
       source: the user's tensor (feed) or the variable's operation.
       key: what the session stores the variable under.
       raw: the sizes before any assumption: what a run binds and the guards compare.
     """
 
-    kind: Literal["feed", "variable", "carry", "capture"]
+    kind: Literal["feed", "variable", "prepared", "carry", "capture"]
     tensor: Tensor
     source: Any
     key: str
@@ -91,6 +92,7 @@ class Function:
       late: sizes that are elements of integer tensors, learnt in the course of a run.
       env: the inference environment that holds the assumptions.
       consulted: variables whose being initialized or not shaped the function.
+      prepared: what is computed once for each state of the variables, apart from the runs.
       origin: operations of the user's graph by the name of their copy, for error messages.
     """
 
@@ -102,6 +104,7 @@ class Function:
     origin: dict[str, Operation] = field(default_factory=dict)
     env: Any = None
     consulted: frozenset[str] = frozenset()
+    prepared: Function | None = None
 
     @property
     def operations(self) -> list[Operation]:
@@ -185,8 +188,9 @@ class Rebuilder:
         late += self.late
         outputs += self.checks
         return Function(
-            self.graph, inputs, outputs, old.guards, late, self.origin, old.env, old.consulted
-        )
+            self.graph, inputs, outputs, old.guards, late, self.origin, old.env, old.consulted,
+            old.prepared,
+        )  # fmt: skip
 
     def expand(self, op: Operation, build: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> None:
         """Put what ``build`` declares over the mapped inputs in the place of ``op``.

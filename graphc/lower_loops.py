@@ -54,7 +54,7 @@ class LoopLowering(GroupOperands):
         group = self.group
         variables = tuple(Var(f"i{k}") for k in range(len(group.frame)))
         at = tuple(ZERO if s == 1 else v for s, v in zip(group.frame, variables, strict=True))
-        outer = [k for k in range(len(group.frame)) if k not in group.reduced]
+        outer = [k for k in self.order() if k not in group.reduced]
         body: list[Stmt] = []
         if not any(m.role == "reduce" for m in group.members):
             body += self.store_stage(group.members, at)
@@ -75,6 +75,17 @@ class LoopLowering(GroupOperands):
                     points = []
             body += self.reduce_stage((), points, variables, at)
         return ir.block(self.nest(outer, variables, body))
+
+    def order(self) -> Sequence[int]:
+        """The loops, outermost first."""
+        wanted = [
+            order
+            for m in self.group.members
+            if (order := getattr(m.tensor.op.definition, "loop_order", None)) is not None
+        ]
+        return wanted[0] if len(self.group.members) == len(wanted) == 1 else range(
+            len(self.group.frame)
+        )
 
     def borrowed(self, stages: Sequence[tuple[str, list[Member]]]) -> dict[Tensor, Tensor]:
         """Outputs whose buffers hold what later nests need, until they are written themselves.

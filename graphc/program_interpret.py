@@ -15,6 +15,7 @@ import numpy as np
 from graphc.dims import Dim, DimLike, Symbol, substitute
 from graphc.dtypes import DType
 from graphc.errors import FeedError, GraphcError, InvalidArgumentError
+from graphc.interpret import interpret
 from graphc.loop.interpret import RequireFailed, run_kernel
 from graphc.ops.control import branch_number
 from graphc.ops.host import host_values
@@ -79,6 +80,18 @@ def run_program(
     ]
 
 
+def prepared_values(
+    program: Program, variables: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What a program needs prepared, by key."""
+    fn = program.function.prepared
+    if fn is None:
+        return {}
+    given = {i.tensor: variables[i.key] for i in fn.inputs}
+    values = interpret([o.tensor for o in fn.outputs], given)
+    return {o.key: np.ascontiguousarray(v) for o, v in zip(fn.outputs, values, strict=True)}
+
+
 class _Machine:
     """The memory of one run."""
 
@@ -89,6 +102,7 @@ class _Machine:
         self.fast = False
         self.binding: dict[Symbol, DimLike] = {}
         self.given: dict[int, np.ndarray] = {}
+        variables = {**variables, **prepared_values(program, variables)}
         for i in program.inputs:
             source = inputs if i.kind == "feed" else variables
             if i.key not in source:

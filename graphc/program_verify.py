@@ -185,8 +185,8 @@ class _Verifier:
                 raise _Fault(f"its constant is {array.dtype}[{array.size}]")
         elif slot.kind in ("input", "variable"):
             found = [i for i in program.inputs if i is slot.source]
-            kind = "feed" if slot.kind == "input" else "variable"
-            if not found or found[0].kind != kind:
+            kinds = ("feed",) if slot.kind == "input" else ("variable", "prepared")
+            if not found or found[0].kind not in kinds:
                 raise _Fault("its source is no such input")
             tensor = found[0].tensor
             if tensor.dtype.base_dtype is not slot.dtype or not self.holds(slot, tensor):

@@ -252,7 +252,7 @@ class Runner:
         self, plan: RunPlan, executable: Executable, data: list[np.ndarray],
         recording: Recording | None,
     ) -> Sequence[Any]:  # fmt: skip
-        if not executable.changes:
+        if not executable.exclusive:
             return self._called(plan, executable, data, recording)
         with self.state.turn:
             if executable.layout != self.state.layout:
@@ -264,10 +264,13 @@ class Runner:
         recording: Recording | None,
     ) -> Sequence[Any]:  # fmt: skip
         answer: Sequence[Any]
+        executable.prepare(self.state)
         if recording is None:
             answer = executable.call(*arguments)
         else:
             answer = recording.call(executable, arguments)
+        if executable.changes:
+            self.state.note_change(executable.updates)
         self.commit(executable)
         if executable.stores or executable.flat:
             count = len(plan.computed)

@@ -254,10 +254,15 @@ class Session:
         """The answer of the executable that was right last time; None if it is not this time."""
         state = self._state
         try:
-            if executable.changes:
+            if executable.exclusive:
                 with state.turn:
-                    fits = executable.layout == state.layout
-                    return executable.call(*values) if fits else None
+                    if executable.layout != state.layout:
+                        return None
+                    executable.prepare(state)
+                    answer = executable.call(*values)
+                    if executable.changes:
+                        state.note_change(executable.updates)
+                    return answer
             return executable.call(*values) if executable.layout == state.layout else None
         except (Mismatch, GuardBroken):
             return None

@@ -86,6 +86,8 @@ class Op:
         need not be computed.
       pure: False when running the op twice or not at all makes a difference.
       fallible: True when some operand values make a run fail; see :meth:`can_fail`.
+      prepared: True when the results are worth keeping from run to run while the variables that
+        they depend on stay the same.
     """
 
     name: ClassVar[str] = ""
@@ -99,6 +101,7 @@ class Op:
     pure: ClassVar[bool] = True
     fallible: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
+    prepared: ClassVar[bool] = False
     family: ClassVar[str] = "op"
     args: ClassVar[tuple[Arg, ...]] = ()
 
@@ -169,9 +172,14 @@ class Op:
 
 
 class ElementOp(Op):
-    """An op that says what one element of its output is."""
+    """An op that says what one element of its output is.
+
+    ``loop_order`` is the order of the output's dimensions, outermost first, in which its elements
+    are best computed; None for that of memory.
+    """
 
     family = "elementwise"
+    loop_order: ClassVar[tuple[int, ...] | None] = None
 
     def element(self, ctx: ElementContext, index: tuple[Expr, ...]) -> Expr:
         """The output's element at ``index`` as an expression of the operands' elements."""

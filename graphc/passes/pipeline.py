@@ -13,8 +13,10 @@ from graphc.errors import CompileError, GraphcError, VerifyError
 from graphc.function import Function, Rebuilder, format_function
 from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
 from graphc.passes.control import Control
+from graphc.passes.prepare import Prepare
 from graphc.passes.simplify import Fold, Simplify
 from graphc.passes.verify import verify_function
+from graphc.passes.winograd import Winograd
 
 
 class Pass(Protocol):
@@ -38,7 +40,10 @@ def default_pipeline() -> list[Pass]:
         Simplify(),
         CommonSubexpressions(),
         Control(),
+        Winograd(),
         CommonSubexpressions(),
+        DeadCode(),
+        Prepare(),
         DeadCode(),
     ]
 

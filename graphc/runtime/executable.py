@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,11 +17,13 @@ from graphc.errors import CompileError, InvalidArgumentError, OpError, ResourceE
 from graphc.function import Function
 from graphc.program import Program, program_key
 from graphc.runtime import cache, jit, native
+from graphc.runtime.array import aligned_array
 from graphc.runtime.driver import ARENA, GUARD_BROKEN, PlanPrinter, cells, driver
 from graphc.runtime.host import HostCaller
 from graphc.runtime.trace import Tracer, making_tracer
 
 COMPILATIONS = {"programs": 0, "objects": 0}
+PREPARATIONS = {"runs": 0}
 
 
 @functools.cache
@@ -46,6 +48,7 @@ class Code:
     plan: int
     run: int
     loaded: Any
+    prepare: Code | None = None
 
 
 def llvm_text(program: Program, target: Any) -> str:
@@ -102,6 +105,8 @@ class Executable:
       stores: variables that take values of another shape; they come after the fetches.
       fresh: variables that a run gives a value, until the session has noted it.
       changes: whether a run changes any variable.
+      exclusive: whether it must have the session's turn: it changes variables, or needs what was
+        prepared to be of the same moment as those that it reads.
       is_plain: whether a call of the native code is all there is to a run.
       layout: the number of the arrangement of variables that it is bound to.
     """
@@ -146,13 +151,19 @@ class Executable:
         )  # fmt: skip
         self.constants: list[np.ndarray] = []
         self.context = native.CallContext(signature, code.plan, code.run, lock=lock, keep=code)
+        self.updates = frozenset((*program.updated, *(s.name for s in self.stores)))
+        self.preparation = None
+        if code.prepare is not None:
+            self.preparation = Preparation(code.prepare, variables, lock)
+            variables = variables | self.preparation.arrays
+        self.exclusive = self.changes or self.preparation is not None
         self.bind(variables)
         self.host: HostCaller | None = None
         self._tracer: Tracer | None = None
         if program.hosts:
             self.host = HostCaller(program, code.hosts, self.context)
             self.context.set_host(self.host)
-        self.is_plain = not (self.changes or self.flat or program.hosts)
+        self.is_plain = not (self.exclusive or self.flat or program.hosts)
         self.function = self.context.function()
 
     def bind(self, variables: dict[str, np.ndarray]) -> None:
@@ -196,6 +207,11 @@ class Executable:
                 self._tracer = Tracer(self.code, self.context, target, compiler_version())
             return self._tracer
 
+    def prepare(self, state: Changes) -> None:
+        """Before a call: compute anew what was prepared of variables that have changed since."""
+        if self.preparation is not None:
+            self.preparation.refresh(state)
+
     def explain(self, answer: Any) -> None:
         """Turn the answer of a call that did not succeed into an exception."""
         if isinstance(answer, int):
@@ -237,6 +253,47 @@ class Executable:
             return InvalidArgumentError(None, None, "a run was started inside a run")
         site = program.sites[failure.status[0] - 1]
         return InvalidArgumentError(site.op.node_def, site.op, site.text(failure.status[1:]))
+
+
+class Changes(Protocol):
+    """What tells which variables have changed."""
+
+    version: int
+
+    def changed_since(self, version: int, keys: frozenset[str]) -> bool:
+        """Whether some of these variables have changed after a version."""
+
+
+class Preparation:
+    """What a program needs that depends on variables alone, as of the session's last change.
+
+    Attributes:
+      arrays: by key, where the program reads them.
+    """
+
+    def __init__(self, code: Code, variables: dict[str, np.ndarray], lock: Any) -> None:
+        program = code.program
+        self.arrays = {
+            o.key: aligned_array(
+                tuple(s for s in o.tensor.sizes or () if isinstance(s, int)),
+                o.tensor.dtype.base_dtype.numpy,
+            )
+            for o in program.function.outputs
+        }
+        self.keys = frozenset(i.key for i in program.inputs)
+        self.executable = Executable(code, variables, lock)
+        self.version = -1
+
+    def refresh(self, state: Changes) -> None:
+        """Compute the arrays anew if a variable has changed."""
+        if self.version == state.version:
+            return
+        if self.version < 0 or state.changed_since(self.version, self.keys):
+            values = self.executable.call()
+            for array, value in zip(self.arrays.values(), values, strict=True):
+                array[...] = value
+            PREPARATIONS["runs"] += 1
+        self.version = state.version
 
 
 def flat_fetches(fn: Function) -> list[int]:

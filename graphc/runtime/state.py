@@ -16,6 +16,7 @@ from graphc.function import Input
 from graphc.graph import Operation
 from graphc.passes.extract import VariableState
 from graphc.runtime import native
+from graphc.runtime.array import aligned_array
 from graphc.runtime.direct import Direct
 
 
@@ -27,14 +28,6 @@ class Cell:
     initialized: bool
 
 
-def aligned_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Zeros on a 64-byte boundary."""
-    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    raw = np.zeros(count + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + count].view(dtype).reshape(shape)
-
-
 class State:
     """The variables and the counters of random ops of one session, by name.
 
@@ -43,6 +36,7 @@ class State:
       turn: held around runs that must not see another run's changes between two native calls.
       native_lock: held by native code while a program runs; by Python while it touches values.
       layout: grows when a value moves to another array, so that executables are bound anew.
+      version: grows with every change of values.
     """
 
     def __init__(self) -> None:
@@ -51,12 +45,25 @@ class State:
         self.turn = threading.RLock()
         self.native_lock = native.SessionLock()
         self.layout = 0
+        self.version = 0
+        self._changes: dict[frozenset[str], int] = {}
         self._watchers: weakref.WeakSet[Direct] = weakref.WeakSet()
         _states.add(self)
 
     def watch(self, direct: Direct) -> None:
         """Take its aim from a builtin when the layout changes."""
         self._watchers.add(direct)
+
+    def note_change(self, keys: frozenset[str]) -> None:
+        """Remember that these variables have new values; the caller holds the turn."""
+        self.version += 1
+        self._changes[keys] = self.version
+
+    def changed_since(self, version: int, keys: frozenset[str]) -> bool:
+        """Whether some of these variables have changed after a version."""
+        return any(
+            at > version and not changed.isdisjoint(keys) for changed, at in self._changes.items()
+        )
 
     def _moved(self) -> None:
         self.layout += 1
@@ -109,6 +116,7 @@ class State:
             with self.native_lock:
                 cell.array[...] = value
             cell.initialized = True
+            self.note_change(frozenset((key,)))
 
     def load(self, op: Operation, value: Any) -> None:
         """Give a variable a value without running anything."""

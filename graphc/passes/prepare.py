@@ -1,0 +1,94 @@
+"""What depends on variables alone, and on none that the run changes, is computed ahead of runs.
+
+A filter in another form, say: a session keeps it until one of its variables changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from graphc.function import Function, Input, Output, Rebuilder
+from graphc.graph import Operation, Tensor
+from graphc.op import get_op
+
+
+def stable_tensors(fn: Function) -> set[Tensor]:
+    """The tensors that are the same in every run until somebody else changes a variable."""
+    changed = {o.key for o in fn.outputs if o.kind in ("update", "store")}
+    sources = {i.tensor: i for i in fn.inputs}
+    found: set[Tensor] = set()
+    for op in fn.operations:
+        source = sources.get(op.outputs[0]) if op.outputs else None
+        if op.type == "Placeholder":
+            kept = source is not None and source.kind == "variable" and source.key not in changed
+            static = all(isinstance(s, int) for s in op.outputs[0].sizes or (None,))
+            stable = kept and static
+        else:
+            plain = op.definition.pure and "bodies" not in op.attrs and op.type != "Host"
+            stable = plain and not op.definition.can_fail(op) and found.issuperset(op.inputs)
+        if stable:
+            found.update(op.outputs)
+    return found
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Move what ops want prepared, and can be, into a function of its own."""
+
+    name: str = "prepare"
+
+    def run(self, fn: Function) -> Function:
+        """The function with such tensors as inputs; one that only prepares stays as it is."""
+        stable = stable_tensors(fn) - set(fn.results())
+        chosen = [
+            t
+            for op in fn.operations
+            if op.definition.prepared
+            for t in op.outputs
+            if t in stable and all(isinstance(s, int) for s in t.sizes or ())
+        ]
+        if not chosen:
+            return fn
+        keys = {t: f"{t.op.name}:{t.index}" for t in chosen}
+        return replace(self._without(fn, keys), prepared=self._apart(fn, keys))
+
+    def _apart(self, fn: Function, keys: dict[Tensor, str]) -> Function:
+        """The function that computes the tensors."""
+        needed: set[Operation] = set()
+        stack = [t.op for t in keys]
+        while stack:
+            op = stack.pop()
+            if op not in needed:
+                needed.add(op)
+                stack += [t.op for t in op.inputs]
+        part = replace(
+            fn,
+            inputs=[i for i in fn.inputs if i.tensor.op in needed],
+            outputs=[Output("fetch", t, t.op, key) for t, key in keys.items()],
+            guards=[], late=[], consulted=frozenset(),
+        )  # fmt: skip
+        rebuilder = Rebuilder(part)
+        for op in fn.operations:
+            if op in needed:
+                rebuilder.copy(op)
+        return rebuilder.finish()
+
+    def _without(self, fn: Function, keys: dict[Tensor, str]) -> Function:
+        """The function that takes the tensors as inputs."""
+        rebuilder = Rebuilder(fn)
+        inputs = []
+        for op in fn.operations:
+            if not any(t in keys for t in op.outputs):
+                rebuilder.copy(op)
+                continue
+            (t,) = op.outputs
+            attrs = {"dtype": t.dtype.base_dtype, "shape": t.sizes}
+            made = rebuilder.graph.add_operation(
+                get_op("Placeholder"), (), attrs, [t.type], op.name, op.location
+            )
+            rebuilder.map[t] = made.outputs[0]
+            if op.name in fn.origin:
+                rebuilder.origin[op.name] = fn.origin[op.name]
+            inputs.append(Input("prepared", made.outputs[0], op, keys[t], t.sizes or ()))
+        new = rebuilder.finish()
+        return replace(new, inputs=[*new.inputs, *inputs])
