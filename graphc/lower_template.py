@@ -222,29 +222,6 @@ class TemplateLowering(GroupOperands):
             row=row, kept=None if inplace else kept, add=op.attrs.get("add", False), out=buffer,
         )  # fmt: skip
 
-    def part(flat: Expr) -> Expr:
-            return reader.operand(number, delinearize(self, flat, shape) if shape else ())
-
-        def kept(flat: Expr) -> Expr:
-            return reader.operand(0, (flat,))
-
-        def offset() -> Expr:
-            return reader.operand(1, (ZERO,)) if number == 2 else self.size(old[0])
-
-        probe = Var("c")
-        offset()
-        part(probe)
-        if not inplace:
-            kept(probe)
-        sizes = {"before": self.size(old[0]), "size": self.size(new[0])}
-        count = self.size(product(shape))
-        self.memo.clear()
-        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
-        return lambda: put_part_kernel(
-            self.name, params, scalars, **sizes, count=count, offset=offset(), part=part,
-            kept=None if inplace else kept, add=op.attrs.get("add", False), out=buffer,
-        )  # fmt: skip
-
     def epilogue_stores(self, index: Index) -> list[Stmt]:
         """The group's members at an index of the output domain."""
         at = tuple(index)
