@@ -30,6 +30,8 @@ _MAGIC = b"graphco1"
 _SUFFIX = ".o"
 _TEMPORARY = ".tmp"
 _STALE_SECONDS = 3600.0
+_RESCAN_SECONDS = 86400
+_SIZE_FILE = "size"
 _KEEP = 0.8
 
 # Held across fork, so that a child never inherits it locked.
@@ -78,7 +80,6 @@ class ObjectCache:
         self.directory = directory
         self.limit = limit
         self._counts = dict.fromkeys(("hits", "misses", "stores", "damaged", "evicted"), 0)
-        self._size: int | None = None
 
     def get(self, key: str) -> bytes | None:
         """The object stored under ``key``, or ``None``."""
@@ -115,8 +116,9 @@ class ObjectCache:
         for path, _ in self._entries():
             with contextlib.suppress(OSError):
                 path.unlink()
-        with _lock:
-            self._size = 0
+        if self.directory is not None:
+            with contextlib.suppress(OSError):
+                (self.directory / _SIZE_FILE).unlink()
 
     def _count(self, name: str) -> None:
         with _lock:
@@ -164,13 +166,17 @@ class ObjectCache:
     def _bound(self, directory: Path, added: int) -> None:
         """Evict when the directory may have outgrown the limit.
 
-        Other processes add too, so the running size is a lower estimate; the
-        scan that an apparent overflow triggers makes it exact again.
+        The size is kept in a file, for looking at many entries takes long.  Processes that write
+        it at once lose some of it, and what an apparent overflow or a day's age triggers is a scan
+        that makes it exact again.
         """
         with _lock:
-            if self._size is not None:
-                self._size += added
-                if self._size <= self.limit:
+            noted = self._noted(directory)
+            if noted is not None:
+                size, scanned = noted
+                size += added
+                if size <= self.limit and 0 <= time.time() - scanned < _RESCAN_SECONDS:
+                    self._note(directory, size, scanned)
                     return
             entries = sorted(self._entries(), key=lambda entry: entry[1].st_mtime)
             size = sum(status.st_size for _, status in entries)
@@ -184,7 +190,18 @@ class ObjectCache:
                         self._counts["evicted"] += 1
                     size -= status.st_size
                 _drop_stale(directory)
-            self._size = size
+            self._note(directory, size, int(time.time()))
+
+    def _noted(self, directory: Path) -> tuple[int, int] | None:
+        """The size that was written down, and when it was exact."""
+        try:
+            size, scanned = (directory / _SIZE_FILE).read_bytes().split()
+            return int(size), int(scanned)
+        except (OSError, ValueError):
+            return None
+
+    def _note(self, directory: Path, size: int, scanned: int) -> None:
+        (directory / _SIZE_FILE).write_bytes(b"%d %d" % (size, scanned))
 
     def _entries(self) -> Iterator[tuple[Path, os.stat_result]]:
         if self.directory is not None:

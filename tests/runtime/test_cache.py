@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import graphc
+import graphc.runtime.cache as cache_module
 from graphc.runtime.cache import ObjectCache, cache_key, default_cache
 
 KEY = cache_key("define void @f()", "x86-64", "1")
@@ -24,7 +25,7 @@ def store(tmp_path: Path) -> ObjectCache:
 
 def entry(store: ObjectCache) -> Path:
     assert store.directory is not None
-    (path,) = store.directory.iterdir()
+    (path,) = store.directory.glob("*.o")
     return path
 
 
@@ -283,3 +284,25 @@ def test_a_hit_counts_as_use(store: ObjectCache) -> None:
     before = time.time() - 10
     store.get(KEY)
     assert entry(store).stat().st_mtime > before
+
+
+def test_the_size_is_not_counted_again_for_every_process(store, monkeypatch):
+    directory = store.directory
+    store.put("a" * 64, b"x" * 100)
+    scans = []
+    scan = cache_module._scan
+    monkeypatch.setattr(cache_module, "_scan", lambda *a: scans.append(a) or scan(*a))
+    for k in range(3):
+        ObjectCache(directory).put(f"{k}" * 64, b"x" * 100)
+    assert not scans
+    note = directory / "size"
+    for text in (b"", b"garbage", b"1 2 3", b"\xff\xff"):
+        note.write_bytes(text)
+        ObjectCache(directory).put("b" * 64, b"x" * 100)
+        assert scans
+        del scans[:]
+    size, scanned = note.read_bytes().split()
+    assert int(size) == sum(p.stat().st_size for p in directory.glob("*.o"))
+    note.write_bytes(b"%s %d" % (size, int(scanned) - 100_000))
+    ObjectCache(directory).put("c" * 64, b"x" * 100)
+    assert scans
