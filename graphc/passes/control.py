@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,9 @@ from graphc.dims import Symbol, product, symbols_of
 from graphc.function import Function, Input, Late, Output, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.op import ElementOp, SpecialOp
+from graphc.ops.base import call
 from graphc.ops.control import branch_number, loop_symbols
+from graphc.ops.movement_value import int_tensor
 from graphc.passes.basic import DeadCode, symbols_in
 from graphc.passes.sizes import resolved
 
@@ -221,9 +224,10 @@ def hoist(
     Returns the body, and the tensors of the function around that it captures besides: they are
     numbered behind ``operands``.
     """
+    body = with_turned_operands(body)
     outside = {i.tensor: int(i.key) for i in body.inputs if not i.key.startswith("carry")}
     invariant = invariant_operations(body, set(outside))
-    worth = [op for op in invariant if is_work(op)]
+    worth = [op for op in invariant if is_work(op, body.operations)]
     if not worth:
         return body, []
     moved: set[Operation] = set()
@@ -256,6 +260,35 @@ def hoist(
     return DeadCode().run(fn), taken
 
 
+def with_turned_operands(body: Function) -> Function:
+    """The body with products that read an invariant right operand along its rows.
+
+    Across them it would be brought into another order in every turn.
+    """
+    outside = {i.tensor for i in body.inputs if not i.key.startswith("carry")}
+    known = outside | {
+        t for op in invariant_operations(body, outside) for t in op.outputs
+    }
+    chosen = [
+        op for op in body.operations
+        if op.type == "MatMul" and op.attrs["transpose_b"] and op.inputs[1] in known
+    ]  # fmt: skip
+    if not chosen:
+        return body
+    rebuilder = Rebuilder(body)
+    for op in body.operations:
+        if op in chosen:
+            rebuilder.expand(op, functools.partial(_over_turned, op))
+        else:
+            rebuilder.copy(op)
+    return rebuilder.finish()
+
+
+def _over_turned(op: Operation, inputs: Sequence[Tensor]) -> list[Tensor]:
+    turned = call("Transpose", inputs[1], int_tensor([1, 0]))
+    return [call("MatMul", inputs[0], turned, **op.attrs | {"transpose_b": False})]
+
+
 def invariant_operations(body: Function, outside: set[Tensor]) -> list[Operation]:
     """The operations of a body that depend on nothing that changes from turn to turn."""
     late = {s.tensor for s in body.late}
@@ -273,10 +306,13 @@ def invariant_operations(body: Function, outside: set[Tensor]) -> list[Operation
     return found
 
 
-def is_work(op: Operation) -> bool:
+def is_work(op: Operation, readers: Sequence[Operation]) -> bool:
     """Whether doing an operation once, and keeping what it gives, saves anything."""
     if op.type == "Const" or getattr(op.definition, "view", False):
         return False
+    if op.type == "Transpose":
+        # Others are read in place; see with_turned_operands.
+        return any(o.type == "MatMul" and op.outputs[0] is o.inputs[1] for o in readers)
     if not isinstance(op.definition, ElementOp):
         return True
     sizes = [product(t.sizes or ()) for t in op.outputs]
