@@ -33,7 +33,7 @@ from workloads import BY_NAME, WORKLOADS
 
 HERE = Path(__file__).resolve().parent
 OURS = ("graphc", "graphc-eager", "numpy")
-PEERS = ("torch", "jax", "tensorflow")
+PEERS = ("torch", "onnxruntime", "jax", "tensorflow")
 CONTENDERS = (*OURS, *PEERS)
 TIMEOUT = 300.0
 

@@ -13,6 +13,7 @@ TITLES = {
     "graphc-eager": "graphc, eager",
     "numpy": "NumPy",
     "torch": "PyTorch, eager",
+    "onnxruntime": "ONNX Runtime",
     "jax": "JAX, jit",
     "tensorflow": "TF 2, function",
 }

@@ -24,6 +24,7 @@ MODULES = {
     "graphc-eager": ("with_graphc", {"mode": "eager"}),
     "numpy": ("with_numpy", {}),
     "torch": ("with_torch", {}),
+    "onnxruntime": ("with_onnxruntime", {}),
     "jax": ("with_jax", {}),
     "tensorflow": ("with_tensorflow", {}),
 }

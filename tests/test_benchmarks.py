@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,33 @@ def test_contenders_that_compute_other_things_are_refused(key):
     done = run(f"{code}rows['b'][{key!r}] += 1e-2; bench.check('row', rows)")
     assert done.returncode == 1
     assert "row: {'b'" in done.stderr
+
+
+def test_every_contender_has_a_module_a_title_and_known_rows():
+    done = run("import bench, report, worker; print(*bench.CONTENDERS); print(*report.TITLES);"
+               "print(*worker.MODULES); print(*{m for m, _ in worker.MODULES.values()});"
+               "print(*bench.BY_NAME)")  # fmt: skip
+    contenders, titles, modules, files, rows = (line.split() for line in done.stdout.splitlines())
+    assert contenders == titles
+    assert sorted(contenders) == sorted(modules)
+    assert sorted(files) == sorted(p.stem for p in BENCHMARKS.glob("with_*.py"))
+    for name in files:
+        tree = ast.parse((BENCHMARKS / f"{name}.py").read_text(encoding="utf-8"))
+        (builders,) = (
+            node.value for node in tree.body
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "BUILDERS"
+        )  # fmt: skip
+        known = [ast.literal_eval(key) for key in builders.keys]
+        assert known
+        assert set(known) <= set(rows), name
+
+
+def test_a_peer_may_have_an_interpreter_of_its_own():
+    code = (
+        "import sys, bench; sys.argv += ['--contenders', 'onnxruntime', '--peer', {!r}];"
+        "print(bench.interpreters(bench.parse()))"
+    )
+    assert run(code.format("onnxruntime=/a/python")).stdout == "{'onnxruntime': '/a/python'}\n"
+    done = run(code.format("onnx=/a/python"))
+    assert done.returncode == 1
+    assert "expected NAME=PYTHON" in done.stderr
