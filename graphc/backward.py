@@ -78,6 +78,14 @@ class Backward:
     def _add(self, tensor: Tensor, grad: Tensor) -> None:
         self.grads.setdefault(tensor, []).append(grad)
 
+    def own_gradients(
+        self, op: Operation, totals: Sequence[Tensor | None]
+    ) -> Sequence[Tensor | None]:
+        """The gradients of an operation's inputs by its own rule."""
+        target = op if self.replay is None else self.replay(op)
+        missing = [None] * (len(target.outputs) - len(totals))
+        return op.definition.gradient(target, *totals, *missing)
+
     def _step(self, op: Operation, totals: list[Tensor | None]) -> None:
         wanted = [
             is_trainable(t) and (t.op in self.on_path or t in self.targets) for t in op.inputs
@@ -91,9 +99,7 @@ class Backward:
             if rule is not None:
                 found = given_gradient(op, rule, totals)
             else:
-                target = op if self.replay is None else self.replay(op)
-                missing = [None] * (len(target.outputs) - len(totals))
-                found = op.definition.gradient(target, *totals, *missing)
+                found = self.own_gradients(op, totals)
         for i, (tensor, grad) in enumerate(zip(op.inputs, found, strict=True)):
             if grad is not None and wanted[i]:
                 _check_shape(op, i, grad)

@@ -25,7 +25,8 @@ from graphc.graph import (
 )
 from graphc.op import InferContext
 from graphc.ops.control import ControlOp
-from graphc.ops.control_build import copy_body, parameter, region
+from graphc.ops.control_build import parameter, region
+from graphc.ops.control_copy import copy_body
 from graphc.ops.state import is_assignment
 from graphc.shapes import TensorShape
 from graphc.variables.guard import variables_by_op

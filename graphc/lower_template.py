@@ -12,7 +12,12 @@ from graphc.graph import Operation
 from graphc.kernels.contraction import contraction_kernel
 from graphc.kernels.problem import Contraction, accumulator
 from graphc.kernels.scan import scan_kernel
-from graphc.kernels.scatter import positions_kernel, put_row_kernel, scatter_add_kernel
+from graphc.kernels.scatter import (
+    positions_kernel,
+    put_part_kernel,
+    put_row_kernel,
+    scatter_add_kernel,
+)
 from graphc.kernels.sort import first_sorted_kernel
 from graphc.loop import ir
 from graphc.loop.ir import ZERO, Expr, Kernel, Stmt, Var
@@ -34,7 +39,7 @@ class TemplateLowering(GroupOperands):
         assert isinstance(op.definition, TemplateOp)
         build = {
             "scatter_add": self.scatter_add, "put_row": self.put_row, "positions": self.positions,
-            "scan": self.scan, "first_sorted": self.first_sorted,
+            "put_part": self.put_part, "scan": self.scan, "first_sorted": self.first_sorted,
         }.get(op.definition.template)  # fmt: skip
         if build is None:
             raise CompileError(f"no template computes {op.type}")
@@ -220,6 +225,41 @@ class TemplateLowering(GroupOperands):
         return lambda: put_row_kernel(
             self.name, params, scalars, **extents, index=reader.operand(1, ()), site=site,
             row=row, kept=None if inplace else kept, add=op.attrs.get("add", False), out=buffer,
+        )  # fmt: skip
+
+    def put_part(self, op: Operation) -> Callable[[], Kernel]:
+        """Elements put into a vector, or behind it; the others are copied, unless in place."""
+        reader, x, out = Reader(self, op, 0), op.inputs[0], op.outputs[0]
+        number = len(op.inputs) - 1
+        old, new, shape = x.sizes, out.sizes, op.inputs[number].sizes
+        assert old is not None
+        assert new is not None
+        assert shape is not None
+        inplace = self.lowering.storage(out) is self.lowering.storage(x)
+        buffer = self.buffer(out)
+        self.writes[self.lowering.storage(out)] = None
+
+        def part(flat: Expr) -> Expr:
+            return reader.operand(number, delinearize(self, flat, shape) if shape else ())
+
+        def kept(flat: Expr) -> Expr:
+            return reader.operand(0, (flat,))
+
+        def offset() -> Expr:
+            return reader.operand(1, (ZERO,)) if number == 2 else self.size(old[0])
+
+        probe = Var("c")
+        offset()
+        part(probe)
+        if not inplace:
+            kept(probe)
+        sizes = {"before": self.size(old[0]), "size": self.size(new[0])}
+        count = self.size(product(shape))
+        self.memo.clear()
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        return lambda: put_part_kernel(
+            self.name, params, scalars, **sizes, count=count, offset=offset(), part=part,
+            kept=None if inplace else kept, add=op.attrs.get("add", False), out=buffer,
         )  # fmt: skip
 
     def epilogue_stores(self, index: Index) -> list[Stmt]:

@@ -25,7 +25,7 @@ from graphc.graph import Tensor
 from graphc.loop.cpu_stream import STREAM_BYTES
 from graphc.lower import Lowered
 from graphc.program_arena import plan_arena
-from graphc.program_control import ControlPlanner
+from graphc.program_control import ControlPlanner, has_own_memory
 from graphc.program_function import Shared, assign
 from graphc.program_steps import (
     Append,
@@ -87,7 +87,8 @@ class Planner(ControlPlanner):
                 continue
             root = self.lowering.storage(o.tensor)
             known = all(dims.symbols_of(s) <= bound for s in o.tensor.sizes or ())
-            direct = root in computed and root not in self.where and known
+            free = root in computed and root not in self.where
+            direct = free and known and not has_own_memory(root)
             number = self.add_slot("output", o.tensor)
             if direct:
                 self.where[root] = number

@@ -202,7 +202,7 @@ def plan_branch(planner: ControlPlanner, op: Operation) -> None:
         for k, (target, tensor) in enumerate(zip(targets, given, strict=True)):
             root = inner.lowering.storage(tensor)
             free = root in computed and root not in inner.where and not apart(op.outputs[k], tensor)
-            if free and not depends_on(op.outputs[k], late):
+            if free and not depends_on(op.outputs[k], late) and not has_own_memory(root):
                 inner.where[root] = target
                 direct.add(k)
         inner.plan_groups()
@@ -214,6 +214,19 @@ def plan_branch(planner: ControlPlanner, op: Operation) -> None:
                 inner.steps.append(Copy(target, _given_slot(inner, op.outputs[k], tensor)))
         cases.append(inner.steps)
     planner.steps.append(Branch(selector, cases))
+
+
+def has_own_memory(root: Tensor) -> bool:
+    """Whether a tensor lives in memory that grows, whatever its size turned out to be."""
+    op = root.op
+    if op.type == "Host":
+        return depends_on(root, set(op.attrs["symbols"]))
+    if op.type != "While":
+        return False
+    carried = op.attrs["bodies"][1].carried
+    if root.index >= len(carried):
+        return root.index > len(carried)
+    return depends_on(carried[root.index], set(loop_symbols(op.attrs["symbols"])[0]))
 
 
 def apart(a: Tensor, b: Tensor) -> bool:

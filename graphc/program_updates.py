@@ -42,10 +42,12 @@ class Updates:
             k = owner.get(value)
             if k is None or k in fallible or not self.reads_in_step(groups[k], old, value):
                 continue
+            if old in owner and old not in self.inplace:
+                continue  # What comes before it in a chain is not in place.
             extra = {j for j, rs in enumerate(reads) if old in rs and j != k} | fallible
             if not depends(deps, extra, k):
                 deps[k] |= extra
-                self.inplace[value] = old
+                self.inplace[value] = self.inplace.get(old, old)
         return [groups[k] for k in topological(deps)]
 
     def group_fallible(self, group: Group) -> bool:
@@ -81,17 +83,41 @@ class Updates:
             value, old = self.plan.root(o.tensor), before.get(o.key)
             if o.kind != "update" or old is None or old in roots or value in claimed:
                 continue
-            fits = same_size(value, old) or self.grows(value, old)
-            if value.dtype.base_dtype is old.dtype.base_dtype and fits:
-                claimed.add(value)
-                found.append((value, old))
+            steps = self.chain(value, old, {*roots, *claimed})
+            if all(self.fits(a, b) for a, b in steps):
+                claimed |= {a for a, _ in steps}
+                found += steps
         return found
+
+    def chain(self, value: Tensor, old: Tensor, taken: set[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """The changes that make a loop variable its next value, each of a part of the one before.
+
+        Of other new values, the one change that they are.
+        """
+        steps: list[tuple[Tensor, Tensor]] = []
+        last = value
+        while old in self.fn.carried:
+            part = getattr(last.op.definition, "overwrites", None)
+            if part is None or (steps and last in taken):
+                break
+            before = self.plan.root(last.op.inputs[part])
+            steps.append((last, before))
+            if before is old:
+                return steps[::-1]
+            last = before
+        return [(value, old)]
+
+    def fits(self, value: Tensor, old: Tensor) -> bool:
+        """Whether a value can be where an older one is."""
+        same = value.dtype.base_dtype is old.dtype.base_dtype
+        return same and (same_size(value, old) or self.grows(value, old))
 
     def grows(self, value: Tensor, old: Tensor) -> bool:
         """Whether a new value is the old one made longer, in a loop whose memory can grow."""
         op = value.op
+        loop = any(i.kind == "carry" for i in self.fn.inputs)
         grows = getattr(op.definition, "grows", False)
-        return grows and old in self.fn.carried and self.plan.root(op.inputs[0]) is old
+        return grows and loop and self.plan.root(op.inputs[0]) is old
 
     def reads_in_step(self, group: Group, old: Tensor, value: Tensor) -> bool:
         """Whether the group reads the old value only where it then writes the new one."""

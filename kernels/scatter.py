@@ -104,6 +104,45 @@ def put_row_kernel(
     return Kernel(name, tuple(params), tuple(scalars), ir.block(*stmts))
 
 
+def put_part_kernel(
+    name: str,
+    params: Sequence[Buffer],
+    scalars: Sequence[Var],
+    *,
+    before: Expr,
+    size: Expr,
+    count: Expr,
+    offset: Expr,
+    part: Callable[[Expr], Expr],
+    kept: Callable[[Expr], Expr] | None,
+    add: bool,
+    out: Buffer,
+) -> Kernel:
+    """``out[size]`` with ``count`` elements of ``part`` put in (or added) from ``offset`` on.
+
+    ``kept`` gives the first elements, so many as there were ``before``; None where they are in
+    ``out`` already.  A part that does not fit in is left out.
+    """
+    stmts: list[Stmt] = []
+    first = emit.let(stmts, "first", ir.cast(offset, ir.ZERO.dtype))
+    if kept is not None:
+        old = kept
+
+        def keep(flat: Expr, _lane: Expr, mask: Expr | None) -> list[Stmt]:
+            return emit.where(mask, [Store(out, flat, old(flat))])
+
+        stmts += emit.chunks(before, LANES, keep)
+
+    def put(flat: Expr, _lane: Expr, mask: Expr | None) -> list[Stmt]:
+        place, value = ir.add(first, flat), ir.cast(part(flat), out.dtype)
+        store: Stmt = Reduce(out, place, "add", value) if add else Store(out, place, value)
+        return emit.where(mask, [store])
+
+    inside = ir.logical_and(first >= 0, ir.add(first, count) <= size)
+    stmts.append(If(inside, ir.block(*emit.chunks(count, LANES, put))))
+    return Kernel(name, tuple(params), tuple(scalars), ir.block(*stmts))
+
+
 def positions_kernel(
     name: str,
     params: Sequence[Buffer],

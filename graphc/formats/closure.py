@@ -8,7 +8,7 @@ from graphc.errors import GraphError
 from graphc.formats.encode import attr_operations
 from graphc.graph import Graph, Operation, Region, Tensor
 from graphc.ops.control import is_control
-from graphc.passes.extract_control import region_operations, region_roots
+from graphc.passes.extract_regions import reached_operations, region_roots
 from graphc.variables import Variable
 from graphc.variables.guard import variables_by_op
 
@@ -39,7 +39,7 @@ def needed_operations(ins: Iterable[Tensor], outs: Iterable[Element]) -> list[Op
         stack += [t.op for t in op.inputs if t not in fed]
         stack += op.control_inputs
         for region in regions_of(op):
-            stack += region_operations(region, region_roots(region))
+            stack += reached_operations(region, region_roots(region))
     return sorted(found, key=lambda op: op.serial)
 
 
@@ -70,9 +70,23 @@ def closure(graph: Graph, roots: Iterable[Operation]) -> tuple[list[Operation], 
             if v is None:
                 raise GraphError(f"the handle {op.name} belongs to no Variable")
             stack += [v.initializer, v.value().op, v.initial_value.op]
-    operations = sorted(found, key=lambda op: op.serial)
+    operations = sorted(found, key=_place)
     _check_owned(operations, found)
     return operations, [known[op] for op in operations if op.type == "VariableV2"]
+
+
+def _place(op: Operation) -> tuple[float, int]:
+    """Where an operation stands in a file: what lies in a region, before the region's owner.
+
+    Gradients may have added to the region since.
+    """
+    place: float = op.serial
+    region = op.region
+    while region is not None:
+        if region.owner is not None:
+            place = min(place, region.owner.serial - 0.5)
+        region = region.parent
+    return place, op.serial
 
 
 def _check_owned(operations: Iterable[Operation], found: Collection[Operation]) -> None:

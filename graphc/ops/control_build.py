@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from graphc import dims
 from graphc.build import complete_attrs, create, single
@@ -105,76 +104,6 @@ def make_owner(
     for body in bodies:
         body.owner = op
     return op
-
-
-def copy_control(op: Operation) -> Operation:
-    """A copy of an operation and of what it owns, in the current region.
-
-    What it reads of a region that is only recalled here is recalled.  Assignments in it are not
-    made again: they only give their values.
-    """
-    return _copy_owner(op, {})
-
-
-def copy_body(op: Operation, mapping: dict[Any, Any]) -> Operation:
-    """A copy of an operation and of what it owns, over other tensors; what has an effect has it."""
-    return _copy_owner(op, mapping, effects=True)
-
-
-def _copy_owner(
-    op: Operation, mapping: dict[Any, Any], effects: bool = False
-) -> Operation:
-    graph = get_default_graph()
-    bodies = []
-    for body in op.attrs["bodies"]:
-        with region(body.name) as made:
-            for inner in body.operations:
-                _copy(inner, made, mapping, effects)
-            made.results = [graph.visible(mapping.get(t, t)) for t in body.results]
-        bodies.append(made)
-    count = len(bodies[1].params) if op.type == "While" else 1
-    first = [graph.visible(mapping.get(t, t)) for t in op.inputs[:count]]
-    new = make_owner(op.type, bodies, first, graph.unique_name(op.name.rsplit("/", 1)[-1]))
-    for t in op.attrs["saved"]:
-        save_output(new, mapping[t])
-    return new
-
-
-def _copy(
-    op: Operation, into: Region, mapping: dict[Any, Any], effects: bool
-) -> None:
-    graph = get_default_graph()
-    if op.type == "Assert" and not effects:
-        return  # It held on the way forward.
-    changes = op.type in ("Assign", "AssignAdd", "AssignSub") or not op.definition.pure
-    if changes and not effects:
-        raise GraphError(
-            f"'{op.name}' ({op.type}, declared at {op.location}) has an effect, and is in a nested "
-            "loop or branch whose gradient is asked for: that would have to run it twice"
-        )
-    # What waits for an effect is what makes it run.
-    before = [mapping[c] for c in op.control_inputs if c in mapping] if effects else []
-    with graph.control_dependencies(before):
-        new = _copy_one(op, into, mapping, effects)
-    new.gradient_rule = op.gradient_rule
-    mapping[op] = new
-    mapping.update(zip(op.outputs, new.outputs, strict=True))
-
-
-def _copy_one(
-    op: Operation, into: Region, mapping: dict[Any, Any], effects: bool
-) -> Operation:
-    graph = get_default_graph()
-    if op.type in ("While", "Case"):
-        new = _copy_owner(op, mapping, effects)
-    else:
-        inputs = [mapping.get(t, t) for t in op.inputs]
-        types = [t.type for t in op.outputs]
-        name = graph.unique_name(op.name.rsplit("/", 1)[-1])
-        new = graph.add_operation(op.definition, inputs, op.attrs, types, name, op.location)
-        if op.type == "Parameter":
-            into.params += new.outputs
-    return new
 
 
 def save_output(op: Operation, tensor: Tensor) -> Tensor:

@@ -8,20 +8,33 @@ again from that.  Of a branch, everything that is not random is computed again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
+from graphc import dims
 from graphc.backward import Backward, between, is_trainable
 from graphc.build import constant, create, single
-from graphc.graph import Operation, Region, Tensor, get_default_graph, name_scope
+from graphc.dims import Dim
+from graphc.errors import GraphError
+from graphc.graph import (
+    Operation,
+    Region,
+    Tensor,
+    TensorType,
+    get_default_graph,
+    name_scope,
+)
 from graphc.loop.scalar import FUNCTIONS
 from graphc.op import ElementOp
 from graphc.ops.control_build import (
-    copy_control,
     make_owner,
     parameter,
     region,
     save_output,
 )
+from graphc.ops.control_copy import copy_control, needed_inside, own_operands
+from graphc.ops.indexing_row import array_gradient
+from graphc.ops.state import assigned_variable, is_assignment
 
 DEAR = 10
 """From this cost on, in additions for an element, a value is saved and not computed again."""
@@ -36,7 +49,10 @@ def _call(name: str, *inputs: object, **attrs: object) -> Tensor:
 def is_dear(op: Operation) -> bool:
     """Whether values of the operation are saved for the way back, and not computed again."""
     definition = op.definition
-    if op.type in ("Const", "TakeRow"):
+    if op.type == "TakeRow":
+        # An array of the body itself would have to be saved as a whole.
+        return op.inputs[0].op.region is op.region
+    if op.type == "Const":
         return False
     if not isinstance(definition, ElementOp):
         return True
@@ -49,6 +65,48 @@ def has_effect(op: Operation) -> bool:
     return not op.definition.pure
 
 
+def variables_assigned(op: Operation) -> set[Operation]:
+    """The variables that something in the bodies of an operation assigns."""
+    found: set[Operation] = set()
+    for body in op.attrs["bodies"]:
+        for inner in body.operations:
+            if is_assignment(inner):
+                found.add(assigned_variable(inner))
+            elif "bodies" in inner.attrs:
+                found |= variables_assigned(inner)
+    return found
+
+
+def variables_read(op: Operation) -> set[Operation]:
+    """The variables whose elements an operation uses."""
+    unread = op.definition.shape_operands
+    inputs = op.inputs[: own_operands(op)] if "bodies" in op.attrs else op.inputs
+    found = set()
+    for k, t in enumerate(inputs):
+        source = t.op
+        if source.type == "Identity" and source.region is None:
+            source = source.inputs[0].op
+        if source.type == "VariableV2" and k not in unread:
+            found.add(source)
+    return found
+
+
+def check_variables(op: Operation, back: Operation) -> None:
+    """The way back finds variables as the way forward has left them, not as they were in a turn.
+
+    Raises:
+      GraphError: it needs such a value.
+    """
+    assigned = variables_assigned(op)
+    for inner in needed_inside(back) if assigned else ():
+        for variable in variables_read(inner) & assigned:
+            raise GraphError(
+                f"the gradient of '{op.name}' (declared at {op.location}) needs the value that the "
+                f"variable '{variable.name}' had, which is assigned in it: take it by read_value() "
+                "in the body that uses it"
+            )
+
+
 class Recall:
     """Gives the values that tensors of a forward region had, in the region that goes back.
 
@@ -56,19 +114,24 @@ class Recall:
       home: the forward region.
       save: gives a tensor of the region around that has the values of one of ``home``.
       dear: which operations' values are saved.
+      changing: variables that the forward operation assigns; what reads them is saved, too.
     """
 
     def __init__(
         self,
         home: Region,
         save: Callable[[Tensor], Tensor],
-        dear: Callable[[Operation], bool] = is_dear,
+        dear: Callable[[Operation], bool],
+        changing: set[Operation],
     ) -> None:
         self.home = home
         self.save = save
-        self.dear = dear
+        self.dear: Callable[[Operation], bool] = lambda op: (
+            dear(op) or not changing.isdisjoint(variables_read(op))
+        )
         self.known: dict[Tensor, Tensor] = {}
         self.copies: dict[Operation, Operation] = {}
+        self.starts: dict[Operation, Tensor] = {}
 
     def __call__(self, tensor: Tensor) -> Tensor:
         """The value of ``tensor``, as a tensor of the current region."""
@@ -112,9 +175,23 @@ class Recall:
         """An operation with bodies run again, once for all that is asked of it."""
         found = self.copies.get(op)
         if found is None:
-            found = self.copies[op] = copy_control(op)
+            found = self.copies[op] = copy_control(op, self.start)
         for a, b in zip(op.outputs, found.outputs, strict=False):
             self.known.setdefault(a, b)
+        return found
+
+    def start(self, op: Operation) -> Tensor:
+        """The counter that a random operation in a nested region of ``home`` began with.
+
+        What counts from a number that ``home`` has began with that.
+        """
+        if op.type == "CountFrom" and op.inputs[0].op.region is self.home:
+            return self(op.inputs[0])
+        found = self.starts.get(op)
+        if found is None:
+            with get_default_graph().within(self.home):
+                counter = _call("RandomCounter", of=[op.outputs[0]])
+            found = self.starts[op] = self.save(counter)
         return found
 
     def missing(self, tensor: Tensor) -> tuple[list[Operation], set[Tensor]]:
@@ -146,6 +223,75 @@ def replayed(op: Operation) -> Operation:
     return op
 
 
+class BodyBackward(Backward):
+    """The walk back through a region, which knows of arrays.
+
+    The gradient of reading a row is added to that row of the array's gradient, without zeros for
+    all the others.  The gradient of an array that grows has at least as many rows as the array:
+    in a loop it is as long as the array is in the end, and nothing needs its length in between.
+    """
+
+    def total(self, tensor: Tensor) -> Tensor | None:
+        """The sum of the contributions to one gradient, added up once."""
+        parts = self.grads.get(tensor, [])
+        if len(parts) > 1:
+            rows = [p for p in parts if _is_row(p)]
+            rest = [p for p in parts if not _is_row(p)] or [rows.pop()]
+            found = rest[0]
+            if len(rest) > 1:
+                rest[1:] = [self.fit(tensor, p, found) for p in rest[1:]]
+                found = single(create("AddN", [rest]))
+            for row in rows:
+                found = _call("PutRow", found, row.op.inputs[1], row.op.inputs[2], add=True)
+            parts[:] = [found]
+        return super().total(tensor)
+
+    def own_gradients(
+        self, op: Operation, totals: Sequence[Tensor | None]
+    ) -> Sequence[Tensor | None]:
+        """Of an operation that runs again, the gradients of what its copy uses from around."""
+        found = super().own_gradients(op, totals)
+        target = replayed(op)
+        if target is op:
+            return found
+        here = get_default_graph().region
+        assert here is not None
+        assert isinstance(here.recall, Recall)
+        count, known = own_operands(op), here.recall.known
+        captured = dict(zip(target.inputs[count:], found[count:], strict=True))
+        return [*found[:count], *(captured.get(known.get(t, t)) for t in op.inputs[count:])]
+
+    def fit(self, tensor: Tensor, part: Tensor, like: Tensor) -> Tensor:
+        """A contribution to the gradient of ``tensor``, as long as another one."""
+        return _call("FitLike", part, like) if tensor in self.growing else part
+
+    @functools.cached_property
+    def growing(self) -> set[Tensor]:
+        """The tensors of the region that may be arrays that grow."""
+        found: set[Tensor] = set()
+        for op in self.on_path:
+            if op.type == "PutRowGrowing":
+                found |= {op.inputs[0], op.outputs[0]}
+            elif _grows_inside(op):
+                found |= {*op.inputs, *op.outputs}
+        return found
+
+
+def _grows_inside(op: Operation) -> bool:
+    """Whether an array grows in one of the operation's bodies."""
+    return any(
+        o.type == "PutRowGrowing" or _grows_inside(o)
+        for body in op.attrs.get("bodies", ())
+        for o in body.operations
+    )
+
+
+def _is_row(part: Tensor) -> bool:
+    """Whether a gradient is that of reading a row: zeros but for it."""
+    op = part.op
+    return op.type == "PutRow" and op.attrs["add"] and op.inputs[0].op.type == "ZerosLike"
+
+
 def while_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
     """The gradients of a loop's operands; see the module's text."""
     _, body = op.attrs["bodies"]
@@ -165,19 +311,34 @@ def while_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
             grad = grads[k]
             start.append(_call("ZerosLike", op.outputs[k]) if grad is None else grad)
         start += [_call("ZerosLike", t) for t in outer]
+        types = [t.type for t in start]
+        for i, k in enumerate(active):
+            types[1 + i] = _any_turn(body.params[k], start[1 + i])
         with region("gradient of " + body.name) as cond:
-            params = [parameter(cond, t.type, "Parameter") for t in start]
+            params = [parameter(cond, t, "Parameter") for t in types]
             cond.results = [_call("GreaterEqual", params[0], constant(0))]
         with region("gradient of " + body.name) as back:
-            back.results = _way_back(op, body, back, start, active, outer, saved)
+            back.results, walk = _way_back(op, body, back, types, active, outer, saved)
         name = get_default_graph().unique_name("While")
         loop = make_owner("While", (cond, back), start, name)
+        check_variables(op, loop)
     found: list[Tensor | None] = [None] * len(op.inputs)
     for i, k in enumerate(active):
         found[k] = loop.outputs[1 + i]
+        if body.params[k] in walk.growing:
+            found[k] = array_gradient(loop.outputs[1 + i], op.inputs[k])
     for i, t in enumerate(outer):
         found[op.inputs.index(t, count)] = loop.outputs[1 + len(active) + i]
     return found
+
+
+def _any_turn(param: Tensor, grad: Tensor) -> TensorType:
+    """The type that the gradient of a loop variable has in every turn, not only in the last."""
+    sizes, known = grad.sizes, param.sizes
+    if sizes is None or known is None:
+        return grad.type
+    free = [None if isinstance(p, Dim) else s for s, p in zip(sizes, known, strict=True)]
+    return TensorType(grad.dtype, tuple(dims.fresh() if s is None else s for s in free))
 
 
 def _active(body: Region, start: set[int], saved: list[Tensor]) -> list[int]:
@@ -205,13 +366,13 @@ def _way_back(
     op: Operation,
     body: Region,
     back: Region,
-    start: Sequence[Tensor],
+    types: Sequence[TensorType],
     active: Sequence[int],
     outer: Sequence[Tensor],
     saved: dict[Tensor, Tensor],
-) -> list[Tensor]:
-    """The body of the loop that goes back: its results."""
-    params = [parameter(back, t.type, "Parameter") for t in start]
+) -> tuple[list[Tensor], BodyBackward]:
+    """The body of the loop that goes back: its results, and the walk."""
+    params = [parameter(back, t, "Parameter") for t in types]
     turn, incoming = params[0], params[1 : 1 + len(active)]
     sums = params[1 + len(active) :]
 
@@ -219,11 +380,11 @@ def _way_back(
         return _call("TakeRow", save_output(op, tensor), turn, checked=False)
 
     back.recalled = body
-    back.recall = Recall(body, save)
+    back.recall = Recall(body, save, is_dear, variables_assigned(op))
     seeds = [*incoming, *(_call("TakeRow", g, turn, checked=False) for g in saved.values())]
     ys = [body.results[k] for k in active] + list(saved)
     xs = [body.params[k] for k in active] + list(outer)
-    walk = Backward(ys, xs, (), body, replayed)
+    walk = BodyBackward(ys, xs, (), body, replayed)
     walk.walk(seeds)
     results = [_call("Sub", turn, constant(1))]
     for k, grad in zip(active, incoming, strict=True):
@@ -231,16 +392,15 @@ def _way_back(
         results.append(_call("ZerosLike", grad) if total is None else total)
     for t, total in zip(outer, sums, strict=True):
         for part in walk.parts(t):
-            total = _added(total, part)
+            total = _added(total, walk.fit(t, part, total))
         results.append(total)
-    return results
+    return results, walk
 
 
 def _added(total: Tensor, part: Tensor) -> Tensor:
     """The sum; rows are added in place, without zeros for all the others."""
-    row = part.op
-    if row.type == "PutRow" and row.attrs["add"] and row.inputs[0].op.type == "ZerosLike":
-        return _call("PutRow", total, row.inputs[1], row.inputs[2], add=True)
+    if _is_row(part):
+        return _call("PutRow", total, part.op.inputs[1], part.op.inputs[2], add=True)
     return _call("AddV2", total, part)
 
 
@@ -273,22 +433,27 @@ def case_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
     if not outer:
         return found
     with name_scope(op.name.rsplit("/", 1)[-1] + "_grad"):
-        made = []
+        made, changing = [], variables_assigned(op)
         for b in branches:
             with region("gradient of " + b.name) as back:
                 back.recalled = b
-                back.recall = Recall(b, lambda t: save_output(op, t), has_effect)
+                back.recall = Recall(b, lambda t: save_output(op, t), has_effect, changing)
                 ys = [b.results[k] for k in active] + [s for s in saved if s.op.region is b]
                 seeds = [_fitted(g, b.results[k]) for k in active if (g := grads[k]) is not None]
                 seeds += [g for s, g in saved.items() if s.op.region is b]
-                totals = Backward(ys, outer, (), b, replayed).run(seeds)
+                walk = BodyBackward(ys, outer, (), b, replayed)
                 back.results = [
                     _call("ZerosLike", t) if g is None else g
-                    for t, g in zip(outer, totals, strict=True)
+                    for t, g in zip(outer, walk.run(seeds), strict=True)
+                ]
+                back.results = [
+                    array_gradient(g, t) if t in walk.growing else g
+                    for t, g in zip(outer, back.results, strict=True)
                 ]
             made.append(back)
         name = get_default_graph().unique_name("Case")
         choice = make_owner("Case", made, [op.inputs[0]], name)
+        check_variables(op, choice)
     for t, total in zip(outer, choice.outputs, strict=False):
         found[op.inputs.index(t, 1)] = total
     return found

@@ -236,15 +236,13 @@ class PutRowGrowing(TemplateOp):
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """The gradient's row; the others are those of ``x``.
 
-        What is behind the end of ``x`` is left in: a loop that goes back has the array at its last
-        length all the time, and nothing reads what was not there yet.
+        What is behind the end of ``x`` may be left in: see :func:`array_gradient`.
         """
         grad = grads[0]
         _, index, row = op.inputs
         rest = call("PutRow", grad, index, call("ZerosLike", row))
-        if op.region is None:
-            rest = call("FitLike", rest, op.inputs[0])
-        return [rest, None, call("TakeRow", grad, index, checked=False)]
+        taken = call("TakeRow", grad, index, checked=False)
+        return [array_gradient(rest, op.inputs[0]), None, taken]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """A copy with one row changed."""
@@ -262,6 +260,21 @@ class PutRowGrowing(TemplateOp):
         yield Sample((grid(3, 4), np.int64(3), grid(4)), grad=(2,))
         yield Sample((grid(2), np.int64(5), grid()), grad=(2,))
         yield Sample((np.zeros((0, 2)), np.int64(0), grid(2)), grad=(2,))
+
+
+KEEPERS = frozenset({"Case", "Parameter", "PutRowGrowing", "While"})
+"""Ops whose gradients can do with more rows than an array of theirs has."""
+
+
+def array_gradient(grad: Tensor, array: Tensor) -> Tensor:
+    """The gradient of an array that has grown since, which may have more rows.
+
+    In a loop they are left in, where what comes next can do with that: the loop that goes back has
+    the array at its last length all the time, and nothing reads what was not there yet.
+    """
+    if array.op.region is not None and array.op.type in KEEPERS:
+        return grad
+    return call("FitLike", grad, array)
 
 
 @register

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 from graphc.dims import Dim, DimLike, Symbol, substitute, symbols_of
 from graphc.errors import CompileError
@@ -47,6 +48,8 @@ class CompileEnv(ShapeEnv):
       rows: the shapes of the elements of TensorArrays, where only what is written tells them.
       flat: for a host step's result of unknown rank (its elements in a row), its sizes.
       feeding: whether new symbols are sizes of feeds; of later ones, ``ages`` tells the order.
+      ragged: for a user's tensor whose vector of parts stands for it, how they lie in it.
+      needed, used: the user's operations and tensors that the run needs.
       hosted: the user's operations whose values depend on host steps that may run only once.
     """
 
@@ -63,6 +66,9 @@ class CompileEnv(ShapeEnv):
         self.user: dict[Tensor, Tensor] = {}
         self.known: Mapping[Tensor, Sequence[int]] = {}
         self.flat: dict[Tensor, Tensor] = {}
+        self.ragged: dict[Tensor, Any] = {}
+        self.needed: Container[Operation] = ()
+        self.used: Container[Tensor] = ()
         self.hosted: set[Operation] = set()
         self.ages: dict[Symbol, int] = {}
         self.feeding = True
@@ -165,11 +171,12 @@ class CompileEnv(ShapeEnv):
         return (
             dict(self.binding), list(self.guards), list(self.late), dict(self.captured),
             list(self.graphs), dict(self.values), dict(self.user), dict(self.pending),
+            dict(self.ragged),
         )  # fmt: skip
 
     def restore(self, state: tuple[object, ...]) -> None:
         """Forget what was assumed since the snapshot."""
         (
             self.binding, self.guards, self.late, self.captured, self.graphs, self.values,
-            self.user, self.pending,
+            self.user, self.pending, self.ragged,
         ) = state  # type: ignore[assignment]  # fmt: skip

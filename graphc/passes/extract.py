@@ -23,6 +23,8 @@ from graphc.graph import Operation, Tensor
 from graphc.passes.assume import CompileEnv, RowsKnown
 from graphc.passes.extract_control import ControlExtractor
 from graphc.passes.extract_graph import canonicalize, late_of, reachable
+from graphc.passes.extract_ragged import shape_changes
+from graphc.passes.extract_regions import needed_by
 from graphc.passes.extractor import VariableState
 
 __all__ = ["VariableState", "extract", "reachable"]
@@ -83,9 +85,14 @@ def extracted(
     """One extraction from beginning to end."""
     extractor.feed_inputs()
     extractor.env.feeding = False
-    roots = [t.op for t in fetches if t not in extractor.feeds] + list(targets)
-    for op in reachable(roots, extractor.feeds):
-        extractor.visit(op)
+    env = extractor.env
+    env.needed, env.used = needed_by([*fetches, *targets], extractor.feeds)
+    for op in sorted(env.needed, key=lambda op: op.serial):
+        if op.region is None:
+            extractor.visit(op)
+    for t in fetches:
+        if t in extractor.env.ragged:
+            raise shape_changes(t.op, t)
     outputs = [Output("fetch", extractor.operand(t, None), t, t.name) for t in fetches]
     for output in outputs:
         array = extractor.env.pending.get(output.tensor)
@@ -98,7 +105,6 @@ def extracted(
         outputs += [extractor.update(v, chain[-1][1]) for v, chain in extractor.chains.items()]
         outputs += extractor.counters
     outputs += extractor.checks(outputs)
-    env = extractor.env
     canonicalize(env)
     return Function(
         extractor.graph, extractor.inputs, outputs, env.guards, late_of(extractor.graph, env),

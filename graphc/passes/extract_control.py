@@ -9,71 +9,51 @@ size than it came in with, that size becomes a symbol of the loop, which every t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from graphc.build import complete_attrs
-from graphc.dims import Symbol, symbols_of
+from graphc.dims import DimLike, Symbol, symbols_of
 from graphc.errors import InvalidArgumentError
 from graphc.function import Function, Input, Output
 from graphc.graph import Operation, Region, Tensor, TensorType
 from graphc.op import InferContext, value_sizes
 from graphc.ops.control import is_control
-from graphc.ops.random import RandomOp
-from graphc.ops.state import assigned_variable, is_assignment
-from graphc.passes.assume import RowsKnown
-from graphc.passes.extract_graph import late_of
+from graphc.passes.assume import CompileEnv, RowsKnown
+from graphc.passes.extract_graph import late_of, refine
 from graphc.passes.extract_host import needs_rank
+from graphc.passes.extract_ragged import RaggedExtractor, Stacks, shape_changes
+from graphc.passes.extract_regions import (
+    Effects,
+    region_operations,
+    saved_outputs,
+)
 from graphc.passes.extract_sizes import settle
-from graphc.passes.extractor import Extractor, counter_key
+from graphc.passes.extractor import VariableState, counter_key
 
 COPIED = 64
 """Constants of so many elements at most are copied into bodies, where they can be folded."""
 
 
-def region_operations(region: Region, roots: Sequence[Tensor]) -> list[Operation]:
-    """What the roots need of the region, in the order of declaration."""
-    found: set[Operation] = set()
-    stack = [t.op for t in roots]
-    while stack:
-        op = stack.pop()
-        if op.region is region and op not in found:
-            found.add(op)
-            stack.extend(t.op for t in op.inputs)
-            stack.extend(op.control_inputs)
-    return sorted(found, key=lambda op: op.serial)
+class ControlExtractor(RaggedExtractor):
+    """Extraction that knows operations with bodies.
 
+    Attributes:
+      region: what is extracted; None for the top level.
+      counted: the counters of random operations that have run here.
+    """
 
-def region_roots(region: Region) -> list[Tensor]:
-    """The results of a region and what its owner saves of it."""
-    owner = region.owner
-    saved = owner.attrs["saved"] if owner is not None else ()
-    return [*region.results, *(t for t in saved if t.op.region is region)]
-
-
-class Effects:
-    """The variables that regions assign and the random operations in them, in order."""
-
-    def __init__(self, regions: Sequence[Region]) -> None:
-        self.variables: dict[Operation, None] = {}
-        self.counters: dict[Operation, None] = {}
-        for region in regions:
-            self._add(region)
-
-    def _add(self, region: Region) -> None:
-        for op in region_operations(region, region_roots(region)):
-            if is_assignment(op):
-                self.variables[assigned_variable(op)] = None
-            elif isinstance(op.definition, RandomOp):
-                self.counters[op] = None
-            elif is_control(op):
-                for inner in op.attrs["bodies"]:
-                    self._add(inner)
-
-
-class ControlExtractor(Extractor):
-    """Extraction that knows operations with bodies."""
+    def __init__(
+        self,
+        feeds: Mapping[Tensor, tuple[DimLike | None, ...]],
+        variable_state: Callable[[Operation], VariableState],
+        env: CompileEnv,
+        region: Region | None = None,
+    ) -> None:
+        super().__init__(feeds, variable_state, env)
+        self.region = region
+        self.counted: dict[str, Tensor] = {}
 
     def assigns(self, op: Operation) -> bool:
         """An assignment, or something that owns one."""
@@ -81,11 +61,20 @@ class ControlExtractor(Extractor):
             return super().assigns(op)
         found = self.assigning.get(op)
         if found is None:
-            found = self.assigning[op] = bool(Effects(op.attrs["bodies"]).variables)
+            effects = Effects(op.attrs["bodies"], self.env.needed)
+            found = self.assigning[op] = bool(effects.variables)
         return found
 
     def visit(self, op: Operation) -> None:
         """Copy one operation; one with bodies, with them."""
+        if op.type == "CountFrom":
+            self.note_ancestors(op)
+            counter = self.map[op.outputs[0]] = self.counter(op)
+            self.advance(op, counter)
+            return
+        if op.type == "RandomCounter":
+            self.map[op.outputs[0]] = self.first_counter(op.attrs["of"][0].op)
+            return
         if not is_control(op):
             super().visit(op)
             return
@@ -125,11 +114,38 @@ class ControlExtractor(Extractor):
             op.definition, {"bodies": tuple(bodies), "symbols": tuple(symbols)}
         )
         ctx = InferContext(op.definition, op.name, inputs, attrs, self.env)
-        types = op.definition.infer(ctx)
+        types = list(op.definition.infer(ctx))
+        for k, user in enumerate(op.outputs[: len(op.attrs["bodies"][-1].results)]):
+            types[k] = refine(types[k], user, self.env)
         name = op.name if op.name not in self.graph._ops else self.graph.unique_name(op.name)
         new = self.graph.add_operation(op.definition, inputs, attrs, types, name, op.location)
         self.origin[name] = op
         return new
+
+    # --- counters -----------------------------------------------------------------------------
+
+    def counter(self, op: Operation) -> Tensor:
+        """How often a random op has run before; of a CountFrom, since it began to count."""
+        found = self.counted.get(counter_key(op))
+        if found is not None:
+            return found
+        return self.first_counter(op)
+
+    def first_counter(self, op: Operation) -> Tensor:
+        """The counter at the beginning of the run, the turn or the branch."""
+        if op.type == "CountFrom" and op.inputs[0].op.region is self.region:
+            return self.operand(op.inputs[0], op)
+        return self.counter_before(op)
+
+    def counter_before(self, op: Operation) -> Tensor:
+        """The counter that comes from around."""
+        return super().counter(op)
+
+    def count(self, op: Operation, after: Tensor) -> None:
+        """How often it has run afterwards."""
+        self.counted[counter_key(op)] = after
+        if self.region is None and op.type != "CountFrom":
+            super().count(op, after)
 
     # --- loops --------------------------------------------------------------------------------
 
@@ -137,9 +153,13 @@ class ControlExtractor(Extractor):
         """A While: its condition and its body, for the sizes that the loop variables have."""
         test, step = op.attrs["bodies"]
         count = len(step.params)
-        effects = Effects((test, step))
+        effects = Effects((test, step), self.env.needed)
         starts = [self.operand(t, op) for t in op.inputs[:count]]
         self.env.user.update(zip(starts, op.inputs[:count], strict=True))
+        for k, user in enumerate(op.inputs[:count]):
+            if user in self.env.ragged:
+                for region in (test, step):
+                    self.env.ragged[region.params[k]] = self.env.ragged[user]
         starts += self.state_before(op, effects)
         types = [TensorType(t.dtype.base_dtype, t.sizes) for t in starts]
         symbols: list[Symbol] = []
@@ -163,31 +183,47 @@ class ControlExtractor(Extractor):
                 types[k] = TensorType(types[k].dtype, tuple(sizes))
             state = self.env.snapshot()
         body.outputs = [Output("update", t, op, str(k)) for k, t in enumerate(results)]
-        saved = [body.operand(t, op) for t in op.attrs["saved"]]
-        body.outputs += [Output("result", t, op, str(k)) for k, t in enumerate(saved)]
         cond = BodyExtractor(self, test, op, effects)
         cond.read_only(types, starts)
         cond.run()
         cond.outputs = [Output("result", cond.operand(test.results[0], None), op, "0")]
         symbols = settle(self.env, op, types, starts, results, symbols)
-        self.check_saved(op, body, saved, symbols)
+        stacks = Stacks(self, op, body, symbols, body.own_sizes(symbols))
+        stacks.save(saved_outputs(op, self.env.used))
+        body.outputs += stacks.outputs()
         # What they are after the last turn may be assumed to be something; in between it may not.
         for _ in (*symbols, None):
             symbol = self.env.new_symbol().as_symbol
             assert symbol is not None
             symbols.append(symbol)
-        captured = self.merged((cond, body), starts)
+        captured = self.merged((cond, body), [*starts, *(start for *_, start in stacks.vectors)])
         new = self.add_control(
             op, (cond.function(captured), body.function(captured)), captured, symbols
         )
-        for a, b in zip(op.outputs[:count], new.outputs, strict=False):
-            self.map[a] = b
+        self.after_loop(op, new.outputs, len(starts), stacks)
         self.state_after(op, effects, new.outputs[count : len(starts)])
-        for a, b in zip(op.outputs[count:], new.outputs[len(starts) :], strict=True):
-            self.map[a] = b
         for a, b in zip(starts, new.outputs, strict=False):
             if a in self.env.pending:
                 self.env.pending[b] = self.env.pending[a]
+
+    def after_loop(
+        self, op: Operation, outputs: Sequence[Tensor], carried: int, stacks: Stacks
+    ) -> None:
+        """Note what the loop gives; what is ragged stays so around it."""
+        step = op.attrs["bodies"][1]
+        for k, (param, result) in enumerate(zip(step.params, step.results, strict=True)):
+            self.map[op.outputs[k]] = outputs[k]
+            info = self.env.ragged.get(param)
+            if self.env.ragged.get(result) is not info:
+                raise shape_changes(op, result if info is None else op.inputs[k])
+            if info is not None:
+                self.env.ragged[op.outputs[k]] = info
+        turns = carried + len(stacks.vectors)
+        self.map[op.outputs[len(step.params)]] = outputs[turns]
+        for k, (out, *_) in enumerate(stacks.vectors):
+            self.map[out] = outputs[carried + k]
+        for k, (out, _) in enumerate(stacks.rows):
+            self.map[out] = outputs[turns + 1 + k]
 
     def changed(
         self,
@@ -226,25 +262,6 @@ class ControlExtractor(Extractor):
                     )  # fmt: skip
         return found
 
-    def check_saved(
-        self,
-        op: Operation,
-        body: BodyExtractor,
-        saved: Sequence[Tensor],
-        symbols: Sequence[Symbol],
-    ) -> None:
-        """What is saved of all turns must be of one shape."""
-        inner = {s.symbol for s in late_of(body.graph, self.env)} | body.own_symbols()
-        inner |= set(symbols)
-        for user, t in zip(op.attrs["saved"], saved, strict=True):
-            sizes = {s for size in t.sizes or () for s in symbols_of(self.env.canonical(size))}
-            if sizes & inner:
-                raise InvalidArgumentError(
-                    user.op.node_def, user.op,
-                    f"the gradient of the loop '{op.name}' needs {user.name} of every turn, and "
-                    "its shape changes from turn to turn",
-                )  # fmt: skip
-
     def merged(
         self, bodies: Sequence[BodyExtractor], first: Sequence[Tensor]
     ) -> list[Tensor]:
@@ -259,8 +276,9 @@ class ControlExtractor(Extractor):
     def choice(self, op: Operation) -> None:
         """A Case: its branches, which agree on the types of what they give."""
         regions = op.attrs["bodies"]
-        effects = Effects(regions)
+        effects = Effects(regions, self.env.needed)
         selector = self.operand(op.inputs[0], op)
+        saved = saved_outputs(op, self.env.used)
         state = self.state_before(op, effects)
         made = []
         for region in regions:
@@ -268,7 +286,7 @@ class ControlExtractor(Extractor):
             branch.capture_state(state)
             branch.run()
             results = [branch.operand(t, None) for t in region.results]
-            for t in op.attrs["saved"]:
+            for t, _ in saved:
                 own = t.op.region is region
                 results.append(branch.operand(t, None) if own else branch.zeros_like(t))
             results += branch.next_state()
@@ -278,10 +296,19 @@ class ControlExtractor(Extractor):
         captured = self.merged(made, [selector])
         functions = [b.function(captured) for b in made]
         new = self.add_control(op, functions, captured, symbols)
-        count = len(op.outputs)
-        for a, b in zip(op.outputs, new.outputs[:count], strict=True):
-            self.map[a] = b
-        self.state_after(op, effects, new.outputs[count:])
+        outputs = [*op.outputs[: len(regions[0].results)], *(out for _, out in saved)]
+        self.map.update(zip(outputs, new.outputs, strict=False))
+        for given in zip(op.outputs, *(r.results for r in regions), strict=False):
+            self.same_parts(op, *given)
+        self.state_after(op, effects, new.outputs[len(outputs) :])
+
+    def same_parts(self, op: Operation, out: Tensor, *given: Tensor) -> None:
+        """What is ragged in one branch must be so, and alike, in all of them."""
+        found = {self.env.ragged.get(t) for t in given}
+        if len(found) > 1:
+            raise shape_changes(op, next(t for t in given if t in self.env.ragged))
+        if found != {None}:
+            self.env.ragged[out] = found.pop()
 
     def choice_symbols(self, op: Operation, branches: Sequence[BodyExtractor]) -> list[Symbol]:
         """Symbols for the sizes in which the branches differ, in order."""
@@ -304,18 +331,18 @@ class ControlExtractor(Extractor):
 class BodyExtractor(ControlExtractor):
     """Extraction of a region: the function ``parent`` is around it."""
 
+    region: Region
+
     def __init__(
         self, parent: ControlExtractor, region: Region, owner: Operation, effects: Effects
     ) -> None:
-        super().__init__(parent.feeds, parent.variable_state, parent.env)
+        super().__init__(parent.feeds, parent.variable_state, parent.env, region)
         self.parent = parent
-        self.region = region
         self.owner = owner
         self.effects = effects
         self.captures: dict[Tensor, Tensor] = {}
         self.copies: dict[Tensor, Tensor] = {}
         self.state: dict[str, Tensor] = {}
-        self.counted: dict[str, Tensor] = {}
         self.outputs: list[Output] = []
         self.consulted = parent.consulted
 
@@ -401,14 +428,12 @@ class BodyExtractor(ControlExtractor):
             return found
         return self.captured(self.parent.read(variable, self.owner))
 
-    def counter(self, op: Operation) -> Tensor:
-        """How often a random op has run before."""
-        key = counter_key(op)
-        return self.counted.get(key, self.state[key])
-
-    def count(self, op: Operation, after: Tensor) -> None:
-        """How often it has run afterwards."""
-        self.counted[counter_key(op)] = after
+    def counter_before(self, op: Operation) -> Tensor:
+        """The counter that comes from around."""
+        found = self.state.get(counter_key(op))
+        if found is None:
+            raise InvalidArgumentError(op.node_def, op, f"'{op.name}' is not where it is counted")
+        return found
 
     def zeros_like(self, user: Tensor) -> Tensor:
         """Zeros of the type that a tensor of another branch was declared with."""
@@ -430,8 +455,8 @@ class BodyExtractor(ControlExtractor):
     # --- what goes on -------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Copy what the region's roots need."""
-        for op in region_operations(self.region, region_roots(self.region)):
+        """Copy what is needed of the region."""
+        for op in region_operations(self.region, self.env.needed):
             if op.type != "Parameter":
                 self.visit(op)
 
@@ -450,11 +475,11 @@ class BodyExtractor(ControlExtractor):
         """The loop variables and the state for the next turn."""
         return [self.operand(t, None) for t in self.region.results] + self.next_state()
 
-    def own_symbols(self) -> set[Symbol]:
-        """Sizes that operations of the body decide."""
-        return {
-            s for op in self.graph.get_operations() for s in op.attrs.get("symbols", ())
-        }
+    def own_sizes(self, symbols: Sequence[Symbol]) -> set[Symbol]:
+        """The sizes that a turn decides: ``symbols``, those of loop variables, and others."""
+        found = {s for op in self.graph.get_operations() for s in op.attrs.get("symbols", ())}
+        found |= {s.symbol for s in late_of(self.graph, self.env)}
+        return found | set(symbols)
 
     def function(self, operands: Sequence[Tensor]) -> Function:
         """The finished function; captures are numbered by the owner's operands."""

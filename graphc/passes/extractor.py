@@ -302,6 +302,11 @@ class Extractor:
             self.env.user.update(zip(inputs, op.inputs, strict=True))
             name, operands, attrs = stateless_form(op, inputs, counter)
             self.map[op.outputs[0]] = self.emit(name, op, list(operands), attrs)
+        self.advance(op, counter)
+
+    def advance(self, op: Operation, counter: Tensor) -> None:
+        """A counter is one more when what it counts has run."""
+        with self.graph.as_default(), self.graph.name_scope(None):
             one = self.emit("Const", op, [], {"value": np.array(1, np.int64)})
             after = self.emit("AddV2", op, [counter, one])
         self.count(op, after)

@@ -51,6 +51,15 @@ def verify_function(fn: Function, around: frozenset[Symbol] = frozenset()) -> Fu
     return fn
 
 
+def bound_inside(fn: Function) -> set[Symbol]:
+    """The sizes that the bodies in a function bind."""
+    found: set[Symbol] = set()
+    for op in fn.operations:
+        for body in op.attrs.get("bodies", ()):
+            found |= body.binders().keys() | bound_inside(body)
+    return found
+
+
 class CheckingEnv(ShapeEnv):
     """Inference that may use what was assumed while compiling, and may assume nothing more.
 
@@ -301,8 +310,10 @@ class _Verifier:
 
     def guards(self) -> None:
         """Guards can be checked: their symbols are bound; and they can hold."""
+        # What is assumed in a body stands with all that is assumed.
+        bound = (self.bound | bound_inside(self.fn)) if self.fn.guards else self.bound
         for g in self.fn.guards:
-            unbound = (symbols_of(g.left) | symbols_of(g.right)) - self.bound
+            unbound = (symbols_of(g.left) | symbols_of(g.right)) - bound
             if unbound:
                 raise self.fail(f"guard {g}: no input binds {', '.join(map(str, unbound))}")
             if isinstance(g.left, int) and isinstance(g.right, int):

@@ -377,16 +377,3 @@ def test_a_long_loop():
         slope_ = np.cos(value) * slope_ + 1.0
         value = np.sin(value) + 0.5
     np.testing.assert_allclose(found[2], slope_, rtol=1e-9)
-
-
-@pytest.mark.parametrize("make", ["sum", "dear"])
-def test_changing_shapes_that_the_way_back_needs_are_refused(make):
-    """Until they are kept: a typed error that names the tensor."""
-    x = gc.constant([1.0, 2.0])
-    more = gc.sin if make == "dear" else gc.square
-    y = loop(
-        3, lambda i, y: (gc.concat([more(y), y[:1]], 0),), x,
-        shape_invariants=[gc.TensorShape([]), gc.TensorShape([None])],
-    )[0]  # fmt: skip
-    with pytest.raises(gc.errors.InvalidArgumentError, match="changes from turn to turn"):
-        gc.Session().run(gc.gradients(ts(y), x))

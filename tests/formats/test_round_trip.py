@@ -88,6 +88,8 @@ def test_special_ops_are_covered_here():
         "RandomStandardNormal", "TruncatedNormal", "RandomUniformInt", "While", "Case", "Parameter",
         # Saved graphs have no Host; tests/test_host_steps.py: functions of Python are refused.
         "Host", "PyFunc", "PyFuncStateless",
+        # tests/control/test_repeated_effects.py: test_saved_and_loaded
+        "RandomCounter", "CountFrom",
         # tests/test_debugging.py: test_asserts_are_saved
         "Print", "PrintV2", "Assert",
     }  # fmt: skip

@@ -31,8 +31,6 @@ class Control:
     fetches: list[Tensor] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     variable: Any = None
-    grows: bool = False
-    """Whether a shape may be another one in every turn of a loop."""
 
     def __repr__(self) -> str:
         return f"Control({'; '.join(self.steps)} -> {[t.name for t in self.fetches]})"
@@ -169,7 +167,6 @@ class Builder:
     def array(self, pool: Pool, depth: int) -> None:
         """A loop that writes the rows of an array, and perhaps reads another one's."""
         limit, dynamic = self.limit(pool), self.draw(st.booleans())
-        self.case.grows |= dynamic or depth > 0
         size = 0 if dynamic else limit
         shape = {"element_shape": [SIZE]} if self.draw(st.booleans()) else {}
         rows = gc.TensorArray(gc.float64, size=size, dynamic_size=dynamic, **shape)
@@ -192,7 +189,6 @@ class Builder:
 
     def growing(self, pool: Pool, depth: int) -> None:
         """A loop whose vector gets longer, or shorter, every turn."""
-        self.case.grows = True
         limit, longer = self.limit(pool), self.draw(st.booleans())
 
         def body(i: Tensor, x: Tensor, s: Tensor) -> list[Tensor]:
