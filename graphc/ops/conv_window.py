@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -178,28 +179,47 @@ def covering(
 ) -> tuple[ir.Expr, ir.Expr, list[ir.Expr]]:
     """The ``nth`` last window that covers a place of the image.
 
+    Its tap ``t`` falls there where ``t * dilation`` leaves the place's remainder by the stride:
+    every ``step``-th tap from a first one, if any.
+
     Returns:
       The window, the tap that falls on the place, and the conditions that there are such.
     """
     padded = ir.add(at, ctx.size(axis.before))
-    window = ir.sub(ir.index_div(padded, axis.stride), nth)
-    where = ir.add(ir.index_mod(padded, axis.stride), ir.mul(nth, axis.stride))
+    shared, step = math.gcd(axis.stride, axis.dilation), tap_step(axis)
     taps = axis.taps
     assert isinstance(taps, int)
     conditions: list[ir.Expr] = []
-    if taps > axis.stride:
-        conditions.append(window >= 0)
+    if axis.dilation == 1:
+        first = ir.index_mod(padded, step)
+        last = ir.index_div(padded, step)
+    else:
+        inverse = pow(axis.dilation // shared, -1, step)
+        first = ir.index_mod(ir.mul(ir.index_div(padded, shared), inverse), step)
+        last = ir.index_div(ir.sub(padded, ir.mul(first, axis.dilation)), axis.stride)
+        if shared > 1:
+            conditions.append(ir.apply("eq", ir.index_mod(padded, shared), 0))
+    window = ir.sub(last, ir.mul(nth, axis.dilation // shared))
+    where = ir.add(first, ir.mul(nth, step))
+    if dims.is_nonnegative(axis.span - axis.stride - 1):
+        beyond = ir.mul(where, axis.dilation)
+        conditions.append(window >= 0 if axis.dilation == 1 else padded >= beyond)
     if not dims.is_nonnegative(axis.out * axis.stride - axis.size - axis.before):
         conditions.append(window < ctx.size(axis.out))
-    if taps % axis.stride:
+    if taps % step:
         conditions.append(where < taps)
     return window, where, conditions
+
+
+def tap_step(axis: Axis) -> int:
+    """How many taps lie between two that fall on the same place of the image."""
+    return axis.stride // math.gcd(axis.stride, axis.dilation)
 
 
 def coverings(axis: Axis) -> int:
     """How many windows can cover one place."""
     assert isinstance(axis.taps, int)
-    return -(-axis.taps // axis.stride)
+    return -(-axis.taps // tap_step(axis))
 
 
 def only_where(condition: ir.Expr, value: ir.Expr, otherwise: Any) -> ir.Expr:
