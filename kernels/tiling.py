@@ -11,6 +11,8 @@ from graphc.loop.ir import Const, Expr
 
 K_BLOCK = 256
 """Steps of ``k`` between two passes over the accumulators of a block, where ``k`` is blocked."""
+K_RUN = 1024
+"""The same where the right operand is read in one run: it need not stay in the first cache."""
 PANEL_BYTES = 512 * 1024
 """A panel of the right operand that is larger is packed, block by block."""
 FAR_BYTES = 8 * 1024 * 1024
@@ -156,27 +158,29 @@ def _vectors(problem: Contraction, lanes: int, target: Target) -> int:
     return min(v for v, cost in costs.items() if cost <= best * 1.02)
 
 
-def _blocks(k: tuple[Expr, ...]) -> Depth:
-    """Blocks of about K_BLOCK steps."""
+def _blocks(k: tuple[Expr, ...], most: int) -> Depth:
+    """Blocks of about ``most`` steps."""
     size = 1
     for dim in reversed(range(len(k))):
         extent = known(k[dim])
-        if extent is None or extent * size > K_BLOCK or dim == 0:
-            chunk = max(1, K_BLOCK // size)
+        if extent is None or extent * size > most or dim == 0:
+            chunk = max(1, most // size)
             chunk = chunk if extent is None else balanced(extent, chunk)
             return Depth(dim, chunk, chunk * size)
         size *= max(1, extent)
     raise AssertionError("a contraction has a dimension of k")
 
 
-def _depth(problem: Contraction, pack: bool, panel_bytes: int, tiles: int | None) -> Depth:
-    steps = volume(problem.k)
+def _depth(
+    problem: Contraction, pack: bool, panel_bytes: int, tiles: int | None, in_a_run: bool
+) -> Depth:
+    steps, most = volume(problem.k), K_RUN if in_a_run and not pack else K_BLOCK
     whole = Depth(0, None, steps or 0)
-    if steps is not None and steps <= K_BLOCK:
+    if steps is not None and steps <= most:
         return whole
     large = steps is None or steps * panel_bytes > PANEL_BYTES
     if pack or (large and tiles != 1):
-        return _blocks(problem.k)
+        return _blocks(problem.k, most)
     return whole
 
 
@@ -230,7 +234,8 @@ def choose(problem: Contraction, found: Access, target: Target) -> Schedule:
     plain = found.rhs_plain and found.rhs_n <= {1}
     panel_bytes = width * problem.acc.size
     pack_rhs = (not plain and not few) or (plain and _strains_cache(problem, tiles))
-    depth = _depth(problem, pack_lhs or pack_rhs, panel_bytes, tiles)
+    in_a_run = plain and n is not None and found.rhs_k == {n}
+    depth = _depth(problem, pack_lhs or pack_rhs, panel_bytes, tiles, in_a_run)
     panels = _panels(problem, width, lanes, pack_lhs, target)
     block = _tiles(problem, rows, panels * width, depth, pack_rhs)
     if tiles is not None:

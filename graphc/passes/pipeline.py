@@ -13,6 +13,7 @@ from graphc.errors import CompileError, GraphcError, VerifyError
 from graphc.function import Function, Rebuilder, format_function
 from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
 from graphc.passes.control import Control
+from graphc.passes.panels import Panels
 from graphc.passes.prepare import Prepare
 from graphc.passes.simplify import Fold, Simplify
 from graphc.passes.verify import verify_function
@@ -41,6 +42,7 @@ def default_pipeline() -> list[Pass]:
         CommonSubexpressions(),
         Control(),
         Winograd(),
+        Panels(),
         CommonSubexpressions(),
         DeadCode(),
         Prepare(),

@@ -1,0 +1,90 @@
+"""Right operands of products of few rows brought into panels, where they can be prepared.
+
+Such a product takes as long as its right operand takes to come from memory, and that comes faster
+in one run than row by row.  With many rows it is read so often that it is at hand anyway.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc import dims
+from graphc.dtypes import float32, float64
+from graphc.function import Function, Rebuilder
+from graphc.graph import Operation, Tensor
+from graphc.ops.base import call
+from graphc.ops.movement_value import int_tensor
+from graphc.passes.prepare import stable_tensors
+
+LEAST_BYTES = 128 << 10
+"""A smaller operand stays in a cache from run to run."""
+MOST_ROWS = 64
+"""With more rows the panels save nothing."""
+WIDTHS = (32, 64)
+"""Columns of a panel for several rows, and for a single one, which needs more sums at once."""
+PLAIN = {"MatMul": "PanelMatMul", "Conv2DCore": "PanelConv2D",
+         "WinogradProduct": "PanelWinogradProduct"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Replace products by ones over panels."""
+
+    name: str = "panels"
+
+    def run(self, fn: Function) -> Function:
+        """The function with other products."""
+        candidates = [op for op in fn.operations if op.type in PLAIN and suits(op)]
+        if candidates:
+            stable = stable_tensors(fn)
+            candidates = [op for op in candidates if op.inputs[1] in stable]
+        if not candidates:
+            return fn
+        rebuilder = Rebuilder(fn)
+        for op in fn.operations:
+            if op in candidates:
+                rebuilder.expand(op, functools.partial(in_panels, op))
+            else:
+                rebuilder.copy(op)
+        return rebuilder.finish()
+
+
+def suits(op: Operation) -> bool:
+    """Whether panels of the right operand pay, and come out even."""
+    right, out = op.inputs[1], op.outputs[0]
+    sizes = right.sizes or ()
+    if out.dtype.base_dtype not in (float32, float64) or op.attrs.get("transpose_a"):
+        return False
+    if op.attrs.get("groups", 1) != 1:
+        return False
+    count = dims.product(sizes)
+    if not isinstance(count, int) or count * out.dtype.base_dtype.size < LEAST_BYTES:
+        return False
+    rows = rows_of(op)
+    columns = (out.sizes or ())[-1]
+    few = rows is None or rows <= MOST_ROWS
+    return few and isinstance(columns, int) and columns % width_of(rows) == 0
+
+
+def rows_of(op: Operation) -> int | None:
+    """The rows of the product, if they are known."""
+    sizes = op.outputs[0].sizes or ()
+    count = dims.product(sizes[2:3] if op.type == "WinogradProduct" else sizes[:-1])
+    return count if isinstance(count, int) else None
+
+
+def width_of(rows: int | None) -> int:
+    """The columns of a panel."""
+    return WIDTHS[1] if rows == 1 else WIDTHS[0]
+
+
+def in_panels(op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The ops in the place of a product."""
+    left, right = inputs
+    if op.attrs.get("transpose_b"):
+        right = call("Transpose", right, int_tensor([1, 0]))
+    packed = call("PackColumns", right, width=width_of(rows_of(op)))
+    attrs = {k: op.attrs[k] for k in ("strides", "dilations") if k in op.attrs}
+    return [call(PLAIN[op.type], left, packed, **attrs)]
