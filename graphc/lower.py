@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from graphc.dims import DimLike, Symbol, product
 from graphc.errors import CompileError, VerifyError
@@ -17,6 +18,7 @@ from graphc.kernels import emit
 from graphc.loop.cpu import schedule_cpu
 from graphc.loop.cpu_stream import stream
 from graphc.loop.ir import Kernel
+from graphc.loop.printer import format_kernel
 from graphc.loop.verify import verify_kernel
 from graphc.lower_cost import Cost, kernel_cost
 from graphc.lower_loops import LoopLowering
@@ -43,6 +45,7 @@ class Lowered:
       work: roughly the bytes and operations of one run.
       streamed: those that a fast version writes past the caches; it needs them on a cache line.
       has_fast: whether there is a version for the sizes that were seen first.
+      twin: another one with the same kernels, which are built once and have its name.
     """
 
     def __init__(self, lowering: Lowering, group: Group, name: str) -> None:
@@ -55,6 +58,7 @@ class Lowered:
         self.symbols = list(first.symbols)
         self.fallible = first.fallible
         self.work = work(first)
+        self.twin: Lowered | None = None
         self.streamed: list[Tensor] = []
         self.has_fast = group.template is not None and bool(self.symbols) and self._hinted()
 
@@ -71,14 +75,28 @@ class Lowered:
     @functools.cached_property
     def kernel(self) -> Kernel:
         """The scheduled kernel."""
+        if self.twin is not None:
+            if self._lowering.verify:
+                self._check_twin(self.twin)
+            return self.twin.kernel
         emit.restart()
         return self._verified(self._build())
+
+    def _check_twin(self, twin: Lowered) -> None:
+        """Build the kernel after all, and compare."""
+        emit.restart()
+        own = format_kernel(replace(self._build(), name=twin.name))
+        emit.restart()
+        if own != format_kernel(twin._build()):
+            raise VerifyError(f"kernel {self.name} is not {twin.name}:\n{own}")
 
     @functools.cached_property
     def fast(self) -> Kernel | None:
         """The kernel for the sizes that were seen first, as constants: it takes no scalars."""
         if not self.has_fast:
             return None
+        if self.twin is not None:
+            return self.twin.fast
         hints = self._lowering.hints
         second, build = prepare(
             self._lowering, self._group, f"{self.name}_fast", hints, self.streamed

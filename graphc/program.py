@@ -114,6 +114,7 @@ class Planner(ControlPlanner):
             large = isinstance(size, int) and size * found.dtype.size >= STREAM_BYTES
             if found.kind == "output" and large and slot not in read and len(places) == 1:
                 low, tensor = places[0]
+                self.shared.leave_twins(low)
                 low.stream(tensor)
 
     def build(self) -> Program:

@@ -11,6 +11,7 @@ from graphc.errors import CompileError
 from graphc.function import Function, Late
 from graphc.graph import Operation, Tensor
 from graphc.lower import Lowered, Lowering, Site, lower_group
+from graphc.lower_twins import group_key
 from graphc.passes.fuse import Fuser
 from graphc.passes.pipeline import verifying
 from graphc.passes.plan import Plan, is_literal
@@ -39,9 +40,17 @@ class Shared:
         self.segments: list[Segment] = []
         self.sites: list[Site] = []
         self.kernels: list[Lowered] = []
+        self.twins: dict[object, Lowered] = {}
         self.plans: list[Plan] = []
         self.hosts: list[HostCall] = []
         self.work: DimLike = 0
+
+    def leave_twins(self, low: Lowered) -> None:
+        """Let a kernel become another one than those that are equal to it so far."""
+        others = [k for k in self.kernels if k.twin is low]
+        for k in others:
+            k.twin = None if k is others[0] else others[0]
+        low.twin = None
 
     def segment(self, symbols: Sequence[Symbol]) -> int:
         """A new segment that binds these sizes."""
@@ -119,6 +128,9 @@ class FunctionPlanner:
             else:
                 low = lower_group(self.lowering, group, f"k{len(shared.kernels)}")
                 shared.kernels.append(low)
+                if not low.fallible:
+                    twin = shared.twins.setdefault(group_key(self.lowering, group), low)
+                    low.twin = None if twin is low else twin
                 if self.lowering.verify:
                     _ = low.kernel, low.fast
                 shared.work = shared.work + low.work

@@ -225,8 +225,9 @@ class Program:
 
     @property
     def loops(self) -> list[Kernel]:
-        """Every kernel, the fast versions among them."""
-        return [k for low in self.kernels for k in (low.kernel, low.fast) if k is not None]
+        """Every kernel once, the fast versions among them."""
+        found = (k for low in self.kernels for k in (low.kernel, low.fast) if k is not None)
+        return list(dict.fromkeys(found))
 
     @property
     def symbols(self) -> list[Symbol]:

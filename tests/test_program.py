@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -233,6 +235,12 @@ def early(program: Program) -> None:
     program.steps.insert(0, program.steps.pop(program.steps.index(calls(program)[1])))
 
 
+def same_name(program: Program) -> None:
+    other = copy.copy(program.kernels[0])
+    other.__dict__["kernel"] = replace(other.kernel)
+    program.kernels.append(other)
+
+
 def hidden_failure(program: Program) -> None:
     next(c for c in calls(program) if c.lowered.fallible).lowered.fallible = False
 
@@ -256,7 +264,7 @@ MISTAKES: dict[str, tuple[Callable[[Program], Any], str]] = {
     "one block": (one_block, r"slots \d+ and \d+ are in block 0 both at step"),
     "kernel": (broken_kernel, "not in scope|already in scope"),
     "unlisted": (lambda p: p.kernels.pop(0), "is called and is not among the kernels"),
-    "same name": (lambda p: p.kernels.append(p.kernels[0]), "two kernels are named k0"),
+    "same name": (same_name, "two kernels are named k0"),
     "slots of a call": (lambda p: calls(p)[0].slots.pop(), "buffers, 2 slots"),
     "one slot twice": (
         lambda p: calls(p)[0].slots.__setitem__(0, calls(p)[0].slots[-1]),

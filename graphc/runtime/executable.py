@@ -17,7 +17,6 @@ from graphc.errors import CompileError, InvalidArgumentError, OpError, ResourceE
 from graphc.function import Function
 from graphc.program import Program, program_key
 from graphc.runtime import cache, jit, native
-from graphc.runtime.array import aligned_array
 from graphc.runtime.driver import ARENA, GUARD_BROKEN, PlanPrinter, cells, driver
 from graphc.runtime.host import HostCaller
 from graphc.runtime.trace import Tracer, making_tracer
@@ -155,7 +154,6 @@ class Executable:
         self.preparation = None
         if code.prepare is not None:
             self.preparation = Preparation(code.prepare, variables, lock)
-            variables = variables | self.preparation.arrays
         self.exclusive = self.changes or self.preparation is not None
         self.bind(variables)
         self.host: HostCaller | None = None
@@ -169,6 +167,8 @@ class Executable:
     def bind(self, variables: dict[str, np.ndarray]) -> None:
         """Point the slots of constants and variables at their arrays."""
         for slot in self.code.program.slots:
+            if slot.kind == "variable" and slot.source.kind == "prepared":
+                continue
             if slot.kind == "const":
                 array = np.ascontiguousarray(slot.source)
                 self.constants.append(array)
@@ -209,8 +209,12 @@ class Executable:
 
     def prepare(self, state: Changes) -> None:
         """Before a call: compute anew what was prepared of variables that have changed since."""
-        if self.preparation is not None:
-            self.preparation.refresh(state)
+        if self.preparation is None or not self.preparation.refresh(state):
+            return
+        for slot in self.code.program.slots:
+            if slot.kind == "variable" and slot.source.kind == "prepared":
+                array = self.preparation.arrays[slot.source.key]
+                self.context.buffers[slot.number] = array.ctypes.data
 
     def explain(self, answer: Any) -> None:
         """Turn the answer of a call that did not succeed into an exception."""
@@ -268,32 +272,30 @@ class Preparation:
     """What a program needs that depends on variables alone, as of the session's last change.
 
     Attributes:
-      arrays: by key, where the program reads them.
+      arrays: the values, by key.
     """
 
     def __init__(self, code: Code, variables: dict[str, np.ndarray], lock: Any) -> None:
         program = code.program
-        self.arrays = {
-            o.key: aligned_array(
-                tuple(s for s in o.tensor.sizes or () if isinstance(s, int)),
-                o.tensor.dtype.base_dtype.numpy,
-            )
-            for o in program.function.outputs
-        }
+        self.arrays: dict[str, np.ndarray] = {}
+        self.outputs = [o.key for o in program.function.outputs]
         self.keys = frozenset(i.key for i in program.inputs)
         self.executable = Executable(code, variables, lock)
         self.version = -1
 
-    def refresh(self, state: Changes) -> None:
-        """Compute the arrays anew if a variable has changed."""
+    def refresh(self, state: Changes) -> bool:
+        """Compute the arrays anew if a variable has changed; whether there are new ones."""
         if self.version == state.version:
-            return
-        if self.version < 0 or state.changed_since(self.version, self.keys):
+            return False
+        stale = self.version < 0 or state.changed_since(self.version, self.keys)
+        if stale:
+            # The old ones first: there need not be room for both.
+            self.arrays = {}
             values = self.executable.call()
-            for array, value in zip(self.arrays.values(), values, strict=True):
-                array[...] = value
+            self.arrays = dict(zip(self.outputs, map(np.asarray, values), strict=True))
             PREPARATIONS["runs"] += 1
         self.version = state.version
+        return stale
 
 
 def flat_fetches(fn: Function) -> list[int]:
