@@ -222,6 +222,9 @@ def format_function(fn: Function) -> str:
     lines += [f"assume {guard}" for guard in fn.guards]
     lines += [f"bind {s.symbol}: {format_tensor(s.tensor)}[{s.element}]" for s in fn.late]
     lines += [f"{o.kind} {format_tensor(o.tensor)}  # {o.key}" for o in fn.outputs]
+    if fn.prepared is not None:
+        lines.append("prepare:")
+        lines += [f"  {line}" for line in format_function(fn.prepared).splitlines()]
     return "\n".join(lines) + "\n"
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.function import format_function
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +106,20 @@ def test_a_training_step_is_left():
         s.run(w.initializer)
         s.run([loss, step], {x: normal(8, 200)})
         assert "PanelMatMul" not in types_of(s)
+
+
+def test_the_text_shows_what_is_prepared():
+    x = gc.placeholder(gc.float32, [8, 200])
+    w = gc.Variable(normal(200, 256))
+    with gc.Session() as s:
+        s.run(w.initializer)
+        s.run(gc.matmul(x, w), {x: normal(8, 200)})
+        texts = [
+            format_function(e.code.program.function)
+            for plan in s._plans.values()
+            for e in plan.executables.values()
+        ]
+    (text,) = [t for t in texts if "prepare:" in t]
+    before, after = text.split("prepare:\n")
+    assert "prepared %MatMul/PackColumns: f32[8, 200, 32]" in before
+    assert "  %MatMul/PackColumns = PackColumns(%Variable" in after
