@@ -60,7 +60,6 @@ class TemplateLowering(GroupOperands):
     def problem(self, op: Operation, form: ContractionForm) -> Contraction:
         """The contraction over the kernel's parameters, with its epilogue."""
         out = op.outputs[0]
-        dtype = op.inputs[0].dtype.base_dtype
 
         def epilogue(b: Index, m: Index, n: Expr, acc: Expr) -> tuple[Stmt, ...]:
             self.memo.clear()
@@ -77,7 +76,7 @@ class TemplateLowering(GroupOperands):
             m=tuple(self.size(s) for s in form.m),
             n=self.size(form.n),
             k=tuple(self.size(s) for s in form.k),
-            acc=accumulator(dtype),
+            acc=accumulator(out.dtype.base_dtype),
             lhs=form.lhs,
             rhs=form.rhs,
             epilogue=epilogue,
@@ -284,7 +283,7 @@ class TemplateLowering(GroupOperands):
         form.lhs(b, m, k)
         form.rhs(b, k, n)
         assert self.group.template is not None
-        dtype = accumulator(self.group.template.inputs[0].dtype.base_dtype)
+        dtype = accumulator(self.group.template.outputs[0].dtype.base_dtype)
         epilogue(b, m, n, Var("acc", dtype))
         self.memo.clear()
 

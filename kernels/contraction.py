@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.kernels import dot, panel, tiling
+from graphc.kernels import dot, panel, tiling, vnni
 from graphc.kernels.problem import Access, Contraction, Target, access, swapped
 from graphc.loop.ir import Block, Buffer, Const, Kernel, Var
 
@@ -17,6 +17,8 @@ def contraction_kernel(
     """A scheduled kernel for the problem on the target CPU."""
     if any(tiling.known(extent) == 0 for extent in (*problem.batch, *problem.m, problem.n)):
         return Kernel(name, params, scalars, Block(()))
+    if vnni.applies(problem, target):
+        return Kernel(name, params, scalars, *vnni.build(problem, target))
     found = access(problem)
     if prefers_swap(problem, found, target):
         problem = swapped(problem)

@@ -34,12 +34,16 @@ HEAVY_EPILOGUE = 24
 
 def build(problem: Contraction, schedule: Schedule) -> tuple[Block, Expr]:
     """The kernel's body, and the grain of its parallel loop."""
-    builder = _Builder(problem, schedule)
-    kind = LoopKind.PARALLEL if schedule.parallel else LoopKind.SERIAL
-    return Block(tuple(builder.kernel(kind))), schedule.grain
+    return Builder(problem, schedule).kernel()
 
 
-class _Builder:
+EachLane = Callable[[Callable[[Expr, Expr], list[Stmt]]], list[Stmt]]
+"""A function of a row and a lane, for every row and lane of a register tile."""
+
+
+class Builder:
+    """The kernel of one problem by one schedule."""
+
     def __init__(self, problem: Contraction, schedule: Schedule) -> None:
         self.p = problem
         self.s = schedule
@@ -56,27 +60,36 @@ class _Builder:
             self.tail_width = 1 << max(0, last - 1).bit_length()
         elif last is not None:
             self.tail_width = -(-last // schedule.lanes) * schedule.lanes
-        self.sums = ir.local("sums", problem.acc, self._block_rows() * schedule.width)
+        self.sums = ir.local("sums", problem.acc, self.block_rows() * schedule.width)
         self.packed = Packed.buffers(problem, schedule)
         self.heavy_epilogue = epilogue_cost(problem) > HEAVY_EPILOGUE
 
-    def _block_rows(self) -> int:
+    def block_rows(self) -> int:
+        """Rows of all panels of a block."""
         return self.s.tiles * self.s.panels * self.s.rows.count
 
-    def kernel(self, kind: LoopKind) -> list[Stmt]:
+    def kernel(self) -> tuple[Block, Expr]:
+        """The body, and the grain of its parallel loop."""
+        kind = LoopKind.PARALLEL if self.s.parallel else LoopKind.SERIAL
         blocks = (
             emit.ceil_div(self.tile_total, self.s.tiles),
             emit.ceil_div(self.panel_total, self.s.panels),
         )
         space = (*self.p.batch, *blocks)
-        return emit.loop(emit.product(space), lambda i: self.iteration(i, space), kind)
+        loops = emit.loop(emit.product(space), lambda i: self.iteration(i, space), kind)
+        return Block(tuple(loops)), self.s.grain
+
+    def block(self, batch: Indices, tile: Expr, panel: Expr) -> BlockOf:
+        """The block of an iteration."""
+        return BlockOf(self, batch, tile, panel)
 
     def iteration(self, flat: Expr, space: Indices) -> list[Stmt]:
+        """The statements of one iteration of the parallel loop."""
         out: list[Stmt] = []
         *batch, tile_block, panel_block = emit.unflatten(out, flat, space)
         first_tile = emit.let(out, "tile", ir.mul(tile_block, self.s.tiles))
         first_panel = emit.let(out, "panel", ir.mul(panel_block, self.s.panels))
-        block = _BlockOf(self, tuple(batch), first_tile, first_panel)
+        block = self.block(tuple(batch), first_tile, first_panel)
         block.tiles = self._within(out, self.tile_total, first_tile, space[-2], self.s.tiles)
         some = self.panel_total if emit.is_const(self.tail, 0) else self.whole_panels
         block.panels = self._within(out, some, first_panel, space[-1], self.s.panels)
@@ -97,10 +110,10 @@ class _Builder:
         return emit.let(out, "count", emit.minimum(ir.sub(total, first), ir.const(most)))
 
 
-class _BlockOf:
+class BlockOf:
     """The block that one iteration makes."""
 
-    def __init__(self, builder: _Builder, batch: Indices, tile: Expr, panel: Expr) -> None:
+    def __init__(self, builder: Builder, batch: Indices, tile: Expr, panel: Expr) -> None:
         self.b, self.p, self.s = builder, builder.p, builder.s
         self.batch = batch
         self.first_tile, self.first_panel = tile, panel
@@ -108,17 +121,23 @@ class _BlockOf:
         self.panels: Expr = ir.ZERO
         self.last: Expr | None = None
 
-    def statements(self) -> list[Stmt]:
+    def scratch(self) -> list[Stmt]:
+        """The buffers of packed operands."""
         out: list[Stmt] = []
         if self.s.pack_lhs:
             out.append(Alloc(self.b.packed.lhs))
         if self.s.pack_rhs:
             out.append(Alloc(self.b.packed.rhs))
+        return out
+
+    def statements(self) -> list[Stmt]:
+        """What makes the block."""
+        out = self.scratch()
         if not self.s.depth.blocked:
             return out + self.products(Steps.whole(self.p.k))
         out.append(Alloc(self.b.sums))
         zero = ir.const(0, self.p.acc)
-        size = self.b._block_rows() * self.s.width // self.s.lanes
+        size = self.b.block_rows() * self.s.width // self.s.lanes
         out += emit.loop(
             ir.const(size),
             lambda i: emit.loop(
@@ -194,14 +213,12 @@ class _BlockOf:
         """The products of one block of ``k``."""
         out: list[Stmt] = list(steps.declarations)
         if self.s.pack_rhs:
-            out += self.over_panels(
-                lambda panel: pack_rhs(self.p, self.b.packed, self.batch, steps, panel, self.s)
-            )
+            out += self.over_panels(lambda panel: self.pack_right(steps, panel))
 
         def tile_products(slot: Expr, tile: RowTile) -> list[Stmt]:
             inner: list[Stmt] = []
             if self.s.pack_lhs:
-                inner += pack_lhs(self.p, self.b.packed, self.batch, steps, tile, self.s)
+                inner += self.pack_left(steps, tile)
             # One row has few sums: more columns hide the latency, and read the rows of the right
             # operand in longer runs.
             wide = tile.count == 1 and not self.s.pack_rhs and not self.s.depth.blocked
@@ -211,6 +228,14 @@ class _BlockOf:
             return emit.where(self.tile_nonzero(steps, tile), inner)
 
         return out + self.over_tiles(tile_products)
+
+    def pack_left(self, steps: Steps, tile: RowTile) -> list[Stmt]:
+        """Lay out the rows of a tile."""
+        return pack_lhs(self.p, self.b.packed, self.batch, steps, tile, self.s)
+
+    def pack_right(self, steps: Steps, panel: Panel) -> list[Stmt]:
+        """Lay out a panel of columns."""
+        return pack_rhs(self.p, self.b.packed, self.batch, steps, panel, self.s)
 
     def tile_nonzero(self, steps: Steps, tile: RowTile) -> Expr | None:
         """Whether the tile's products of a block may be other than zero; None: they may."""
@@ -229,9 +254,33 @@ class _BlockOf:
 
     # --- the register tile ------------------------------------------------------------------
 
+    def initial(self, slot: Expr, panel: Panel, row: Expr, lane: Expr) -> Expr:
+        """What the products of a block of ``k`` are added to."""
+        if self.s.depth.blocked:
+            return Load(self.b.sums, self.sum_at(slot, panel, row, lane))
+        return ir.const(0, self.p.acc)
+
+    def accumulate(self, acc: Buffer, at: Expr, left: Expr, right: Expr) -> Stmt:
+        """A product added up."""
+        return Reduce(acc, at, "add", ir.mul(left, right))
+
+    def prepare(self, panel: Panel) -> list[Stmt]:
+        """What stands before the loop over ``k`` of a register tile."""
+        return []
+
+    def beside(self, lane: Expr, right: Expr) -> list[Stmt]:
+        """What is done with an element of the right operand beside its products."""
+        return []
+
+    def corrections(
+        self, acc: Buffer, rows: EachLane, at: Callable[[Expr, Expr], Expr]
+    ) -> list[Stmt]:
+        """What is done with the sums behind the loop over ``k``."""
+        return []
+
     def micro_kernel(self, steps: Steps, slot: Expr, tile: RowTile, panel: Panel) -> list[Stmt]:
+        """The products of a tile of rows with a panel of columns, the sums in registers."""
         acc = ir.local("acc", self.p.acc, tile.count * panel.width)
-        zero = ir.const(0, self.p.acc)
         blocked = self.s.depth.blocked
         tile = tile.explicit() if self._row_stride_varies(tile) else tile
 
@@ -244,16 +293,16 @@ class _BlockOf:
             )
 
         def start(row: Expr, lane: Expr) -> list[Stmt]:
-            value = Load(self.b.sums, self.sum_at(slot, panel, row, lane)) if blocked else zero
-            return [Store(acc, at(row, lane), value)]
+            return [Store(acc, at(row, lane), self.initial(slot, panel, row, lane))]
 
         def step(k: Indices, pos: Expr) -> list[Stmt]:
             def lanes(lane: Expr) -> list[Stmt]:
                 out: list[Stmt] = []
                 right = emit.let(out, "right", self.right(k, pos, panel, lane))
+                out += self.beside(lane, right)
                 return out + tile.loop(
                     lambda row, m, _: [
-                        Reduce(acc, at(row, lane), "add", ir.mul(self.left(m, k, pos, row), right))
+                        self.accumulate(acc, at(row, lane), self.left(m, k, pos, row), right)
                     ],
                     LoopKind.UNROLLED,
                 )
@@ -264,7 +313,8 @@ class _BlockOf:
             value = Load(acc, at(row, lane))
             return [Store(self.b.sums, self.sum_at(slot, panel, row, lane), value)]
 
-        out: list[Stmt] = [Alloc(acc), *rows(start), *steps.loops(step, UNROLL_STEPS)]
+        out: list[Stmt] = [*self.prepare(panel), Alloc(acc), *rows(start)]
+        out += [*steps.loops(step, UNROLL_STEPS), *self.corrections(acc, rows, at)]
         if blocked:
             return out + rows(keep)
         if tile.clamp is not None or self.b.heavy_epilogue:
@@ -291,11 +341,13 @@ class _BlockOf:
         )
 
     def left(self, m: Indices, k: Indices, pos: Expr, row: Expr) -> Expr:
+        """The element of a row, packed or not; ``pos`` is the number of the step in its block."""
         if self.s.pack_lhs:
             return Load(self.b.packed.lhs, self.b.packed.lhs_at(row, pos))
         return self.p.lhs_value(self.batch, m, k)
 
     def right(self, k: Indices, pos: Expr, panel: Panel, lane: Expr) -> Expr:
+        """The element of a column, packed or not."""
         if self.s.pack_rhs:
             at = ir.add(ir.mul(panel.slot, self.s.depth.size), pos)
             return Load(self.b.packed.rhs, ir.add(ir.mul(at, self.s.width), lane))
@@ -305,6 +357,7 @@ class _BlockOf:
         return Guard(ir.apply("lt", lane, panel.valid), value, ir.const(0, self.p.acc))
 
     def sum_at(self, slot: Expr, panel: Panel, row: Expr, lane: Expr) -> Expr:
+        """Where a sum waits between blocks of ``k``."""
         at = ir.add(ir.mul(slot, self.s.panels), panel.slot)
         at = ir.add(ir.mul(at, self.s.rows.count), row)
         return ir.add(ir.mul(at, self.s.width), lane)

@@ -35,6 +35,10 @@ class Target(Protocol):
     def has_avx512(self) -> bool:
         """Whether there are 32 vector registers and masks."""
 
+    @property
+    def has_vnni(self) -> bool:
+        """Whether a dot product of four bytes is one instruction, on all lanes."""
+
 
 @dataclass(frozen=True)
 class Contraction:

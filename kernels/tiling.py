@@ -144,7 +144,7 @@ def _cycles(m: tuple[Expr, ...], n: int, lanes: int, vectors: int, target: Targe
     ) / max(1, extent * inner)
 
 
-def _vectors(problem: Contraction, lanes: int, target: Target) -> int:
+def vectors_of_panel(problem: Contraction, lanes: int, target: Target) -> int:
     """Vectors in a panel: the cheapest count for known extents, else two."""
     n = known(problem.n)
     if n is None:
@@ -184,7 +184,7 @@ def _depth(
     return whole
 
 
-def _count(m: tuple[Expr, ...], rows: Rows) -> int | None:
+def tile_count(m: tuple[Expr, ...], rows: Rows) -> int | None:
     """Row tiles in all, if known."""
     extents = volume(m[: rows.split + 1])
     if extents is None:
@@ -224,10 +224,10 @@ def choose(problem: Contraction, found: Access, target: Target) -> Schedule:
     n, steps = known(problem.n), volume(problem.k)
     if n is not None and n < lanes:
         lanes = 1 << max(0, n - 1).bit_length()
-    vectors = _vectors(problem, lanes, target)
+    vectors = vectors_of_panel(problem, lanes, target)
     rows = row_tile(problem.m, max_rows(target, vectors))
     width = lanes * vectors
-    tiles, total = _count(problem.m, rows), volume(problem.m)
+    tiles, total = tile_count(problem.m, rows), volume(problem.m)
     few = tiles is not None and tiles <= 1
     single = n is not None and n <= width
     pack_lhs = not found.lhs_plain and not (single and not found.lhs_k <= {1})

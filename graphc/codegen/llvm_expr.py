@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.codegen.llvm_branch import Branches
+from graphc.codegen.llvm_bytes import dp4a, side_by_side
 from graphc.codegen.llvm_cast import cast, resize
 from graphc.codegen.llvm_compare import Comparisons
 from graphc.codegen.llvm_facts import Facts, Knowledge
@@ -252,6 +253,9 @@ class Expressions:
         row = FUNCTIONS.get(node.fn)
         if row is None:
             raise CompileError(f"there is no scalar function {node.fn!r}")
+        native = self._native(node)
+        if native is not None:
+            return native
         if row.expand is not None:
             expanded = self._expanded.get(id(node))
             if expanded is None:
@@ -268,6 +272,22 @@ class Expressions:
         if node.fn == "bitcast":
             return self.typed(bitcast(self.e, vals[0], node.dtype), node.dtype)
         return primitive(self.e, node.fn, dtype, vals)
+
+    def _native(self, node: Apply) -> Value | None:
+        """A derived function where the target has an instruction for it."""
+        if node.fn == "dp4a":
+            a, b, c = (self.operand(x) for x in node.args)
+            return dp4a(self.e, a, b, c)
+        if node.fn != "pack4" or self.mask is not None:
+            return None
+        loads = [x for x in node.args if isinstance(x, Load)]
+        if len(loads) < len(node.args) or any(x.buffer is not loads[0].buffer for x in loads):
+            return None
+        st = self._stored(loads[0].buffer)
+        places = [self.index(x.index) for x in loads]
+        if st.private or not side_by_side(places):
+            return None
+        return self.memory.words(st, places[0])
 
     def _on_int64(self, node: Apply, values: list[Value]) -> Value:
         fn = node.fn

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from graphc.codegen.llvm_text import Emitter, Val
 
 
@@ -43,15 +45,20 @@ def _instruction(e: Emitter, x: Val, n: Val) -> Val:
     """vscalefps or vscalefpd on as many lanes as fit a register, piece by piece."""
     if not x.n:
         return e.lane(_instruction(e, e.splat(x, 2), e.splat(n, 2)), 0)
-    widest = 8 if x.ty == "double" else 16
-    pieces = []
-    for start in range(0, x.n, widest):
-        count = min(widest, x.n - start)
-        width = max(2 if x.ty == "double" else 4, 1 << (count - 1).bit_length())
+    least, most = (2, 8) if x.ty == "double" else (4, 16)
+    return join(e, [(_register(e, *some), count) for some, count in parts(e, (x, n), least, most)])
+
+
+def parts(
+    e: Emitter, operands: Sequence[Val], least: int, most: int
+) -> Iterator[tuple[list[Val], int]]:
+    """Vectors of one length in registers of ``least`` to ``most`` lanes, with the lanes used."""
+    for start in range(0, operands[0].n, most):
+        count = min(most, operands[0].n - start)
+        width = max(least, 1 << (count - 1).bit_length())
         lanes = [start + i if i < count else -1 for i in range(width)]
-        parts = (v if lanes == list(range(v.n)) else e.shuffle(v, None, lanes) for v in (x, n))
-        pieces.append((_register(e, *parts), count))
-    return _join(e, pieces)
+        whole = lanes == list(range(operands[0].n))
+        yield [v if whole else e.shuffle(v, None, lanes) for v in operands], count
 
 
 def _register(e: Emitter, x: Val, n: Val) -> Val:
@@ -62,7 +69,8 @@ def _register(e: Emitter, x: Val, n: Val) -> Val:
     return e.intrinsic(name, x.ty, x.n, x, n, x, mask, *rounding, plain=True)
 
 
-def _join(e: Emitter, pieces: list[tuple[Val, int]]) -> Val:
+def join(e: Emitter, pieces: list[tuple[Val, int]]) -> Val:
+    """The vector that was taken apart."""
     result, have = pieces[0]
     if len(pieces) == 1:
         return result if have == result.n else e.shuffle(result, None, range(have))

@@ -40,6 +40,10 @@ class Target(Protocol):
     def has_avx512(self) -> bool:
         """Whether there is AVX-512 F, BW, CD, DQ and VL."""
 
+    @property
+    def has_vnni(self) -> bool:
+        """Whether there are dot products of four bytes, AVX-512 VNNI."""
+
 
 class Val:
     """An LLVM operand: ``n`` lanes (0: a scalar) of ``ty``, defined at region depth ``level``.

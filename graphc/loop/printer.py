@@ -22,7 +22,7 @@ import json
 import re
 import struct
 
-from graphc.dtypes import DType, bool_, float64, int64
+from graphc.dtypes import DType, bool_, float64, int32, int64
 from graphc.loop.ir import (
     Alloc,
     Apply,
@@ -93,6 +93,8 @@ def default_dtype(fn: str, args: tuple[Expr, ...]) -> DType | None:
         return bool_
     if fn == "bitcast" or not args:
         return None
+    if fn == "pack4":
+        return int32
     return args[1].dtype if fn == "select" and len(args) > 1 else args[0].dtype
 
 

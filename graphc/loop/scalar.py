@@ -31,6 +31,7 @@ class ScalarFn:
       ulp: the most that the expansion may differ from the correctly rounded result, in units in
         the last place, over all finite inputs.
       cost: relative cost of one element, in additions.
+      codes: the codes of the dtypes that it accepts, where these are not all of the kinds.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ScalarFn:
     kinds: str = "f"
     ulp: float = 0.5
     cost: int = 1
+    codes: tuple[str, ...] = ()
 
 
 FUNCTIONS: dict[str, ScalarFn] = {}

@@ -2,6 +2,7 @@
 
 from graphc.loop import (
     scalar_math_arc,
+    scalar_math_bytes,
     scalar_math_erf,
     scalar_math_exp,
     scalar_math_hyperbolic,
@@ -15,6 +16,7 @@ from graphc.loop import (
 
 __all__ = [
     "scalar_math_arc",
+    "scalar_math_bytes",
     "scalar_math_erf",
     "scalar_math_exp",
     "scalar_math_hyperbolic",

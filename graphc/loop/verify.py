@@ -121,6 +121,9 @@ def _check_apply(node: Apply) -> None:
         raise _Fault(f"{node.fn} needs arguments of one dtype, got {codes}: {format_expr(node)}")
     if _KIND.get(args[0].dtype.kind, "?") not in row.kinds:
         raise _Fault(f"{node.fn} is not defined for {args[0].dtype.code}: {format_expr(node)}")
+    if row.codes and args[0].dtype.code not in row.codes:
+        known = " or ".join(row.codes)
+        raise _Fault(f"{node.fn} is of {known}, not of {args[0].dtype.code}: {format_expr(node)}")
     if node.fn == "bitcast":
         if node.dtype.size != args[0].dtype.size:
             raise _Fault(f"bitcast from {codes} to {node.dtype.code}: the sizes differ")

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc import dtypes
 from graphc.dims import Dim, DimLike, Func, Symbol
-from graphc.dtypes import DType, bool_, int64
+from graphc.dtypes import DType, bool_, int32, int64
 
 
 class Scope(enum.Enum):
@@ -274,7 +274,8 @@ class Kernel:
 
 # --- construction -----------------------------------------------------------------------------
 
-_COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite"})
+_COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite")
+_RESULTS: dict[str, DType] = {**dict.fromkeys(_COMPARISONS, bool_), "pack4": int32}
 
 
 def const(value: Any, dtype: DType = int64) -> Const:
@@ -290,7 +291,8 @@ def wrap(value: Any, dtype: DType) -> Expr:
 def apply(fn: str, *args: Any) -> Expr:
     """``fn`` applied; Python numbers take the dtype of the first expression among the args.
 
-    The result has the dtype of the (last) argument, but for comparisons and predicates (bool).
+    The result has the dtype of the (last) argument, but for comparisons and predicates (bool), and
+    for ``pack4`` (int32).
     """
     first = next(a for a in args if isinstance(a, Expr))
     if fn == "select":
@@ -299,7 +301,7 @@ def apply(fn: str, *args: Any) -> Expr:
         choice = (wrap(cond, bool_), wrap(a, typed.dtype), wrap(b, typed.dtype))
         return Apply(fn, choice, typed.dtype)
     exprs = tuple(wrap(a, first.dtype) for a in args)
-    return Apply(fn, exprs, bool_ if fn in _COMPARISONS else first.dtype)
+    return Apply(fn, exprs, _RESULTS.get(fn, first.dtype))
 
 
 def select(cond: Expr, a: Any, b: Any) -> Expr:
