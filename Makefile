@@ -13,7 +13,7 @@ unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint ruff mypy bench bench-micro tf1-semantics docs clean
+.PHONY: help demo test test-slow lint ruff mypy bench bench-micro bench-scaling tf1-semantics docs clean
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,9 @@ bench: $(VENV)/.with-examples ## measure training and inference beside eager and
 
 bench-micro: $(VENV)/.with-base ## measure call overhead, compile time and kernels (ARGS=...)
 	$(RUN) benchmarks/micro.py $(ARGS)
+
+bench-scaling: $(VENV)/.with-examples ## measure how cost grows with batch, width, depth, length (ARGS=...)
+	$(RUN) benchmarks/scaling.py $(ARGS)
 
 tf1-semantics: $(VENV)/.with-base ## show where behaviour differs from TensorFlow 1.15
 	$(RUN) tests/tf1/semantics.py $(ARGS)

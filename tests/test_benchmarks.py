@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +70,74 @@ def test_a_peer_may_have_an_interpreter_of_its_own():
     done = run(code.format("onnx=/a/python"))
     assert done.returncode == 1
     assert "expected NAME=PYTHON" in done.stderr
+
+
+# --- scaling --------------------------------------------------------------------------------------
+
+SYMBOLIC = {"batch", "steps", "tokens"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["batch", "width"], pytest.param(["depth", "steps", "tokens"], marks=pytest.mark.slow)],
+)
+def test_scaling_measures_every_size_and_compiles_a_symbolic_one_once(names, tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "scaling.py"), *names, "--quick", "--threads", "1"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("scaling-*.json")
+    series = json.loads(path.read_text(encoding="utf-8"))["series"]
+    assert list(series) == names
+    for name, found in series.items():
+        points = found["points"]
+        assert len(points) == 2
+        assert found["compilations"] == (1 if name in SYMBOLIC else 2)
+        for point in points:
+            assert 0 < point["least"] <= point["time"] < point["first"]
+            assert point["model_megabytes"] < point["megabytes"]
+            row = f"| {point['size']} "
+            assert any(line.startswith(row) for line in done.stdout.splitlines())
+        assert points[0]["size"] < points[1]["size"]
+        assert points[0]["flops"] < points[1]["flops"]
+    drawn = importlib.util.find_spec("matplotlib") is not None
+    assert path.with_suffix(".png").exists() == drawn
+    assert ("drew " if drawn else "no picture: ") in done.stdout
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="a peak of memory cannot begin again here"
+)
+def test_the_memory_of_a_model_is_its_weights_and_little_more():
+    code = (
+        "import os; os.environ['GRAPHC_CACHE'] = 'off'; import scaling\n"
+        "print(scaling.first_call(scaling.SERIES['width'], 1024)['model_megabytes'])"
+    )
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+    # Four layers of 4 MB; gradients are applied where they are computed.
+    assert 16 < float(done.stdout) < 24
+
+
+def test_the_work_of_the_scaling_series():
+    sizes = "dict(batch=1024, width=2048, depth=32, steps=512, tokens=1024)"
+    done = run(f"import scaling; s = {sizes}\n"
+               "print(*(int(scaling.SERIES[k].flops(n)) for k, n in s.items()))\n"
+               "assert all(scaling.SERIES[k].sizes[-1] == n for k, n in s.items())")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    batch, width, depth, steps, tokens = map(int, done.stdout.split())
+    # Three products for a layer's weights in a step; the first layer's input needs no gradient.
+    assert batch == 2 * 1024 * (11 * 256**2 + 3 * 2560)
+    assert width == 2 * 64 * (11 * 2048**2 + 3 * 20480)
+    assert depth == 2 * 64 * (95 * 256**2 + 3 * 2560)
+    assert steps == 2 * 32 * 512 * 4 * 128 * (3 * 256 - 128)
+    assert tokens == 1024 * 2 * (12 * 256**2 + 2 * 1024 * 256)
+
+
+def test_scaling_refuses_a_size_that_is_compiled_again():
+    code = "import scaling; scaling.check_compilations('batch', 1, {})"
+    assert run(code.format(1)).returncode == 0
+    done = run(code.format(2))
+    assert done.returncode == 1
+    assert "batch: 2 compilations, where 1 should serve" in done.stderr
