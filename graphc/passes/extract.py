@@ -103,7 +103,7 @@ def extracted(
     outputs += shapes_of(outputs, extractor.env)
     if keep:
         outputs += [extractor.update(v, chain[-1][1]) for v, chain in extractor.chains.items()]
-        outputs += extractor.counters
+        outputs += extractor.counters.values()
     outputs += extractor.checks(outputs)
     canonicalize(env)
     return Function(

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from graphc.build import complete_attrs
-from graphc.dims import DimLike, Symbol, symbols_of
+from graphc.dims import DimLike, Symbol
 from graphc.errors import InvalidArgumentError
 from graphc.function import Function, Input, Output
 from graphc.graph import Operation, Region, Tensor, TensorType
 from graphc.op import InferContext, value_sizes
 from graphc.ops.control import is_control
-from graphc.passes.assume import CompileEnv, RowsKnown
+from graphc.passes.assume import CompileEnv
 from graphc.passes.extract_graph import late_of, refine
 from graphc.passes.extract_host import needs_rank
 from graphc.passes.extract_ragged import RaggedExtractor, Stacks, shape_changes
@@ -29,7 +29,7 @@ from graphc.passes.extract_regions import (
     region_operations,
     saved_outputs,
 )
-from graphc.passes.extract_sizes import settle
+from graphc.passes.extract_sizes import changed_sizes, settle
 from graphc.passes.extractor import VariableState, counter_key
 
 COPIED = 64
@@ -153,14 +153,15 @@ class ControlExtractor(RaggedExtractor):
         """A While: its condition and its body, for the sizes that the loop variables have."""
         test, step = op.attrs["bodies"]
         count = len(step.params)
-        effects = Effects((test, step), self.env.needed)
         starts = [self.operand(t, op) for t in op.inputs[:count]]
         self.env.user.update(zip(starts, op.inputs[:count], strict=True))
         for k, user in enumerate(op.inputs[:count]):
             if user in self.env.ragged:
                 for region in (test, step):
                     self.env.ragged[region.params[k]] = self.env.ragged[user]
-        starts += self.state_before(op, effects)
+        effects = Effects((test, step), self.env.needed)
+        flags = self.tested(op, starts, effects)
+        starts += [*self.state_before(op, effects), *flags]
         types = [TensorType(t.dtype.base_dtype, t.sizes) for t in starts]
         symbols: list[Symbol] = []
         state = self.env.snapshot()
@@ -169,7 +170,10 @@ class ControlExtractor(RaggedExtractor):
             body.carry(types, starts)
             body.run()
             results = body.next_values()
-            changed = self.changed(op, types, results, symbols)
+            if flags:
+                flags = body.tested(op, results[:count], effects)
+                results = [*results[:count], *body.next_state(), *flags]
+            changed = changed_sizes(self.env, op, types, results, symbols)
             if not changed:
                 break
             self.env.restore(state)
@@ -185,8 +189,10 @@ class ControlExtractor(RaggedExtractor):
         body.outputs = [Output("update", t, op, str(k)) for k, t in enumerate(results)]
         cond = BodyExtractor(self, test, op, effects)
         cond.read_only(types, starts)
-        cond.run()
-        cond.outputs = [Output("result", cond.operand(test.results[0], None), op, "0")]
+        if not flags:
+            cond.run()
+        flag = cond.inputs[-1].tensor if flags else cond.operand(test.results[0], None)
+        cond.outputs = [Output("result", flag, op, "0")]
         symbols = settle(self.env, op, types, starts, results, symbols)
         stacks = Stacks(self, op, body, symbols, body.own_sizes(symbols))
         stacks.save(saved_outputs(op, self.env.used))
@@ -206,6 +212,33 @@ class ControlExtractor(RaggedExtractor):
             if a in self.env.pending:
                 self.env.pending[b] = self.env.pending[a]
 
+    def tested(
+        self, op: Operation, values: Sequence[Tensor], effects: Effects
+    ) -> list[Tensor]:
+        """The condition of a loop for these loop variables, if testing it has an effect.
+
+        Such a condition is a loop variable: it is tested once before the loop, and at the end of
+        every turn, where its effects are a part of the turn's.
+        """
+        test = op.attrs["bodies"][0]
+        own = Effects((test,), self.env.needed)
+        if not (own.variables or own.counters):
+            return []
+        inner = BodyExtractor(self, test, op, effects)
+        inner.capture_state(self.state_before(op, effects))
+        for param, value in zip(test.params, values, strict=True):
+            inner.map[param] = inner.captured(value)
+            inner.env.user[inner.map[param]] = param
+        inner.run()
+        results = [inner.operand(test.results[0], None), *inner.next_state()]
+        inner.outputs = [Output("result", t, op, str(k)) for k, t in enumerate(results)]
+        only = self.emit("Const", op, [], {"value": np.array(0, np.int32)})
+        captured = self.merged([inner], [only])
+        body = inner.function(captured)
+        flag, *state = self.emit_all("Case", op, captured, {"bodies": (body,)})
+        self.state_after(op, effects, state)
+        return [flag]
+
     def after_loop(
         self, op: Operation, outputs: Sequence[Tensor], carried: int, stacks: Stacks
     ) -> None:
@@ -224,43 +257,6 @@ class ControlExtractor(RaggedExtractor):
             self.map[out] = outputs[carried + k]
         for k, (out, _) in enumerate(stacks.rows):
             self.map[out] = outputs[turns + 1 + k]
-
-    def changed(
-        self,
-        op: Operation,
-        types: Sequence[TensorType],
-        results: Sequence[Tensor],
-        symbols: Sequence[Symbol],
-    ) -> list[tuple[int, int]]:
-        """The sizes that the body changes, as (loop variable, dimension).
-
-        Those that are ``symbols`` already may be others in every turn.
-        """
-        found = []
-        for k, (type_, result) in enumerate(zip(types, results, strict=True)):
-            if type_.sizes is None and result.sizes is None:
-                # A TensorArray that nothing is written to.
-                raise RowsKnown(self.env.pending[result], ())
-            if type_.sizes is None or result.sizes is None or len(type_.sizes) != len(result.sizes):
-                raise InvalidArgumentError(
-                    op.node_def, op,
-                    f"loop variable {k} has the shape {type_} before a turn and "
-                    f"{result.type} after it: its rank may not change",
-                )  # fmt: skip
-            for d, (a, b) in enumerate(zip(type_.sizes, result.sizes, strict=True)):
-                own = not isinstance(a, int) and a.as_symbol in symbols
-                before, after = self.env.canonical(a), self.env.canonical(b)
-                if self.env.assumed_equal(before, after):
-                    continue
-                if before != after and not own:
-                    found.append((k, d))
-                elif before != after and not symbols_of(before) & set(symbols):
-                    raise InvalidArgumentError(
-                        op.node_def, op,
-                        f"loop variable {k} must have the size {before} in dimension {d}, as the "
-                        f"body uses it, and the body gives it the size {after}",
-                    )  # fmt: skip
-        return found
 
     def merged(
         self, bodies: Sequence[BodyExtractor], first: Sequence[Tensor]
@@ -364,6 +360,9 @@ class BodyExtractor(ControlExtractor):
         count = len(self.region.params)
         names = [p.op.name for p in self.region.params]
         names += [v.name for v in (*self.effects.variables, *self.effects.counters)]
+        state = slice(count, len(names))
+        if len(types) > len(names):
+            names.append(self.owner.name)  # a condition that has effects
         for k, (type_, start, name) in enumerate(zip(types, starts, names, strict=True)):
             tensor = self.placeholder(name, type_, self.owner)
             if start in self.env.pending:
@@ -372,7 +371,7 @@ class BodyExtractor(ControlExtractor):
             if k < count:
                 self.map[self.region.params[k]] = tensor
                 self.env.user[tensor] = self.region.params[k]
-        self._state([i.tensor for i in self.inputs[count:]])
+        self._state([i.tensor for i in self.inputs[state]])
 
     def capture_state(self, values: Sequence[Tensor]) -> None:
         """The state as a branch finds it."""

@@ -1,4 +1,4 @@
-"""Sizes of loop variables that the body of a loop makes assumptions about."""
+"""Sizes of loop variables that the body of a loop changes, or makes assumptions about."""
 
 from __future__ import annotations
 
@@ -8,7 +8,45 @@ from graphc.dims import Dim, DimLike, Symbol, substitute, symbols_of
 from graphc.errors import InvalidArgumentError
 from graphc.function import Guard
 from graphc.graph import Operation, Tensor, TensorType
-from graphc.passes.assume import CompileEnv
+from graphc.passes.assume import CompileEnv, RowsKnown
+
+
+def changed_sizes(
+    env: CompileEnv,
+    op: Operation,
+    types: Sequence[TensorType],
+    results: Sequence[Tensor],
+    symbols: Sequence[Symbol],
+) -> list[tuple[int, int]]:
+    """The sizes that the body of a loop changes, as (loop variable, dimension).
+
+    Those that are ``symbols`` already may be others in every turn.
+    """
+    found = []
+    for k, (type_, result) in enumerate(zip(types, results, strict=True)):
+        if type_.sizes is None and result.sizes is None:
+            # A TensorArray that nothing is written to.
+            raise RowsKnown(env.pending[result], ())
+        if type_.sizes is None or result.sizes is None or len(type_.sizes) != len(result.sizes):
+            raise InvalidArgumentError(
+                op.node_def, op,
+                f"loop variable {k} has the shape {type_} before a turn and "
+                f"{result.type} after it: its rank may not change",
+            )  # fmt: skip
+        for d, (a, b) in enumerate(zip(type_.sizes, result.sizes, strict=True)):
+            own = not isinstance(a, int) and a.as_symbol in symbols
+            before, after = env.canonical(a), env.canonical(b)
+            if env.assumed_equal(before, after):
+                continue
+            if before != after and not own:
+                found.append((k, d))
+            elif before != after and not symbols_of(before) & set(symbols):
+                raise InvalidArgumentError(
+                    op.node_def, op,
+                    f"loop variable {k} must have the size {before} in dimension {d}, as the "
+                    f"body uses it, and the body gives it the size {after}",
+                )  # fmt: skip
+    return found
 
 
 def settle(

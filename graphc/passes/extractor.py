@@ -60,7 +60,7 @@ class Extractor:
         self.before: dict[str, Tensor] = {}
         self.consulted: set[str] = set()
         self.constants: dict[Tensor, Tensor] = {}
-        self.counters: list[Output] = []
+        self.counters: dict[str, Output] = {}
         self.ancestors: dict[Operation, frozenset[Operation]] = {}
         self.assigning: dict[Operation, bool] = {}
 
@@ -240,7 +240,13 @@ class Extractor:
     def emit(
         self, op_name: str, like: Operation, inputs: list[Tensor], attrs: Any = None
     ) -> Tensor:
-        """A new operation on behalf of the user's operation ``like``."""
+        """A new operation with one output on behalf of the user's operation ``like``."""
+        return self.emit_all(op_name, like, inputs, attrs)[0]
+
+    def emit_all(
+        self, op_name: str, like: Operation, inputs: list[Tensor], attrs: Any = None
+    ) -> list[Tensor]:
+        """The outputs of a new operation on behalf of the user's operation ``like``."""
         definition = get_op(op_name)
         name = self.graph.unique_name(like.name)
         full = {k: a.default for k, a in definition.attrs.items()} | (attrs or {})
@@ -249,7 +255,7 @@ class Extractor:
             definition, inputs, full, definition.infer(ctx), name, like.location
         )
         self.origin[name] = like
-        return op.outputs[0]
+        return op.outputs
 
     def visit(self, op: Operation) -> None:
         """Copy one operation of the user's graph."""
@@ -292,7 +298,7 @@ class Extractor:
 
     def count(self, op: Operation, after: Tensor) -> None:
         """How often a random op has run afterwards."""
-        self.counters.append(Output("update", after, op, counter_key(op)))
+        self.counters[counter_key(op)] = Output("update", after, op, counter_key(op))
 
     def random(self, op: Operation) -> None:
         """A random op reads its counter and advances it."""
