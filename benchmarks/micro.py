@@ -160,6 +160,34 @@ def products(settings: Settings) -> Rows:
     return rows
 
 
+INTEGER_PRODUCTS = [
+    (1, 1024, 1024), (128, 768, 3072), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024),
+]  # fmt: skip
+
+
+def integers(settings: Settings) -> Rows:
+    """Products of 8-bit integers, beside float32 products of the same sizes."""
+    rows = []
+    for m, k, n in INTEGER_PRODUCTS:
+        rng = np.random.RandomState(0)
+        b = rng.randint(-128, 128, (k, n)).astype(np.int8)
+        contenders = {"float32": compiled(gc.matmul, normal(m, k), normal(k, n))}
+        for dtype in (np.uint8, np.int8):
+            a = rng.randint(0, 128, (m, k)).astype(dtype)
+            contenders[dtype.__name__] = compiled(
+                lambda a, b: gc.matmul(a, b, output_type=gc.int32), a, b
+            )
+        times = median_time(contenders, settings)
+        row: dict[str, Any] = {"M x K x N": f"{m} x {k} x {n}"}
+        for name, seconds in times.items():
+            row[name] = duration(seconds)
+            if name != "float32":
+                row[f"{name}, GOP/s"] = f"{2.0 * m * k * n / seconds / 1e9:.0f}"
+                row[f"{name}, of float32"] = f"{times['float32'] / seconds:.2f}x"
+        rows.append(row | {"seconds": times})
+    return rows
+
+
 ONES = [1, 1, 1, 1]
 
 
@@ -238,6 +266,7 @@ SECTIONS: dict[str, Callable[[Settings], Rows]] = {
     "calls": calls,
     "compilation": compilation,
     "products": products,
+    "integers": integers,
     "convolutions": convolutions,
     "kernels": kernels,
 }

@@ -37,6 +37,8 @@ BLOCK_ROWS = 512
 """The most rows of a block: what packing the right operand costs is shared by so many."""
 BLOCK_COLUMNS = 256
 """The most columns of a block: likewise for the left operand."""
+ROW_VECTORS = 8
+"""Vectors of a single row that is shifted: the sums of columns take as many registers again."""
 FEW_COLUMNS = 4
 """Fewer columns would leave most of a vector empty."""
 ONES = 0x01010101
@@ -113,6 +115,8 @@ class _Words:
         """Tiles and blocks."""
         p = self.problem
         vectors = tiling.vectors_of_panel(p, LANES, target)
+        if tiling.volume(p.m) == 1 and self.signed:
+            vectors = min(vectors, ROW_VECTORS)
         rows = tiling.row_tile(p.m, tiling.max_rows(target, vectors))
         width = LANES * vectors
         tiles, words = tiling.tile_count(p.m, rows), known(self.count)
@@ -148,6 +152,8 @@ class _Words:
             block = max(1, min(block, SUMS_BYTES // (4 * rows * width * panels)))
         if tiles is None:
             return panels, block
+        if rows == 1:
+            return 1, block
         block = tiling.balanced(tiles, block)
         if n is not None and tiling.volume(self.problem.batch) == 1:
             # Two threads and more want pieces enough.

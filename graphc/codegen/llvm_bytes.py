@@ -27,6 +27,21 @@ def _register(e: Emitter, a: Val, b: Val, c: Val) -> Val:
     return e.intrinsic(name, c.ty, c.n, c, left, right, plain=True)
 
 
+def pack4(e: Emitter, values: list[Val]) -> Val | None:
+    """Words of the bytes of four vectors, by shuffles; None where shifts are as good."""
+    lanes = values[0].n
+    if not e.target.has_avx512 or lanes % 16 or lanes == 0 or any(v.n != lanes for v in values):
+        return None
+    words = []
+    for start in range(0, lanes, 16):
+        parts = [e.shuffle(v, None, range(start, start + 16)) if lanes > 16 else v for v in values]
+        low, high = (e.shuffle(a, b, range(32)) for a, b in (parts[:2], parts[2:]))
+        mixed = e.shuffle(low, high, [16 * byte + lane for lane in range(16) for byte in range(4)])
+        text = f"bitcast {mixed.full} to <16 x i32>"
+        words.append((e.pure(text, "i32", 16, mixed.level), 16))
+    return join(e, words)
+
+
 def side_by_side(places: list[Index]) -> bool:
     """Whether four places follow each other, and each lane's follow those of the lane before."""
     first = places[0]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.codegen.llvm_branch import Branches
-from graphc.codegen.llvm_bytes import dp4a, side_by_side
+from graphc.codegen.llvm_bytes import dp4a, pack4, side_by_side
 from graphc.codegen.llvm_cast import cast, resize
 from graphc.codegen.llvm_compare import Comparisons
 from graphc.codegen.llvm_facts import Facts, Knowledge
@@ -278,10 +278,15 @@ class Expressions:
         if node.fn == "dp4a":
             a, b, c = (self.operand(x) for x in node.args)
             return dp4a(self.e, a, b, c)
-        if node.fn != "pack4" or self.mask is not None:
+        if node.fn != "pack4":
             return None
-        loads = [x for x in node.args if isinstance(x, Load)]
-        if len(loads) < len(node.args) or any(x.buffer is not loads[0].buffer for x in loads):
+        word = self._word(node.args) if self.mask is None else None
+        return word or pack4(self.e, [self.operand(x) for x in node.args])
+
+    def _word(self, args: tuple[Expr, ...]) -> Val | None:
+        """Four bytes that lie side by side in memory, by one load."""
+        loads = [x for x in args if isinstance(x, Load)]
+        if len(loads) < len(args) or any(x.buffer is not loads[0].buffer for x in loads):
             return None
         st = self._stored(loads[0].buffer)
         places = [self.index(x.index) for x in loads]
