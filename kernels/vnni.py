@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from graphc.dtypes import int8, int32, uint8
-from graphc.kernels import emit, index, tiling
+from graphc.kernels import dot, emit, index, tiling
 from graphc.kernels.panel import BlockOf, Builder, EachLane
 from graphc.kernels.problem import Contraction, Indices, Target, access
 from graphc.kernels.tiles import Panel, RowTile, Steps
@@ -39,6 +39,8 @@ BLOCK_COLUMNS = 256
 """The most columns of a block: likewise for the left operand."""
 ROW_VECTORS = 8
 """Vectors of a single row that is shifted: the sums of columns take as many registers again."""
+FEW_ROWS = 4
+"""For so few rows, panels of columns that lie along ``k`` take longer to make than the products."""
 FEW_COLUMNS = 4
 """Fewer columns would leave most of a vector empty."""
 ONES = 0x01010101
@@ -54,7 +56,9 @@ def applies(problem: Contraction, target: Target) -> bool:
     lhs, rhs = problem.lhs(batch, m, (k,)), problem.rhs(batch, (k,), n)
     if lhs.dtype not in (int8, uint8) or rhs.dtype is not int8 or problem.nonzero is not None:
         return False
-    columns = known(problem.n)
+    columns, rows = known(problem.n), tiling.volume(problem.m)
+    if rows is not None and rows <= FEW_ROWS and dot.applies(problem, access(problem), target):
+        return False
     return columns is None or columns >= FEW_COLUMNS
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +30,17 @@ PREPARATIONS = {"runs": 0}
 def compiler_version() -> str:
     """Changes whenever the code that prints or compiles kernels does."""
     digest = hashlib.sha256()
-    package = Path(__file__).parent.parent
-    for path in sorted(package.rglob("*")):
-        if path.suffix in (".py", ".ll"):
-            digest.update(path.read_bytes())
+    for path in source_files():
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def source_files() -> list[Path]:
+    """The package's sources; the templates are behind a link in a checkout."""
+    package = Path(__file__).parent.parent
+    folders = os.walk(package, followlinks=True)
+    paths = (Path(folder, name) for folder, _, names in folders for name in names)
+    return sorted(p for p in paths if p.suffix in (".py", ".ll"))
 
 
 @dataclass

@@ -13,6 +13,7 @@ import pytest
 import graphc
 import graphc.runtime.cache as cache_module
 from graphc.runtime.cache import ObjectCache, cache_key, default_cache
+from graphc.runtime.executable import source_files
 
 KEY = cache_key("define void @f()", "x86-64", "1")
 DATA = bytes(range(256)) * 4
@@ -306,3 +307,10 @@ def test_the_size_is_not_counted_again_for_every_process(store, monkeypatch):
     note.write_bytes(b"%s %d" % (size, int(scanned) - 100_000))
     ObjectCache(directory).put("c" * 64, b"x" * 100)
     assert scans
+
+
+def test_the_version_of_the_compiler_covers_the_templates() -> None:
+    """In a checkout they are behind a link: what they built before must not be found again."""
+    package = Path(graphc.__file__).parent
+    found = {p.relative_to(package).as_posix() for p in source_files()}
+    assert {"kernels/panel.py", "codegen/llvm.py", "runtime/native/pool.ll"} <= found
