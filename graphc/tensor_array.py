@@ -10,13 +10,14 @@ import copy
 from typing import Any
 
 from graphc import dtypes
-from graphc.build import constant, convert_to_tensor, create, single
+from graphc.build import convert_to_tensor, create, single
+from graphc.dims import DimLike
 from graphc.dtypes import as_dtype
 from graphc.errors import DTypeError, GraphError, ShapeError
-from graphc.graph import Operation, Tensor, name_scope
+from graphc.graph import Operation, Tensor, get_default_graph, name_scope
 from graphc.op import value_sizes
 from graphc.ops import shaping_make
-from graphc.ops.elementwise_functions import greater
+from graphc.ops.elementwise_functions import greater, maximum
 from graphc.ops.math import where_v2
 from graphc.ops.reduction_functions import reduce_max
 from graphc.ops.shaping import concat, expand_dims, gather, reshape
@@ -198,26 +199,39 @@ class TensorArray:
         return TensorArray._of(flow, like)
 
     def _filled(self, rows: Tensor) -> Tensor:
-        """The rows, and zeros up to the array's size where that is known and larger."""
+        """The rows, and zeros up to the array's size where that may be larger.
+
+        A run fails that has more rows than an array has that does not grow.
+        """
         assert rows.sizes is not None
-        count, size = rows.sizes[0], self._static_size()
-        if size is None or not isinstance(count, int) or count == size:
+        count, size = rows.sizes[0], self._known_size()
+        grows_to_any = self._dynamic and size == 0
+        if count == size or grows_to_any:
             return rows
-        if count > size:
+        if isinstance(count, int) and isinstance(size, int) and count > size:
             if self._dynamic:
                 return rows
             raise GraphError(f"Max scatter index must be < array size ({count - 1} vs. {size})")
-        more = concat([constant([size - count]), getitem(shape(rows), slice(1, None))], 0)
-        return concat([rows, zeros(more, self._dtype)], 0)
+        sizes = shape(rows)
+        taken, total = getitem(sizes, 0), self.size()
+        missing: Tensor = total - taken  # type: ignore[operator]
+        checks = []
+        if self._dynamic:
+            missing = maximum(missing, 0)
+        elif not (isinstance(count, int) and isinstance(size, int)):
+            places = shaping_make.range(total + 1)  # type: ignore[operator]
+            checks.append(_call("TakeRow", places, taken, checked=True))
+        more = concat([reshape(missing, [1]), getitem(sizes, slice(1, None))], 0)
+        with get_default_graph().control_dependencies(checks):
+            return concat([rows, zeros(more, self._dtype)], 0)
 
-    def _static_size(self) -> int | None:
-        """The number of elements, where the declaration tells it."""
+    def _known_size(self) -> DimLike | None:
+        """The number of elements, as far as the declaration tells it."""
         if self._flow.sizes is not None:
-            found = self._flow.sizes[0]
-            return found if isinstance(found, int) else None
+            return self._flow.sizes[0]
         count = self._flow.op.inputs[0] if self._flow.op.type == "EmptyRows" else None
         known = None if count is None else value_sizes(count)
-        return known[0] if known and isinstance(known[0], int) else None
+        return known[0] if known else None
 
     def gather(self, indices: Any, name: str | None = None) -> Tensor:
         """The elements of the given numbers (a vector), stacked."""
@@ -277,7 +291,9 @@ class TensorArray:
             # The longest: with others that are shorter, the numbers of elements do not agree.
             longest = counts[:1] if known else reduce_max(counts, keepdims=True)  # type: ignore[index]
             inner = getitem(shape(rows), slice(1, None))
-            flow = reshape(rows, concat([shape(counts), longest, inner], 0))
+            # An array that does not grow has as many elements as it was declared with.
+            count = shape(counts) if self._dynamic else reshape(self.size(), [1])
+            flow = reshape(rows, concat([count, longest, inner], 0))
         return TensorArray._of(flow, self)
 
     def close(self, name: str | None = None) -> Operation:

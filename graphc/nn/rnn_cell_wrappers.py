@@ -16,7 +16,7 @@ from graphc.graph import Tensor, device, name_scope
 from graphc.nn.layer import Layer
 from graphc.nn.rnn_cell_base import LSTMStateTuple, RNNCell, assert_like_rnncell
 from graphc.ops.dropout import dropout
-from graphc.ops.math import add, divide, floor, multiply
+from graphc.ops.math import add, floor, multiply
 from graphc.ops.random import random_uniform
 from graphc.ops.shaping import concat, split
 from graphc.shapes import TensorShape
@@ -267,7 +267,7 @@ class DropoutWrapper(_Wrapper):
                 return value
             if not self._variational:
                 return dropout(value, rate=1.0 - keep, seed=self._seed_of(part, index))
-            kept = multiply(divide(value, keep), floor(add(noise, keep)))
+            kept = multiply(value / keep, floor(add(noise, keep)))
             kept.set_shape(value.get_shape())
             return kept
 

@@ -69,6 +69,18 @@ def fewer_rows_than_the_size():
 
 
 @case
+def fewer_rows_than_a_size_that_is_fed():
+    x, n = gc.placeholder(gc.float32, [None]), gc.placeholder(gc.int32, [])
+    a, b = array(n).unstack(x), array(5).unstack(x)
+    c = array(2, dynamic_size=True).unstack(x[:1])
+    d = array(2, dynamic_size=True).unstack(x)
+    fetches = [a.stack(), a.size(), a.write(3, 7.0).stack(), b.stack(), c.stack(), d.size()]
+    fetches += gc.gradients(gc.reduce_sum(gc.square(a.stack())), x)
+    expected = [[1, 2, 3, 0], 4, [1, 2, 3, 7], [1, 2, 3, 0, 0], [1, 0], 3, [2, 4, 6]]
+    return fetches, expected, {x: [1, 2, 3], n: 4}
+
+
+@case
 def scattered_rows():
     places = gc.placeholder(gc.int32, [None])
     rows = [[1.0], [2.0]]
@@ -323,6 +335,27 @@ def test_an_index_out_of_range_fails_the_run(make, mode):
             assert __file__ in str(e.value)
         if "scatter" not in e.value.op.name.lower():
             session.run(fetch, {k: 0})
+
+
+@pytest.mark.parametrize("mode", ["static", "eager", "reference"])
+@pytest.mark.parametrize("wrong", [2, 4])
+def test_parts_of_another_number_than_the_array_has_elements(mode, wrong):
+    x, n = gc.placeholder(gc.float32, [None]), gc.placeholder(gc.int32, [])
+    fetch = array(n).split(x, [1, 1, 1]).stack()
+    with gc.Session(mode=mode) as session:
+        assert session.run(fetch, {x: [1, 2, 3], n: 3}).tolist() == [[1], [2], [3]]
+        with pytest.raises(gc.errors.InvalidArgumentError, match=__file__):
+            session.run(fetch, {x: [1, 2, 3], n: wrong})
+
+
+@pytest.mark.parametrize("mode", ["static", "eager", "reference"])
+def test_more_rows_than_the_array_has_elements(mode):
+    x, n = gc.placeholder(gc.float32, [None]), gc.placeholder(gc.int32, [])
+    fetch = array(n).unstack(x).stack()
+    with gc.Session(mode=mode) as session:
+        assert session.run(fetch, {x: [1, 2, 3], n: 4}).tolist() == [1, 2, 3, 0]
+        with pytest.raises(gc.errors.InvalidArgumentError, match=__file__):
+            session.run(fetch, {x: [1, 2, 3], n: 2})
 
 
 def test_an_array_that_nothing_was_written_to_has_no_shape_to_stack():

@@ -348,3 +348,13 @@ def test_cells_of_two_graphs_count_apart():
     first = cells.GRUCell(3).name
     with Graph().as_default():
         assert cells.GRUCell(3).name == first == "gru_cell_1"
+
+
+def test_variational_dropout_of_doubles():
+    cell = cells.DropoutWrapper(
+        Passing(), output_keep_prob=0.4, variational_recurrent=True, dtype="float64", seed=3
+    )
+    x = ones([5, 40], "float64")
+    output, _ = values(cell(x, cells.LSTMStateTuple(x, x)))
+    assert output.dtype == np.float64
+    assert set(np.unique(output)) == {0.0, 1 / 0.4}
