@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ class Backward:
         self.stopped = {t.op for t in stops}
         self.region = region
         self.replay = replay
+        self.assigned = assigned_before(ys) if region is None else set()
 
     def run(self, seeds: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradient of each x."""
@@ -82,9 +84,26 @@ class Backward:
         self, op: Operation, totals: Sequence[Tensor | None]
     ) -> Sequence[Tensor | None]:
         """The gradients of an operation's inputs by its own rule."""
-        target = op if self.replay is None else self.replay(op)
+        target = self.as_it_was(op) if self.replay is None else self.replay(op)
         missing = [None] * (len(target.outputs) - len(totals))
         return op.definition.gradient(target, *totals, *missing)
+
+    def as_it_was(self, op: Operation) -> Operation:
+        """The operation, its operands read as it read them.
+
+        A read sees the assignments that its reader comes after, and the gradient comes after all
+        that lead to the ys.
+        """
+        late = [t for t in op.inputs if variable_read(t) in self.assigned]
+        if not late:
+            return op
+        before = [*op.control_inputs, *(t.op for t in op.inputs if variable_read(t) is None)]
+        graph = op.graph
+        with graph.control_dependencies(None), graph.control_dependencies(before):
+            kept = {t: single(create("Identity", [t])) for t in dict.fromkeys(late)}
+        seen = copy.copy(op)
+        seen.inputs = tuple(kept.get(t, t) for t in op.inputs)
+        return seen
 
     def _step(self, op: Operation, totals: list[Tensor | None]) -> None:
         wanted = [
@@ -104,6 +123,31 @@ class Backward:
             if grad is not None and wanted[i]:
                 _check_shape(op, i, grad)
                 self._add(tensor, grad)
+
+
+def variable_read(tensor: Tensor) -> Operation | None:
+    """The variable whose present value a tensor stands for: its handle or ``v/read``."""
+    op = tensor.op
+    if op.type == "Identity" and op.name.endswith("/read") and not op.control_inputs:
+        op = op.inputs[0].op
+    return op if op.type == "VariableV2" else None
+
+
+def assigned_before(ys: Iterable[Tensor]) -> set[Operation | None]:
+    """The variables that the computation of some ys assigns."""
+    found: set[Operation | None] = set()
+    seen: set[Operation] = set()
+    stack = [y.op for y in ys]
+    while stack:
+        op = stack.pop()
+        if op in seen:
+            continue
+        seen.add(op)
+        stack.extend(t.op for t in op.inputs)
+        stack.extend(op.control_inputs)
+        if op.type != "VariableV2" and any(arg.ref for arg in op.definition.args):
+            found.add(variable_read(op.inputs[0]))
+    return found - {None}
 
 
 class MissingGradientError(GraphcError, LookupError):

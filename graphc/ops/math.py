@@ -119,6 +119,8 @@ def divide(x: Any, y: Any, name: str | None = None) -> Tensor:
     if name is None and not is_symbolic(x):
         dtype = as_dtype(y.dtype).base_dtype if is_symbolic(y) else None
         return truediv(convert_to_tensor(x, dtype=dtype), y)
+    if name is None and not is_symbolic(y):
+        return truediv(x, convert_to_tensor(y, dtype=as_dtype(x.dtype).base_dtype))
     return truediv(x, y, name)
 
 

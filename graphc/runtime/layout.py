@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from graphc.dims import Dim, DimLike, Symbol, lower_bound
+from graphc.dims import Dim, DimLike, Symbol, lower_bound, symbols_of
 from graphc.dtypes import float64
 from graphc.loop import ir
 from graphc.loop.ir import Buffer, Expr, Kernel, Store, Var
@@ -106,7 +106,7 @@ class PlanPrinter:
         return found
 
     def buffer_sizes(self) -> Iterator[DimLike]:
-        """The sizes of everything that memory is needed for, and of what is given back."""
+        """The sizes of all that is computed, and of everything that memory is needed for."""
         for slot in self.program.slots:
             yield slot.size
         for result in self.program.results:
@@ -114,6 +114,10 @@ class PlanPrinter:
         for step in walk(self.program.steps):
             if isinstance(step, (Grow, Extend)):
                 yield step.size
+        # What is computed where it is used has no memory; a branch may not be taken.
+        for op in self.program.function.operations:
+            for t in op.outputs:
+                yield from (s for s in t.sizes or () if symbols_of(s) <= self.known.keys())
 
     def may_overflow(self, size: Dim) -> bool:
         """Whether a size could be too large for 64 bits: those of arrays that exist are not."""
