@@ -128,8 +128,9 @@ class Backward:
 def variable_read(tensor: Tensor) -> Operation | None:
     """The variable whose present value a tensor stands for: its handle or ``v/read``."""
     op = tensor.op
-    if op.type == "Identity" and op.name.endswith("/read") and not op.control_inputs:
-        op = op.inputs[0].op
+    if op.type == "Identity" and not op.control_inputs:
+        source = op.inputs[0].op
+        op = source if op.name == f"{source.name}/read" else op
     return op if op.type == "VariableV2" else None
 
 

@@ -7,7 +7,8 @@ A :class:`Function` is a copy of part of a user's graph, free of state: every in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -209,6 +210,23 @@ class Rebuilder:
         if source is not None:
             for added in list(self.graph._ops.values())[first:]:
                 self.origin[added.name] = source
+
+
+def with_expanded(
+    fn: Function,
+    chosen: Collection[Operation],
+    rule: Callable[[Operation, Sequence[Tensor]], Sequence[Tensor]],
+) -> Function:
+    """The function with what ``rule`` declares in the place of some operations."""
+    if not chosen:
+        return fn
+    rebuilder = Rebuilder(fn)
+    for op in fn.operations:
+        if op in chosen:
+            rebuilder.expand(op, functools.partial(rule, op))
+        else:
+            rebuilder.copy(op)
+    return rebuilder.finish()
 
 
 def format_function(fn: Function) -> str:

@@ -258,14 +258,14 @@ class WinogradOutput(ElementOp):
         sizes = ctx.attrs["sizes"]
         if len(sizes) != 2 or any(not isinstance(s, int) or s < 1 for s in sizes):
             raise ctx.error(f"sizes must be two positive numbers, not {sizes}")
-        images = dims.floordiv(tiles, dims.product(_tiles(sizes)))
+        images = dims.floordiv(tiles, dims.product(tiles_of(sizes)))
         return [TensorType(ctx.dtype(0), (images, *sizes, c))]
 
     def element(self, ctx: ElementContext, index: Index) -> ir.Expr:
         """Nine of the factors, added or subtracted."""
         n, h, w, c = index
         dtype = ctx.op.inputs[0].dtype.base_dtype
-        th, tw = _tiles(ctx.op.attrs["sizes"])
+        th, tw = tiles_of(ctx.op.attrs["sizes"])
         (i, p), (j, q) = ((ir.index_div(x, 2), ir.index_mod(x, 2)) for x in (h, w))
         tile = ir.add(ir.mul(ir.add(ir.mul(n, th), i), tw), j)
 
@@ -284,7 +284,7 @@ class WinogradOutput(ElementOp):
         """The formula, in float64."""
         x = np.asarray(inputs[0])
         h, w = attrs["sizes"]
-        th, tw = _tiles((h, w))
+        th, tw = tiles_of((h, w))
         wide = x.astype(np.float64).reshape(4, 4, -1, th, tw, x.shape[3])
         tiles = np.einsum("pa,qb,abntsc->ntpsqc", OUTPUT, OUTPUT, wide)
         return tiles.reshape(-1, 2 * th, 2 * tw, x.shape[3])[:, :h, :w].astype(x.dtype)
@@ -298,6 +298,6 @@ class WinogradOutput(ElementOp):
         yield Sample((np.zeros((4, 4, 0, 2)),), {"sizes": (2, 1)}, note="empty")
 
 
-def _tiles(sizes: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of tiles that cover an image."""
+def tiles_of(sizes: Sequence[Any]) -> tuple[int, int]:
+    """Rows and columns of tiles of 2x2 results that cover an image."""
     return -(-sizes[0] // 2), -(-sizes[1] // 2)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.dims import Symbol, symbols_of
-from graphc.function import Function, Rebuilder
+from graphc.function import Function, Rebuilder, with_expanded
 from graphc.graph import Operation, Tensor
 from graphc.op import CompositeOp
 from graphc.passes.sizes import resolved
@@ -20,16 +20,16 @@ class Decompose:
 
     def run(self, fn: Function) -> Function:
         """The function without composite ops."""
-        while any(isinstance(op.definition, CompositeOp) for op in fn.operations):
-            rebuilder = Rebuilder(fn)
-            for op in fn.operations:
-                definition = op.definition
-                if isinstance(definition, CompositeOp):
-                    rebuilder.expand(op, functools.partial(definition.decompose, op))
-                else:
-                    rebuilder.copy(op)
-            fn = rebuilder.finish()
+        while composites := [
+            op for op in fn.operations if isinstance(op.definition, CompositeOp)
+        ]:
+            fn = with_expanded(fn, set(composites), _decomposed)
         return fn
+
+
+def _decomposed(op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    assert isinstance(op.definition, CompositeOp)
+    return op.definition.decompose(op, inputs)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.dims import Symbol, product, symbols_of
-from graphc.function import Function, Input, Late, Output, Rebuilder
+from graphc.function import Function, Input, Late, Output, Rebuilder, with_expanded
 from graphc.graph import Operation, Tensor
 from graphc.op import ElementOp, SpecialOp
 from graphc.ops.base import call
@@ -273,15 +272,7 @@ def with_turned_operands(body: Function) -> Function:
         op for op in body.operations
         if op.type == "MatMul" and op.attrs["transpose_b"] and op.inputs[1] in known
     ]  # fmt: skip
-    if not chosen:
-        return body
-    rebuilder = Rebuilder(body)
-    for op in body.operations:
-        if op in chosen:
-            rebuilder.expand(op, functools.partial(_over_turned, op))
-        else:
-            rebuilder.copy(op)
-    return rebuilder.finish()
+    return with_expanded(body, chosen, _over_turned)
 
 
 def _over_turned(op: Operation, inputs: Sequence[Tensor]) -> list[Tensor]:

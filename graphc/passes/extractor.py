@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
+from graphc.backward import variable_read
 from graphc.dims import DimLike
 from graphc.dtypes import DType
 from graphc.errors import CompileError, GraphcError, InvalidArgumentError
@@ -117,14 +118,7 @@ class Extractor:
 
     def variable_of(self, tensor: Tensor) -> Operation | None:
         """The variable that a tensor is an alias of: its handle or its cached ``v/read``."""
-        op = tensor.op
-        if op.type == "VariableV2":
-            return op
-        if op.type == "Identity" and op.inputs[0].op.type == "VariableV2":
-            variable = op.inputs[0].op
-            if op.name == f"{variable.name}/read" and not op.control_inputs:
-                return variable
-        return None
+        return variable_read(tensor)
 
     def read(self, variable: Operation, reader: Operation | None) -> Tensor:
         """The version of the variable that ``reader`` sees; None reads after the run."""

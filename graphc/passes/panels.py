@@ -6,17 +6,16 @@ in one run than row by row.  With many rows it is read so often that it is at ha
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc import dims
 from graphc.dtypes import float32, float64
-from graphc.function import Function, Rebuilder
+from graphc.function import Function, with_expanded
 from graphc.graph import Operation, Tensor
 from graphc.ops.base import call
 from graphc.ops.movement_value import int_tensor
-from graphc.passes.prepare import stable_tensors
+from graphc.passes.prepare import over_stable
 
 LEAST_BYTES = 128 << 10
 """A smaller operand stays in a cache from run to run."""
@@ -36,23 +35,13 @@ class Panels:
 
     def run(self, fn: Function) -> Function:
         """The function with other products."""
-        candidates = [op for op in fn.operations if op.type in PLAIN and suits(op)]
-        if candidates:
-            stable = stable_tensors(fn)
-            candidates = [op for op in candidates if op.inputs[1] in stable]
-        if not candidates:
-            return fn
-        rebuilder = Rebuilder(fn)
-        for op in fn.operations:
-            if op in candidates:
-                rebuilder.expand(op, functools.partial(in_panels, op))
-            else:
-                rebuilder.copy(op)
-        return rebuilder.finish()
+        return with_expanded(fn, over_stable(fn, suits), in_panels)
 
 
 def suits(op: Operation) -> bool:
     """Whether panels of the right operand pay, and come out even."""
+    if op.type not in PLAIN:
+        return False
     right, out = op.inputs[1], op.outputs[0]
     sizes = right.sizes or ()
     if out.dtype.base_dtype not in (float32, float64) or op.attrs.get("transpose_a"):

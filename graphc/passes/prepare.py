@@ -5,6 +5,7 @@ A filter in another form, say: a session keeps it until one of its variables cha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from graphc.function import Function, Input, Output, Rebuilder
@@ -29,6 +30,13 @@ def stable_tensors(fn: Function) -> set[Tensor]:
         if stable:
             found.update(op.outputs)
     return found
+
+
+def over_stable(fn: Function, suits: Callable[[Operation], bool]) -> list[Operation]:
+    """The operations that suit and whose second operand is the same in every run."""
+    found = [op for op in fn.operations if suits(op)]
+    stable = stable_tensors(fn) if found else set()
+    return [op for op in found if op.inputs[1] in stable]
 
 
 @dataclass(frozen=True)

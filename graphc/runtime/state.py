@@ -16,7 +16,6 @@ from graphc.function import Input
 from graphc.graph import Operation
 from graphc.passes.extract import VariableState
 from graphc.runtime import native
-from graphc.runtime.array import aligned_array
 from graphc.runtime.direct import Direct
 
 
@@ -26,6 +25,14 @@ class Cell:
 
     array: np.ndarray
     initialized: bool
+
+
+def aligned_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Zeros on a 64-byte boundary."""
+    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    raw = np.zeros(count + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + count].view(dtype).reshape(shape)
 
 
 class State:
