@@ -95,7 +95,9 @@ class _Copier:
         first = [graph.visible(mapping.get(t, t)) for t in op.inputs[: own_operands(op)]]
         new = make_owner(op.type, bodies, first, self.name(op))
         for t in op.attrs["saved"]:
-            save_output(new, mapping[t])
+            # What is saved because of the copy itself is not in it.
+            if t in mapping:
+                save_output(new, mapping[t])
         return new
 
     def name(self, op: Operation) -> str:

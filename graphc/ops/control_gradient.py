@@ -26,6 +26,7 @@ from graphc.graph import (
 )
 from graphc.loop.scalar import FUNCTIONS
 from graphc.op import ElementOp
+from graphc.ops.control_arrays import CarriedArrays, grows_inside
 from graphc.ops.control_build import (
     make_owner,
     parameter,
@@ -115,6 +116,7 @@ class Recall:
       save: gives a tensor of the region around that has the values of one of ``home``.
       dear: which operations' values are saved.
       changing: variables that the forward operation assigns; what reads them is saved, too.
+      arrays: what is not saved, because the operation that goes back carries it.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class Recall:
         save: Callable[[Tensor], Tensor],
         dear: Callable[[Operation], bool],
         changing: set[Operation],
+        arrays: CarriedArrays | None = None,
     ) -> None:
         self.home = home
         self.save = save
@@ -132,6 +135,7 @@ class Recall:
         self.known: dict[Tensor, Tensor] = {}
         self.copies: dict[Operation, Operation] = {}
         self.starts: dict[Operation, Tensor] = {}
+        self.arrays = arrays
 
     def __call__(self, tensor: Tensor) -> Tensor:
         """The value of ``tensor``, as a tensor of the current region."""
@@ -202,6 +206,8 @@ class Recall:
         while stack:
             t = stack.pop()
             op = t.op
+            if self.arrays is not None and t in self.arrays and t not in self.known:
+                self.known.update(self.arrays.recalled(t, self))
             if t in self.known or op.region is not self.home or t in wanted:
                 continue
             wanted.add(t)
@@ -272,18 +278,9 @@ class BodyBackward(Backward):
         for op in self.on_path:
             if op.type == "PutRowGrowing":
                 found |= {op.inputs[0], op.outputs[0]}
-            elif _grows_inside(op):
+            elif grows_inside(op):
                 found |= {*op.inputs, *op.outputs}
         return found
-
-
-def _grows_inside(op: Operation) -> bool:
-    """Whether an array grows in one of the operation's bodies."""
-    return any(
-        o.type == "PutRowGrowing" or _grows_inside(o)
-        for body in op.attrs.get("bodies", ())
-        for o in body.operations
-    )
 
 
 def _is_row(part: Tensor) -> bool:
@@ -318,7 +315,8 @@ def while_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
             params = [parameter(cond, t, "Parameter") for t in types]
             cond.results = [_call("GreaterEqual", params[0], constant(0))]
         with region("gradient of " + body.name) as back:
-            back.results, walk = _way_back(op, body, back, types, active, outer, saved)
+            arrays, walk = _way_back(op, (cond, back), types, active, outer, saved)
+        start += arrays.starts
         name = get_default_graph().unique_name("While")
         loop = make_owner("While", (cond, back), start, name)
         check_variables(op, loop)
@@ -364,14 +362,14 @@ def _reaches(body: Region, ys: list[Tensor], x: Tensor) -> bool:
 
 def _way_back(
     op: Operation,
-    body: Region,
-    back: Region,
+    regions: Sequence[Region],
     types: Sequence[TensorType],
     active: Sequence[int],
     outer: Sequence[Tensor],
     saved: dict[Tensor, Tensor],
-) -> tuple[list[Tensor], BodyBackward]:
-    """The body of the loop that goes back: its results, and the walk."""
+) -> tuple[CarriedArrays, BodyBackward]:
+    """The body of the loop that goes back: the arrays it carries, and the walk."""
+    body, back = op.attrs["bodies"][1], regions[1]
     params = [parameter(back, t, "Parameter") for t in types]
     turn, incoming = params[0], params[1 : 1 + len(active)]
     sums = params[1 + len(active) :]
@@ -380,7 +378,8 @@ def _way_back(
         return _call("TakeRow", save_output(op, tensor), turn, checked=False)
 
     back.recalled = body
-    back.recall = Recall(body, save, is_dear, variables_assigned(op))
+    arrays = CarriedArrays(op, regions, save)
+    back.recall = Recall(body, save, is_dear, variables_assigned(op), arrays)
     seeds = [*incoming, *(_call("TakeRow", g, turn, checked=False) for g in saved.values())]
     ys = [body.results[k] for k in active] + list(saved)
     xs = [body.params[k] for k in active] + list(outer)
@@ -394,7 +393,8 @@ def _way_back(
         for part in walk.parts(t):
             total = _added(total, walk.fit(t, part, total))
         results.append(total)
-    return results, walk
+    back.results = results + arrays.results
+    return arrays, walk
 
 
 def _added(total: Tensor, part: Tensor) -> Tensor:

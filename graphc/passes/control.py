@@ -33,16 +33,20 @@ class Control:
         if not any("bodies" in op.attrs for op in fn.operations):
             return fn
         used = set(fn.results())
-        for op in fn.operations:
-            used.update(op.inputs)
+        smaller: dict[Operation, _Loop | _Choice] = {}
+        # What only a dead part of a loop uses is not used: the readers come first.
+        for op in reversed(fn.operations):
+            if "bodies" in op.attrs:
+                made = smaller[op] = (_Loop if op.type == "While" else _Choice)(op, used)
+                used |= made.needed()
+            else:
+                used.update(op.inputs)
         rebuilder = Rebuilder(fn)
         for op in fn.operations:
-            if "bodies" not in op.attrs:
-                rebuilder.copy(op)
-            elif op.type == "While":
-                _Loop(rebuilder, op, used).rewrite()
+            if op in smaller:
+                smaller[op].rewrite(rebuilder)
             else:
-                rewrite_case(rebuilder, op, used)
+                rebuilder.copy(op)
         return resolved(rebuilder.finish())
 
 
@@ -75,34 +79,57 @@ def always(fn: Function) -> list[Tensor]:
     ]
 
 
-class _Loop:
-    """The rewriting of one While."""
+def operands_of(op: Operation, body: Function, roots: Iterable[Tensor]) -> set[Tensor]:
+    """The operands of ``op`` that some tensors of one of its bodies depend on."""
+    needed = needed_inputs(body, [*roots, *always(body)])
+    return {op.inputs[int(i.key)] for i in body.inputs if i.tensor in needed}
 
-    def __init__(self, rebuilder: Rebuilder, op: Operation, used: set[Tensor]) -> None:
-        self.rebuilder = rebuilder
+
+class _Loop:
+    """The rewriting of one While.
+
+    Args:
+      op: the loop.
+      used: the tensors of the function around that anything needs.
+    """
+
+    def __init__(self, op: Operation, used: set[Tensor]) -> None:
         self.op = op
-        self.used = used
         self.test, self.body = op.attrs["bodies"]
-        self.operands = [rebuilder.map[t] for t in op.inputs]
-        self.count = len(self.body.carried)
+        self.count = n = len(self.body.carried)
         self.updates = [o for o in self.body.outputs if o.kind == "update"]
         self.saved = [o for o in self.body.outputs if o.kind == "result"]
-
-    def rewrite(self) -> None:
-        """Put the smaller loop into the new function."""
-        op, n = self.op, self.count
+        self.used = {t for t in op.outputs if t in used}
         self.wanted = [self.is_used(op.outputs[n + 1 + j]) for j in range(len(self.saved))]
-        still = {k for k in range(n) if self.unchanged(k)}
+        self.still = {k for k in range(n) if self.unchanged(k)}
         live = self.live()
-        kept = [k for k in range(n) if k in live and k not in still]
-        for k in still:
-            self.rebuilder.map[op.outputs[k]] = self.operands[k]
+        self.kept = [k for k in range(n) if k in live and k not in self.still]
+
+    def needed(self) -> set[Tensor]:
+        """The operands that what is left of the loop needs."""
+        op = self.op
+        roots = [self.updates[k].tensor for k in self.kept]
+        roots += [o.tensor for o, w in zip(self.saved, self.wanted, strict=True) if w]
+        roots += [o.tensor for o in self.body.outputs if o.kind == "check"]
+        found = operands_of(op, self.body, roots)
+        found |= operands_of(op, self.test, [o.tensor for o in self.test.outputs])
+        found |= {op.inputs[k] for k in self.kept}
+        return found | {op.inputs[k] for k in self.still if self.is_used(op.outputs[k])}
+
+    def rewrite(self, rebuilder: Rebuilder) -> None:
+        """Put the smaller loop into the new function."""
+        op, kept = self.op, self.kept
+        self.rebuilder = rebuilder
+        # One that is not needed may not be there any more.
+        self.operands = [rebuilder.map.get(t, t) for t in op.inputs]
+        for k in self.still:
+            rebuilder.map[op.outputs[k]] = self.operands[k]
         test = self.function(self.test, kept, list(self.test.outputs))
         outputs = [replace(self.updates[k], key=str(i)) for i, k in enumerate(kept)]
         outputs += [o for o, w in zip(self.saved, self.wanted, strict=True) if w]
         outputs += [o for o in self.body.outputs if o.kind == "check"]
         body = self.function(self.body, kept, outputs)
-        body, hoisted = hoist(self.rebuilder, body, self.operands)
+        body, hoisted = hoist(rebuilder, body, self.operands)
         self.add(test, body, kept, hoisted)
 
     def is_used(self, tensor: Tensor) -> bool:
@@ -346,27 +373,46 @@ def copy_into(
 # --- branches -------------------------------------------------------------------------------------
 
 
-def rewrite_case(rebuilder: Rebuilder, op: Operation, used: set[Tensor]) -> None:
-    """A Case with the results that are needed; or the branch that is known to be taken."""
-    operands = [rebuilder.map[t] for t in op.inputs]
-    bodies = op.attrs["bodies"]
-    taken = known_branch(operands[0], len(bodies))
-    if taken is not None and not op.attrs["symbols"]:
-        inline(rebuilder, bodies[taken], op, operands)
-        return
-    kept = [k for k, t in enumerate(op.outputs) if t in used or op.attrs["symbols"]]
-    if len(kept) == len(op.outputs):
-        rebuilder.copy(op, operands)
-        return
-    smaller = []
-    for body in bodies:
+class _Choice:
+    """The rewriting of one Case; see :class:`_Loop`."""
+
+    def __init__(self, op: Operation, used: set[Tensor]) -> None:
+        self.op = op
+        self.kept = [k for k, t in enumerate(op.outputs) if t in used or op.attrs["symbols"]]
+
+    def roots(self, body: Function) -> list[Output]:
+        """The outputs of a branch that are left."""
         results = [o for o in body.outputs if o.kind == "result"]
-        outputs = [results[k] for k in kept] + [o for o in body.outputs if o.kind == "check"]
+        return [results[k] for k in self.kept] + [o for o in body.outputs if o.kind == "check"]
+
+    def needed(self) -> set[Tensor]:
+        """The operands that what is left of the choice needs."""
+        found = {self.op.inputs[0]}
+        for body in self.op.attrs["bodies"]:
+            found |= operands_of(self.op, body, [o.tensor for o in self.roots(body)])
+        return found
+
+    def smaller(self, body: Function) -> Function:
+        """A branch with the results that are needed."""
+        outputs = self.roots(body)
+        if len(outputs) == len(body.outputs):
+            return body
         needed = needed_inputs(body, [*(o.tensor for o in outputs), *always(body)])
         inputs = [i for i in body.inputs if i.tensor in needed]
-        smaller.append(DeadCode().run(replace(body, inputs=inputs, outputs=outputs)))
-    attrs = op.attrs | {"bodies": tuple(smaller)}
-    replace_operation(rebuilder, op, operands, attrs, [op.outputs[k] for k in kept])
+        return DeadCode().run(replace(body, inputs=inputs, outputs=outputs))
+
+    def rewrite(self, rebuilder: Rebuilder) -> None:
+        """Put a Case with the results that are needed; or the branch that is known to be taken."""
+        op = self.op
+        operands = [rebuilder.map.get(t, t) for t in op.inputs]
+        bodies = op.attrs["bodies"]
+        outputs = [op.outputs[k] for k in self.kept]
+        taken = known_branch(operands[0], len(bodies))
+        if taken is not None and not op.attrs["symbols"]:
+            inline(rebuilder, self.smaller(bodies[taken]), outputs, operands)
+            return
+        attrs = op.attrs | {"bodies": tuple(self.smaller(body) for body in bodies)}
+        replace_operation(rebuilder, op, operands, attrs, outputs)
 
 
 def known_branch(selector: Tensor, count: int) -> int | None:
@@ -377,15 +423,15 @@ def known_branch(selector: Tensor, count: int) -> int | None:
 
 
 def inline(
-    rebuilder: Rebuilder, body: Function, op: Operation, operands: Sequence[Tensor]
+    rebuilder: Rebuilder, body: Function, outputs: Sequence[Tensor], operands: Sequence[Tensor]
 ) -> None:
-    """The operations of a branch in the place of the choice."""
+    """The operations of a branch in the place of the choice, which gave ``outputs``."""
     place = {i.tensor: operands[int(i.key)] for i in body.inputs}
     for inner in body.operations:
         if inner.type != "Placeholder":
             copy_into(rebuilder, body, inner, place)
     results = [o.tensor for o in body.outputs if o.kind == "result"]
-    for a, b in zip(op.outputs, results, strict=True):
+    for a, b in zip(outputs, results, strict=True):
         rebuilder.map[a] = place[b]
     for check in body.outputs:
         if check.kind == "check":

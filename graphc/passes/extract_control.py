@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from graphc.build import complete_attrs
-from graphc.dims import DimLike, Symbol
+from graphc.dims import DimLike, Symbol, symbols_of
 from graphc.errors import InvalidArgumentError
 from graphc.function import Function, Input, Output
 from graphc.graph import Operation, Region, Tensor, TensorType
@@ -281,21 +281,24 @@ class ControlExtractor(RaggedExtractor):
             branch = BodyExtractor(self, region, op, effects)
             branch.capture_state(state)
             branch.run()
-            results = [branch.operand(t, None) for t in region.results]
-            for t, _ in saved:
-                own = t.op.region is region
-                results.append(branch.operand(t, None) if own else branch.zeros_like(t))
+            made.append(branch)
+        given = []
+        for t, _ in saved:
+            owner = made[regions.index(t.op.region)]
+            given.append((owner, owner.operand(t, None)))
+        for branch in made:
+            results = [branch.operand(t, None) for t in branch.region.results]
+            results += [t if b is branch else branch.zeros_like(t, b) for b, t in given]
             results += branch.next_state()
             branch.outputs = [Output("result", t, op, str(k)) for k, t in enumerate(results)]
-            made.append(branch)
         symbols = self.choice_symbols(op, made)
         captured = self.merged(made, [selector])
         functions = [b.function(captured) for b in made]
         new = self.add_control(op, functions, captured, symbols)
         outputs = [*op.outputs[: len(regions[0].results)], *(out for _, out in saved)]
         self.map.update(zip(outputs, new.outputs, strict=False))
-        for given in zip(op.outputs, *(r.results for r in regions), strict=False):
-            self.same_parts(op, *given)
+        for out, *results in zip(op.outputs, *(r.results for r in regions), strict=False):
+            self.same_parts(op, out, *results)
         self.state_after(op, effects, new.outputs[len(outputs) :])
 
     def same_parts(self, op: Operation, out: Tensor, *given: Tensor) -> None:
@@ -434,20 +437,14 @@ class BodyExtractor(ControlExtractor):
             raise InvalidArgumentError(op.node_def, op, f"'{op.name}' is not where it is counted")
         return found
 
-    def zeros_like(self, user: Tensor) -> Tensor:
-        """Zeros of the type that a tensor of another branch was declared with."""
-        sizes = user.sizes
-        if sizes is None or not all(isinstance(s, int) for s in sizes):
-            raise InvalidArgumentError(
-                user.op.node_def, user.op,
-                f"the gradient of '{self.owner.name}' needs {user.name}, whose shape is not known",
-            )  # fmt: skip
-        first = np.array(sizes[0] if sizes else 1, np.int32)
-        count = self.emit("Const", self.owner, [], {"value": first})
-        attrs = {"dtype": user.dtype.base_dtype, "row": sizes[1:]}
-        rows = self.emit("EmptyRows", self.owner, [count], attrs)
-        if sizes:
-            return rows
+    def zeros_like(self, tensor: Tensor, branch: BodyExtractor) -> Tensor:
+        """Zeros like a tensor of another branch; of a size that this branch decides, none."""
+        own = branch.own_sizes(())
+        known = (self.env.canonical(s) for s in tensor.sizes or ())
+        sizes = tuple(s if symbols_of(s).isdisjoint(own) else 0 for s in known)
+        only = self.emit("Const", self.owner, [], {"value": np.array(1, np.int32)})
+        attrs = {"dtype": tensor.dtype.base_dtype, "row": sizes}
+        rows = self.emit("EmptyRows", self.owner, [only], attrs)
         zero = self.emit("Const", self.owner, [], {"value": np.array(0, np.int32)})
         return self.emit("TakeRow", self.owner, [rows, zero], {"checked": False})
 

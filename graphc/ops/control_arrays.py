@@ -1,0 +1,215 @@
+"""Arrays that a loop writes row by row, as the loop that goes back needs them.
+
+To save an array that every turn changes in a few rows would take memory in the square of the turns.
+What is saved are the rows that were replaced, and their numbers.  The loop that goes back carries
+the array: it begins with the last value, and every turn puts the rows back.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from graphc import dtypes
+from graphc.build import constant, create, single
+from graphc.graph import Operation, Region, Tensor, get_default_graph
+from graphc.ops.control_build import parameter, save_output
+from graphc.ops.shaping_slice import getitem
+
+WRITES = ("PutRow", "PutRowGrowing")
+
+
+def _call(name: str, *inputs: object, **attrs: object) -> Tensor:
+    return single(create(name, inputs, attrs))
+
+
+@dataclass(frozen=True)
+class Write:
+    """A row that was replaced, in tensors of the body of a loop.
+
+    Attributes:
+      place: one more than the row's number; 0 where nothing was written.
+      before: the row as it was.
+    """
+
+    place: Tensor
+    before: Tensor
+
+
+def versions(newest: Tensor, home: Region) -> list[Tensor] | None:
+    """What an array was before ``newest``, by writes of single rows: the oldest value is last.
+
+    None where something else has made it, or nothing was written.
+    """
+    found = [newest]
+    while found[-1].op.type != "Parameter":
+        older = _older(found[-1])
+        if older is None or older.op.region is not home:
+            return None
+        found.append(older)
+    return found if len(found) > 1 else None
+
+
+def _older(tensor: Tensor) -> Tensor | None:
+    """The array before the operation that gives ``tensor`` has written to it."""
+    op = tensor.op
+    if op.type in WRITES or (op.type == "Identity" and not op.control_inputs):
+        return op.inputs[0]
+    if op.type != "Case":
+        return None
+    bodies: tuple[Region, ...] = op.attrs["bodies"]
+    number = op.outputs.index(tensor)
+    if number >= len(bodies[0].results):
+        return None
+    bases = {_base(body, body.results[number]) for body in bodies}
+    return bases.pop() if len(bases) == 1 else None
+
+
+def _base(body: Region, newest: Tensor) -> Tensor | None:
+    """The array from around that a branch has written to."""
+    found: Tensor | None = newest
+    while found is not None and body.encloses(found.op.region):
+        found = _older(found)
+    return found
+
+
+def _writes(tensor: Tensor) -> list[Write]:
+    """The rows that the operation which gives ``tensor`` has replaced, the last one first."""
+    op = tensor.op
+    if op.type == "Identity":
+        return []
+    if op.type in WRITES:
+        array, index = op.inputs[:2]
+        with get_default_graph().within(op.region):
+            if index.dtype.base_dtype is not dtypes.int64:
+                index = _call("Cast", index, DstT=dtypes.int64)
+            place = _call("AddV2", index, constant(1, dtypes.int64))
+            return [Write(place, _call("TakeRow", array, op.inputs[1], checked=False))]
+    found = []
+    number = op.outputs.index(tensor)
+    for body in op.attrs["bodies"]:
+        version = body.results[number]
+        while body.encloses(version.op.region):
+            for write in _writes(version):
+                # Where another branch has run both are zeros, which stands for no row.
+                place, before = (save_output(op, t) for t in (write.place, write.before))
+                found.append(Write(place, before))
+            older = _older(version)
+            assert older is not None
+            version = older
+    return found
+
+
+def grows_inside(op: Operation) -> bool:
+    """Whether an array grows in the operation, or in one of its bodies."""
+    bodies = op.attrs.get("bodies", ())
+    inside = (o for body in bodies for o in body.operations)
+    return op.type == "PutRowGrowing" or any(grows_inside(o) for o in inside)
+
+
+def _by_rows(tensor: Tensor) -> bool:
+    """Whether an array, and what becomes of it in its body by writes, is read by single rows only.
+
+    Then nothing sees whether it has more rows than it had.
+    """
+    home = tensor.op.region
+    assert home is not None
+    arrays, size = {tensor}, 0
+    while len(arrays) > size:
+        size = len(arrays)
+        if not all(_reads_rows(op, arrays) for op in home.operations):
+            return False
+    return True
+
+
+def _reads_rows(op: Operation, arrays: set[Tensor]) -> bool:
+    """Whether an operation reads ``arrays`` by single rows only; adds what it makes of them."""
+    bodies: tuple[Region, ...] = op.attrs.get("bodies", ())
+    if not all(_reads_rows(inner, arrays) for body in bodies for inner in body.operations):
+        return False
+    if bodies:
+        handed = [op.inputs[: len(bodies[1].params)]] if op.type == "While" else []
+        handed.append(op.attrs["saved"])
+        if any(t in arrays for tensors in handed for t in tensors):
+            return False
+        given = {k for body in bodies for k, t in enumerate(body.results) if t in arrays}
+        arrays.update(op.outputs[k] for k in given)
+        return not given or op.type == "Case"
+    used = [k for k, t in enumerate(op.inputs) if t in arrays]
+    if used == [0] and op.type in (*WRITES, "Identity"):
+        arrays.add(op.outputs[0])
+    elif used:
+        return used == [0] and op.type == "TakeRow"
+    return True
+
+
+class CarriedArrays:
+    """The arrays that the loop that goes back carries.
+
+    Args:
+      op: the loop that went forward.
+      regions: the condition and the body of the loop that goes back: an array is a parameter of
+        both.
+      save: gives, in the body that goes back, the value that a tensor of the forward body had.
+
+    Attributes:
+      starts: the first values of the arrays.
+      results: their values for the next turn.
+    """
+
+    def __init__(
+        self, op: Operation, regions: Sequence[Region], save: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.op = op
+        self.regions = regions
+        self.save = save
+        self.starts: list[Tensor] = []
+        self.results: list[Tensor] = []
+        #: The loop variables that are such arrays, by any of their values in a turn.
+        self.numbers: dict[Tensor, int] = {}
+        body = op.attrs["bodies"][1]
+        for k, (param, result) in enumerate(zip(body.params, body.results, strict=True)):
+            found = versions(result, body)
+            if found is not None and found[-1] is param:
+                self.numbers.update(dict.fromkeys(found, k))
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        """Whether a tensor of the forward body is a value of an array that is carried."""
+        return tensor in self.numbers
+
+    def recalled(
+        self, tensor: Tensor, recall: Callable[[Tensor], Tensor]
+    ) -> dict[Tensor, Tensor]:
+        """All values that an array had in the turn, ``tensor`` among them.
+
+        ``recall`` is as ``save``, but may compute a value again.
+        """
+        number = self.numbers[tensor]
+        body: Region = self.op.attrs["bodies"][1]
+        start = self.op.outputs[number]
+        self.starts.append(start)
+        graph = get_default_graph()
+        params = []
+        for region in self.regions:
+            with graph.within(region):
+                params.append(parameter(region, start.type, "Parameter"))
+        array = params[-1]
+        chain = versions(body.results[number], body)
+        assert chain is not None
+        found = {chain[0]: array}
+        for newer, older in itertools.pairwise(chain):
+            for write in _writes(newer):
+                index = _call("Sub", recall(write.place), constant(1, dtypes.int64))
+                array = _call("PutRow", array, index, recall(write.before))
+            found[older] = array
+        self.results.append(array)
+        if any(grows_inside(t.op) for t in chain):
+            found = {t: a if _by_rows(t) else self.cut(t, a) for t, a in found.items()}
+        return found
+
+    def cut(self, tensor: Tensor, array: Tensor) -> Tensor:
+        """The array as long as it was."""
+        with get_default_graph().within(tensor.op.region):
+            sizes = _call("Shape", tensor)
+        return getitem(array, slice(0, getitem(self.save(sizes), 0)))

@@ -1,0 +1,190 @@
+"""Gradients of loops that write arrays row by row: what the way back keeps of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphc as gc
+
+F = gc.float64
+POINT = np.array([0.3, -0.5, 0.8, 0.1])
+CASES = {}
+ts = gc.reduce_sum
+
+
+def case(fn):
+    CASES[fn.__name__] = fn
+    return fn
+
+
+def loop(n, step, *start, **options):
+    return gc.while_loop(
+        lambda i, *_: i < n, lambda i, *v: (i + 1, *step(i, *v)), [0, *start], **options
+    )[1:]
+
+
+def array(n, grows, dtype=F):
+    """An array for so many elements."""
+    return gc.TensorArray(dtype, size=0 if grows else n + 1, dynamic_size=grows)
+
+
+def slope(f, x, eps=1e-6):
+    """The gradient of ``f`` at ``x`` by central differences."""
+    steps = eps * np.eye(x.size)
+    return np.array([(f(x + d) - f(x - d)) / (2 * eps) for d in steps])
+
+
+def derivatives(y, x):
+    """The gradient, and that of its weighted sum."""
+    first = gc.gradients(y, x)[0]
+    return first, gc.gradients(ts(first * np.cos(np.arange(4) + 1.0)), x)[0]
+
+
+@pytest.mark.parametrize("grows", [True, False], ids=["grows", "fixed"])
+@pytest.mark.parametrize("known", [True, False], ids=["static", "symbolic"])
+@pytest.mark.parametrize("name", CASES)
+def test_first_and_second(name, known, grows, everywhere):
+    x = gc.placeholder(F, [4] if known else [None])
+    n = gc.placeholder(gc.int32, [])
+    y = CASES[name](x, n, grows)
+    first, second = derivatives(y, x)
+    a, b = everywhere([first, second], {x: POINT, n: 5}, rtol=1e-9)
+    with gc.Session() as session:
+        value = lambda p: session.run(y, {x: p, n: 5})  # noqa: E731
+        np.testing.assert_allclose(a, slope(value, POINT), rtol=1e-5, atol=1e-6)
+        weights = np.cos(np.arange(4) + 1.0)
+        sums = lambda p: np.sum(session.run(first, {x: p, n: 5}) * weights)  # noqa: E731
+        np.testing.assert_allclose(b, slope(sums, POINT), rtol=1e-4, atol=1e-5)
+        session.run([y, first], {x: POINT, n: 0})
+
+
+@case
+def read_in_a_branch(x, n, grows):
+    def step(i, a, s):
+        old = lambda: gc.tanh(a.read(i // 2) * s)  # noqa: E731
+        s = gc.cond(gc.equal(i % 2, 0), old, lambda: gc.sin(s) * x)
+        return a.write(i + 1, s), s
+
+    a, s = loop(n, step, array(n, grows).write(0, x), x)
+    return ts(s) + ts(gc.square(a.stack()))
+
+
+@case
+def written_in_both_branches(x, n, grows):
+    def step(i, a, s):
+        def even():
+            b = a.write(i + 1, gc.tanh(s))
+            return b.write(i // 2, b.read(i + 1) * x), gc.sin(s)
+
+        odd = lambda: (a.write(i // 2, s * a.read(i - 1)), gc.tanh(s) + x)  # noqa: E731
+        return gc.cond(gc.equal(i % 2, 0), even, odd)
+
+    a, s = loop(n, step, array(n, grows).write(0, x), x)
+    return ts(s) + ts(gc.square(a.stack()))
+
+
+@case
+def written_in_one_of_nested_branches(x, n, grows):
+    def step(i, a, s):
+        third = lambda: (a.write(i + 1, gc.tanh(s * x)), s)  # noqa: E731
+        other = lambda: (a, gc.sin(s) * a.read(0))  # noqa: E731
+        inner = lambda: gc.cond(gc.equal(i % 3, 0), third, other)  # noqa: E731
+        b, s = gc.cond(i < 4, inner, lambda: (a.write(0, s), gc.tanh(s)))
+        return b.write(0, gc.sin(b.read(0)) + s), s
+
+    a, s = loop(n, step, array(n, grows).write(0, x), x)
+    return ts(s) + ts(gc.square(a.stack()))
+
+
+@case
+def a_stack_machine(x, n, grows):
+    """Two values are pushed, then their product: as a program over a stack does it."""
+
+    def step(i, top, a):
+        combine = lambda: (  # noqa: E731
+            top - 1,
+            a.write(top - 2, gc.tanh(a.read(top - 2) * a.read(top - 1))),
+        )
+        push = lambda: (top + 1, a.write(top, gc.sin(x * gc.cast(i + 1, F))))  # noqa: E731
+        again = gc.logical_and(gc.equal(i % 3, 2), top > 1)
+        return gc.cond(again, combine, push)
+
+    top, a = loop(n, step, 1, array(n, grows).write(0, x))
+    return ts(gc.square(a.read(top - 1))) + ts(a.stack())
+
+
+@case
+def read_by_an_inner_loop(x, n, grows):
+    def step(i, a, s):
+        s = loop(2, lambda j, t: (gc.tanh(t * a.read(i // (j + 1))),), s)[0]
+        return a.write(i + 1, s + x), s
+
+    a, s = loop(n, step, array(n, grows).write(0, x), x)
+    return ts(s) + ts(gc.square(a.stack()))
+
+
+@case
+def read_as_a_whole(x, n, grows):
+    def step(i, a, s):
+        mean = lambda: gc.tanh(gc.reduce_mean(a.stack(), 0) * s)  # noqa: E731
+        s = gc.cond(gc.equal(i % 2, 0), mean, lambda: gc.sin(s) + x)
+        return a.write(i + 1, s), s
+
+    a, s = loop(n, step, array(n, grows).write(0, x), x)
+    return ts(s) + ts(gc.square(a.stack()))
+
+
+@case
+def numbers_that_say_which_row(x, n, grows):
+    def step(i, a, places, s):
+        read = lambda: a.read(places.read(i // 2)) * s  # noqa: E731
+        s = gc.cond(gc.equal(i % 2, 1), read, lambda: gc.tanh(s) + x)
+        return a.write(i + 1, s), places.write(i + 1, i // 2), s
+
+    places = array(n, grows, gc.int32).write(0, 0)
+    a, _, s = loop(n, step, array(n, grows).write(0, x), places, x)
+    return ts(s) + ts(gc.square(a.stack()))
+
+
+@case
+def two_arrays_that_change_places(x, n, grows):
+    def step(i, a, b, s):
+        s = gc.cond(gc.equal(i % 2, 0), lambda: gc.tanh(a.read(0) * s), lambda: gc.sin(s) + x)
+        return b, a.write(0, s), s
+
+    a, b, s = loop(n, step, array(n, grows).write(0, x), array(n, grows).write(0, x * x), x)
+    return ts(s) + ts(a.stack()) + ts(gc.square(b.stack()))
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def kept(session) -> int:
+    """The bytes that grow with the number of turns."""
+    found = [e for plan in session._plans.values() for e in plan.executables.values()]
+    return sum(sum(e.context.cells[1::2]) for e in found)
+
+
+@pytest.mark.parametrize("grows", [True, False], ids=["grows", "fixed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a_stack_machine",
+        "numbers_that_say_which_row",
+        "read_by_an_inner_loop",
+        "read_in_a_branch",
+        "written_in_both_branches",
+        "written_in_one_of_nested_branches",
+    ],
+)
+def test_the_way_back_keeps_some_rows_of_every_turn(name, grows):
+    x, n = gc.placeholder(F, [None]), gc.placeholder(gc.int32, [])
+    grad = gc.gradients(CASES[name](x, n, grows), x)[0]
+    row = 8 * 64
+    with gc.Session() as session:
+        for turns in (100, 400):
+            session.run(grad, {x: np.full(64, 0.5), n: turns})
+            # At most 14 rows of every turn, and what growing leaves free: a half.
+            assert kept(session) <= 1.5 * turns * (14 * row + 200) + 4096
+        assert session.compilations == 1
