@@ -9,7 +9,7 @@ from graphc.dims import Dim, DimLike, Symbol
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
 from graphc.passes.extract import VariableState, extract
-from graphc.passes.pipeline import default_pipeline, run_passes, verifying
+from graphc.passes.pipeline import Pass, default_pipeline, run_passes, verifying
 from graphc.program import Program, build_program
 from graphc.program_verify import verify_program
 from graphc.runtime import executable, jit
@@ -18,19 +18,25 @@ from graphc.runtime.executable import Code
 Shapes = Mapping[Tensor, Sequence[int]]
 
 
-def compile_function(fn: Function, target: Any = None, seen: Shapes | None = None) -> Code:
+def compile_function(
+    fn: Function, target: Any = None, seen: Shapes | None = None,
+    passes: Sequence[Pass] | None = None,
+) -> Code:  # fmt: skip
     """Passes, fusion, lowering, scheduling, code generation, loading."""
     target = target or jit.host_target()
-    program = plan_function(fn, target, seen)
+    program = plan_function(fn, target, seen, passes)
     code = executable.load(program, target)
     if program.function.prepared is not None:
-        code.prepare = compile_function(program.function.prepared, target)
+        # It is part of what the passes have made.
+        code.prepare = compile_function(program.function.prepared, target, passes=())
     return code
 
 
-def plan_function(fn: Function, target: Any, seen: Shapes | None = None) -> Program:
-    """The program of a function, before code generation."""
-    passed = run_passes(fn, default_pipeline())
+def plan_function(
+    fn: Function, target: Any, seen: Shapes | None = None, passes: Sequence[Pass] | None = None
+) -> Program:
+    """The program of a function, before code generation; ``passes`` are all if not given."""
+    passed = run_passes(fn, default_pipeline() if passes is None else passes)
     program = build_program(passed, target, size_hints(fn, seen or {}))
     return verify_program(program) if verifying() else program
 

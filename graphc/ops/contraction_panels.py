@@ -96,20 +96,25 @@ def _column(panel: ir.Expr, lane: ir.Expr, width: DimLike, ctx: ElementContext) 
 
 @register
 class PanelMatMul(_Panels):
-    """The product of a matrix with one in panels."""
+    """The product of a matrix with one in panels, or with each of several."""
 
     name = "PanelMatMul"
     inputs = "a: T, b: T"
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
-        """The rows of ``a`` and the columns of all panels."""
-        (m, k), (count, inner, width) = ctx.rank(0, 2), ctx.rank(1, 3)
+        """The rows of ``a`` and the columns of all panels, for each matrix."""
+        (m, k), right = ctx.rank(0, 2), ctx.sizes(1)
+        if right is None:
+            return [TensorType(ctx.dtype(0), None)]
+        if len(right) < 3:
+            raise ctx.error(f"Shape must be at least rank 3 but is rank {len(right)}")
+        count, *several, inner, width = right
         ctx.equal(k, inner, "In[0] and In[1] have mismatched inner sizes")
-        return [TensorType(ctx.dtype(0), (m, count * width))]
+        return [TensorType(ctx.dtype(0), (*several, m, count * width))]
 
     def contraction(self, ctx: ElementContext) -> ContractionForm:
-        """Panels are like the matrices of a batch."""
-        (rows, depth), (count, _, width) = ctx.sizes(0), ctx.sizes(1)
+        """Panels are like the matrices of a batch, too."""
+        (rows, depth), (*batch, _, width) = ctx.sizes(0), ctx.sizes(1)
 
         def lhs(_: Index, m: Index, k: Index) -> ir.Expr:
             return ctx.operand(0, (*m, *k))
@@ -118,19 +123,20 @@ class PanelMatMul(_Panels):
             return ctx.operand(1, (*b, *k, n))
 
         def index(b: Index, m: Index, n: ir.Expr) -> Index:
-            return (*m, _column(b[0], n, width, ctx))
+            return (*b[1:], *m, _column(b[0], n, width, ctx))
 
-        return ContractionForm((count,), (rows,), width, (depth,), lhs, rhs, index)
+        return ContractionForm(tuple(batch), (rows,), width, (depth,), lhs, rhs, index)
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's product with the columns put back."""
         return wide_product(np.asarray(inputs[0]), columns(np.asarray(inputs[1])))
 
     def samples(self) -> Iterable[Sample]:
-        """Several rows and panels, one, nothing."""
+        """Several rows and panels, one, several matrices, nothing."""
         yield Sample((grid(5, 7), grid(3, 7, 4)), rtol=1e-5)
         yield Sample((grid(1, 7), grid(2, 7, 32)), rtol=1e-5, note="one row")
         yield Sample((grid(40, 9), grid(2, 9, 64)), rtol=1e-5, note="several tiles")
+        yield Sample((grid(5, 7), grid(2, 3, 7, 4)), rtol=1e-5, note="several matrices")
         yield Sample((np.zeros((0, 3)), grid(2, 3, 2)), note="no rows")
         yield Sample((np.zeros((2, 0)), np.zeros((2, 0, 2))), note="summed nothing")
 

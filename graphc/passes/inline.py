@@ -88,7 +88,7 @@ class Inliner:
             if "bodies" in op.attrs or op.type == "Host":
                 return False
             if isinstance(op.definition, TemplateOp):
-                if not (free and self.trace(tensor).moves and self.stored_inputs(tensor)):
+                if not (free and self.moved(tensor)):
                     return False
                 continue
             turned = is_view(op) and not only_unit_dims(op)
@@ -96,9 +96,11 @@ class Inliner:
                 return False
         return len(uses) <= 1 or cost <= CHEAP
 
-    def stored_inputs(self, tensor: Tensor) -> bool:
-        """Whether the operands are all in memory."""
-        return all(t not in self.inlined for t in tensor.op.inputs)
+    def moved(self, tensor: Tensor) -> bool:
+        """Whether the elements are others' in memory, in another place and no more."""
+        return self.trace(tensor).moves and all(
+            t not in self.inlined or self.moved(t) for t in tensor.op.inputs
+        )
 
     def repeats(self, tensor: Tensor, op: Operation) -> bool:
         """Whether ``op`` reads elements of ``tensor`` more than once."""

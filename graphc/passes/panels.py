@@ -23,7 +23,7 @@ MOST_ROWS = 64
 """With more rows the panels save nothing."""
 WIDTHS = (32, 64)
 """Columns of a panel for several rows, and for a single one, which needs more sums at once."""
-PLAIN = {"MatMul": "PanelMatMul", "Conv2DCore": "PanelConv2D",
+PLAIN = {"MatMul": "PanelMatMul", "BatchMatMulV2": "PanelMatMul", "Conv2DCore": "PanelConv2D",
          "WinogradProduct": "PanelWinogradProduct"}  # fmt: skip
 
 
@@ -32,6 +32,7 @@ class Panels:
     """Replace products by ones over panels."""
 
     name: str = "panels"
+    outermost: bool = True
 
     def run(self, fn: Function) -> Function:
         """The function with other products."""
@@ -46,7 +47,9 @@ def suits(op: Operation) -> bool:
     sizes = right.sizes or ()
     if out.dtype.base_dtype not in (float32, float64) or op.attrs.get("transpose_a"):
         return False
-    if op.attrs.get("groups", 1) != 1:
+    if op.attrs.get("groups", 1) != 1 or op.attrs.get("adj_x"):
+        return False
+    if op.type == "BatchMatMulV2" and len(op.inputs[0].sizes or ()) != 2:
         return False
     count = dims.product(sizes)
     if not isinstance(count, int) or count * out.dtype.base_dtype.size < LEAST_BYTES:
@@ -60,7 +63,8 @@ def suits(op: Operation) -> bool:
 def rows_of(op: Operation) -> int | None:
     """The rows of the product, if they are known."""
     sizes = op.outputs[0].sizes or ()
-    count = dims.product(sizes[2:3] if op.type == "WinogradProduct" else sizes[:-1])
+    apart = {"WinogradProduct": slice(2, 3), "BatchMatMulV2": slice(-2, -1)}
+    count = dims.product(sizes[apart.get(op.type, slice(-1))])
     return count if isinstance(count, int) else None
 
 
@@ -72,8 +76,9 @@ def width_of(rows: int | None) -> int:
 def in_panels(op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
     """The ops in the place of a product."""
     left, right = inputs
-    if op.attrs.get("transpose_b"):
-        right = call("Transpose", right, int_tensor([1, 0]))
+    if op.attrs.get("transpose_b") or op.attrs.get("adj_y"):
+        *outer, k, n = range(len(right.sizes or ()))
+        right = call("Transpose", right, int_tensor([*outer, n, k]))
     packed = call("PackColumns", right, width=width_of(rows_of(op)))
     attrs = {k: op.attrs[k] for k in ("strides", "dilations") if k in op.attrs}
     return [call(PLAIN[op.type], left, packed, **attrs)]

@@ -15,13 +15,17 @@ from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
 from graphc.passes.control import Control
 from graphc.passes.panels import Panels
 from graphc.passes.prepare import Prepare
+from graphc.passes.products import MergeProducts
 from graphc.passes.simplify import Fold, Simplify
 from graphc.passes.verify import verify_function
 from graphc.passes.winograd import Winograd
 
 
 class Pass(Protocol):
-    """A named, frozen object that takes a valid function to a valid function."""
+    """A named, frozen object that takes a valid function to a valid function.
+
+    One with ``outermost`` set is not for the bodies of loops and branches.
+    """
 
     @property
     def name(self) -> str:
@@ -41,6 +45,8 @@ def default_pipeline() -> list[Pass]:
         Simplify(),
         CommonSubexpressions(),
         Control(),
+        DeadCode(),
+        MergeProducts(),
         Winograd(),
         Panels(),
         CommonSubexpressions(),
@@ -93,7 +99,7 @@ def run_passes(fn: Function, passes: Sequence[Pass], trace: Trace | None = None)
 
 def run_nested(p: Pass, fn: Function) -> Function:
     """Run a pass on the bodies in a function, innermost first, then on the function."""
-    if any("bodies" in op.attrs for op in fn.operations):
+    if not getattr(p, "outermost", False) and any("bodies" in op.attrs for op in fn.operations):
         rebuilder = Rebuilder(fn)
         for op in fn.operations:
             bodies = op.attrs.get("bodies")

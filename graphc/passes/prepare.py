@@ -22,7 +22,8 @@ def stable_tensors(fn: Function) -> set[Tensor]:
         source = sources.get(op.outputs[0]) if op.outputs else None
         if op.type == "Placeholder":
             kept = source is not None and source.kind == "variable" and source.key not in changed
-            static = all(isinstance(s, int) for s in op.outputs[0].sizes or (None,))
+            sizes = op.outputs[0].sizes
+            static = sizes is not None and all(isinstance(s, int) for s in sizes)
             stable = kept and static
         else:
             plain = op.definition.pure and "bodies" not in op.attrs and op.type != "Host"
@@ -44,21 +45,37 @@ class Prepare:
     """Move what ops want prepared, and can be, into a function of its own."""
 
     name: str = "prepare"
+    outermost: bool = True
 
     def run(self, fn: Function) -> Function:
         """The function with such tensors as inputs; one that only prepares stays as it is."""
+        chosen = self._chosen(fn)
+        if not chosen:
+            return fn
+        keys = {t: f"{t.op.name}:{t.index}" for t in chosen}
+        return replace(self._without(fn, keys), prepared=self._apart(fn, keys))
+
+    def _chosen(self, fn: Function) -> list[Tensor]:
+        """The tensors that runs need; not those that only others of them are made of."""
         stable = stable_tensors(fn) - set(fn.results())
-        chosen = [
+        ready = {
             t
             for op in fn.operations
             if op.definition.prepared
             for t in op.outputs
             if t in stable and all(isinstance(s, int) for s in t.sizes or ())
-        ]
-        if not chosen:
-            return fn
-        keys = {t: f"{t.op.name}:{t.index}" for t in chosen}
-        return replace(self._without(fn, keys), prepared=self._apart(fn, keys))
+        }
+        found: set[Tensor] = set()
+        stack = [t.op for t in fn.results()] if ready else []
+        seen = set(stack)
+        while stack:
+            for t in stack.pop().inputs:
+                if t in ready:
+                    found.add(t)
+                elif t.op not in seen:
+                    seen.add(t.op)
+                    stack.append(t.op)
+        return [t for op in fn.operations for t in op.outputs if t in found]
 
     def _apart(self, fn: Function, keys: dict[Tensor, str]) -> Function:
         """The function that computes the tensors."""

@@ -27,6 +27,7 @@ class Winograd:
     """Replace convolutions by four ops: factors of filter and tiles, products, results."""
 
     name: str = "winograd"
+    outermost: bool = True
 
     def run(self, fn: Function) -> Function:
         """The function with other convolutions."""
