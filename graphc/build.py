@@ -278,7 +278,7 @@ def as_array(value: Any, dtype: DType | None = None) -> np.ndarray:
         target = dtype or found
         if (target is dtypes.string) != (found is dtypes.string):
             raise DTypeError(f"Expected {target.name}, got {value!r} of type '{found.name}'.")
-        return np.array(value, dtype=target.numpy, order="C")
+        return np.array(dtypes.converted(value, target), order="C")
     try:
         array = np.array(value)
     except ValueError as e:
@@ -288,7 +288,7 @@ def as_array(value: Any, dtype: DType | None = None) -> np.ndarray:
     if dtype is None:
         return _default_typed(array)
     _check_python_value(value, array, dtype)
-    return np.array(array, dtype=dtype.numpy, order="C")
+    return np.array(dtypes.converted(array, dtype), order="C")
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphc.build import convert_to_tensor
+from graphc.dtypes import finfo
 from graphc.errors import GraphError, InvalidArgumentError
 from graphc.graph import Operation, Tensor, name_scope
 from graphc.logging_ops import Assert
@@ -140,7 +141,7 @@ def assert_near(
         dtype = x.dtype.base_dtype
         if not dtype.is_floating:
             raise GraphError(f"data type {dtype.numpy} not inexact")
-        eps = 10 * float(np.finfo(dtype.numpy).eps)
+        eps = 10 * float(finfo(dtype.numpy).eps)
         rtol = convert_to_tensor(eps if rtol is None else rtol, name="rtol", dtype=dtype)
         atol = convert_to_tensor(eps if atol is None else atol, name="atol", dtype=dtype)
         shown = data or [

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from graphc.errors import DTypeError
+
+finfo: Any = ml_dtypes.finfo
+"""The limits of floats: NumPy's function, which knows bfloat16 as well."""
 
 
 class DType:
@@ -60,6 +64,11 @@ class DType:
         return self.kind == "float"
 
     @property
+    def accumulator(self) -> DType:
+        """What sums of this type are kept in: float32 for floats of 16 bits, else itself."""
+        return float32 if self.base_dtype in SHORT_FLOATS else self.base_dtype
+
+    @property
     def is_integer(self) -> bool:
         """True for signed and unsigned integers; bool is not an integer."""
         return self.kind in ("int", "uint")
@@ -101,7 +110,7 @@ class DType:
 
     def _limits(self) -> tuple[Any, Any]:
         if self.is_floating:
-            info = np.finfo(self._np)
+            info = finfo(self._np)
             return info.min, info.max
         if self.is_integer:
             iinfo = np.iinfo(self._np)
@@ -140,6 +149,7 @@ class DType:
 
 
 float16 = half = DType("float16", "f16", "float", np.float16)
+bfloat16 = DType("bfloat16", "bf16", "float", ml_dtypes.bfloat16)
 float32 = DType("float32", "f32", "float", np.float32)
 float64 = double = DType("float64", "f64", "float", np.float64)
 int8 = DType("int8", "i8", "int", np.int8)
@@ -153,7 +163,9 @@ uint64 = DType("uint64", "u64", "uint", np.uint64)
 bool_ = DType("bool", "b1", "bool", np.bool_)
 string = DType("string", "str", "string", object)
 
-FLOATS = (float16, float32, float64)
+SHORT_FLOATS = (float16, bfloat16)
+"""Floats of 16 bits: stored so, computed in float32."""
+FLOATS = (float16, bfloat16, float32, float64)
 SIGNED = (int8, int16, int32, int64)
 UNSIGNED = (uint8, uint16, uint32, uint64)
 INTEGERS = SIGNED + UNSIGNED
@@ -194,3 +206,39 @@ def as_dtype(value: Any) -> DType:
     if found is None:
         raise DTypeError(f"Cannot convert value {value!r} to a DType.")
     return found
+
+
+def is_float(np_type: np.dtype[Any]) -> bool:
+    """Whether a NumPy dtype is one of floats; bfloat16's kind is that of records."""
+    return np_type.kind == "f" or np_type == bfloat16.numpy
+
+
+def converted(value: Any, dtype: DType) -> np.ndarray:
+    """An array of a dtype: the value itself where it is one already, else rounded once."""
+    array = np.asarray(value)
+    if array.dtype == dtype.numpy or dtype is string:
+        return np.asarray(array, dtype.numpy)
+    return rounded(array, dtype.numpy)
+
+
+def rounded(array: Any, np_type: np.dtype[Any]) -> np.ndarray:
+    """``astype``, rounded once: to bfloat16 ml_dtypes goes through float32, which rounds twice."""
+    array = np.asarray(array)
+    wide = array.dtype.kind in "iuf" and array.dtype.itemsize >= 4 and array.dtype != np.float32
+    if np_type != bfloat16.numpy or not wide:
+        return np.asarray(array.astype(np_type))
+    if array.dtype.itemsize == 8 and array.dtype.kind in "iu":
+        # What float64 cannot hold below is one sticky bit, far below the last of bfloat16.
+        low = array & array.dtype.type(0x7FF)
+        large = np.abs(array.astype(np.float64)) >= 2.0**53
+        sticky = (array - low) | ((low != 0).astype(array.dtype) << array.dtype.type(11))
+        array = np.where(large, sticky, array)
+    exact = array.astype(np.float64)
+    with np.errstate(over="ignore"):
+        near = np.asarray(exact.astype(np.float32))
+    bits = near.reshape(-1).view(np.int32).reshape(near.shape)
+    beyond = np.abs(near.astype(np.float64)) > np.abs(exact)
+    odd = (bits - beyond) | 1
+    inexact = (near != exact) & ~np.isnan(exact)
+    to_odd = np.asarray(np.where(inexact, odd, bits), np.int32)
+    return np.asarray(to_odd.reshape(-1).view(np.float32).reshape(near.shape).astype(np_type))

@@ -181,9 +181,14 @@ def feed_array(tensor: Tensor, value: Any) -> np.ndarray:
 def numeric_array(tensor: Tensor, value: Any) -> np.ndarray:
     """The value converted to the tensor's dtype, laid out as native code reads it."""
     dtype = tensor.dtype.base_dtype.numpy
+    short = dtype == dtypes.bfloat16.numpy
     where = f"\n(fed to Tensor {tensor.name!r}, declared at {tensor.op.location})"
     try:
-        array = np.asarray(value, dtype=dtype, order="C")
+        array = np.asarray(value, dtype=None if short else dtype, order="C")
+        if short and array.dtype != dtype:
+            array = dtypes.rounded(array, dtype)
+        elif array.dtype is not dtype:  # an equal one, which native code does not know
+            array = array.view(dtype)
     except (ValueError, OverflowError) as e:
         raise FeedError(f"{e}{where}") from None
     except TypeError as e:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.dims import DimLike, product
-from graphc.dtypes import float16, float32
 from graphc.errors import CompileError
 from graphc.graph import Operation
 from graphc.kernels.contraction import contraction_kernel
@@ -155,7 +154,7 @@ class TemplateLowering(GroupOperands):
         dtype = out.dtype.base_dtype
         return lambda: scan_kernel(
             self.name, params, scalars, **extents, element=element, out=buffer,
-            op=combine, acc=float32 if dtype is float16 else dtype,
+            op=combine, acc=dtype.accumulator,
             exclusive=op.attrs["exclusive"], reverse=op.attrs["reverse"],
         )  # fmt: skip
 

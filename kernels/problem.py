@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from graphc.dtypes import DType, float16, float32, int32, int64, uint32
+from graphc.dtypes import DType, int32, int64, uint32
 from graphc.kernels import index
 from graphc.loop import ir
 from graphc.loop.ir import Apply, Expr, Load, Stmt, Var
@@ -38,6 +38,10 @@ class Target(Protocol):
     @property
     def has_vnni(self) -> bool:
         """Whether a dot product of four bytes is one instruction, on all lanes."""
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether a dot product of two bfloat16 is one instruction, on all lanes."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,9 @@ class Contraction:
 
 def accumulator(dtype: DType) -> DType:
     """The type that products of ``dtype`` are added up in."""
-    if dtype == float16:
-        return float32
     if dtype.is_integer and dtype.size < 4:
         return uint32 if dtype.is_unsigned else int32
-    return dtype
+    return dtype.accumulator
 
 
 def swapped(problem: Contraction) -> Contraction:

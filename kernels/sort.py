@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from graphc.dtypes import float16, float32, int64
+from graphc.dtypes import float32, int64
 from graphc.kernels import emit
 from graphc.loop import ir
 from graphc.loop.ir import ONE, ZERO, Buffer, Expr, Guard, If, Kernel, LoopKind, Stmt, Store
@@ -76,7 +76,7 @@ def _larger(a: Expr, b: Expr) -> Expr:
     """Whether ``a`` is larger; NaN is larger than everything else."""
     if not a.dtype.is_floating:
         return a > b
-    if a.dtype is float16:
+    if a.dtype.accumulator is not a.dtype:
         a, b = ir.cast(a, float32), ir.cast(b, float32)
     number = ir.apply("not", ir.apply("isnan", b))
     return ir.apply("or", a > b, ir.logical_and(ir.apply("isnan", a), number))

@@ -158,7 +158,7 @@ def vectors_of_panel(problem: Contraction, lanes: int, target: Target) -> int:
     return min(v for v, cost in costs.items() if cost <= best * 1.02)
 
 
-def _blocks(k: tuple[Expr, ...], most: int) -> Depth:
+def blocks(k: tuple[Expr, ...], most: int) -> Depth:
     """Blocks of about ``most`` steps."""
     size = 1
     for dim in reversed(range(len(k))):
@@ -180,7 +180,7 @@ def _depth(
         return whole
     large = steps is None or steps * panel_bytes > PANEL_BYTES
     if pack or (large and tiles != 1):
-        return _blocks(problem.k, most)
+        return blocks(problem.k, most)
     return whole
 
 

@@ -81,7 +81,7 @@ def test_several_results_of_several_types(session):
     assert chosen == 1
 
 
-@pytest.mark.parametrize("dtype", [gc.float16, gc.int8, gc.uint16, gc.uint64, gc.bool, gc.int32])
+@pytest.mark.parametrize("dtype", [gc.float16, gc.bfloat16, gc.int8, gc.uint16, gc.uint64, gc.bool])
 def test_dtypes(dtype):
     x = gc.constant(np.array([0, 1, 1], dtype.as_numpy_dtype))
     y = shaped(py_func(lambda v: v[::-1], [x], dtype), [3])

@@ -42,7 +42,7 @@ def test_a_size_in_a_branch_that_is_not_taken_may_be_negative(session):
     assert session.run(y, {n: 2}) == -1
 
 
-@pytest.mark.parametrize("dtype", [gc.float16, gc.float64])
+@pytest.mark.parametrize("dtype", [gc.float16, gc.bfloat16, gc.float64])
 def test_divide_by_a_number_of_python(session, dtype):
     x = gc.placeholder(dtype, [2])
     y = gc.divide(x, 0.5)

@@ -140,7 +140,9 @@ def test_constants_are_not_shared_with_the_result(session):
     assert session.run(c)[5] == 5
 
 
-DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+DTYPES = (
+    "float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,4 +1,7 @@
-"""Words of four bytes in LLVM text: ``pack4`` of what lies side by side, ``dp4a`` by VPDPBUSD."""
+"""Words of four bytes in LLVM text: ``pack4`` of what lies side by side, ``dp4a`` by VPDPBUSD.
+
+Likewise pairs of bfloat16: ``pack2``, and ``dot2`` by VDPBF16PS.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,27 @@ def _register(e: Emitter, a: Val, b: Val, c: Val) -> Val:
     return e.intrinsic(name, c.ty, c.n, c, left, right, plain=True)
 
 
+def dot2(e: Emitter, a: Val, b: Val, c: Val) -> Val | None:
+    """``c`` plus products of two bfloat16; None if it takes several instructions."""
+    if not e.target.has_bf16:
+        return None
+    lanes = max(a.n, b.n, c.n)
+    a, b, c = (e.splat(v, lanes or 4) for v in (a, b, c))
+    if not lanes:
+        return e.lane(_pairs(e, a, b, c), 0)
+    pieces = [(_pairs(e, *some), count) for some, count in parts(e, (a, b, c), 4, 16)]
+    return join(e, pieces)
+
+
+def _pairs(e: Emitter, a: Val, b: Val, c: Val) -> Val:
+    name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * c.n}"
+    left, right = (
+        e.pure(f"bitcast {v.full} to <{2 * v.n} x bfloat>", "bfloat", 2 * v.n, v.level)
+        for v in (a, b)
+    )
+    return e.intrinsic(name, c.ty, c.n, c, left, right, plain=True)
+
+
 def pack4(e: Emitter, values: list[Val]) -> Val | None:
     """Words of the bytes of four vectors, by shuffles; None where shifts are as good."""
     lanes = values[0].n
@@ -43,9 +67,9 @@ def pack4(e: Emitter, values: list[Val]) -> Val | None:
 
 
 def side_by_side(places: list[Index]) -> bool:
-    """Whether four places follow each other, and each lane's follow those of the lane before."""
+    """Whether the places follow each other, and each lane's follow those of the lane before."""
     first = places[0]
-    if first.stride not in (0, 4):
+    if first.stride not in (0, len(places)):
         return False
     return all(
         p.vec is None and p.terms == first.terms and p.const == first.const + number

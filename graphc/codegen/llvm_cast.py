@@ -1,7 +1,9 @@
 """Conversions between dtypes in LLVM text.
 
-A float16 value is held as its bits in an i16.  Where the target has no instructions for it, the
-conversions are integer arithmetic, because LLVM would call functions that are not there.
+A float of 16 bits is held as its bits in an i16.  Where the target has no instructions for
+float16, its conversions are integer arithmetic, because LLVM would call functions that are not
+there.  So are those of bfloat16 on every target: AVX-512's ``vcvtneps2bf16`` takes subnormal
+numbers for zero, and telling these apart costs as much as the few integer instructions.
 """
 
 from __future__ import annotations
@@ -35,13 +37,13 @@ def resize(e: Emitter, v: Val, ty: str, *, signed: bool) -> Val:
 
 
 def _from_float(e: Emitter, v: Val, src: DType, dst: DType) -> Val:
-    if src.code == "f16":
-        v = widen_half(e, v)
+    if src.size == 2:
+        v = widen(e, v, src)
     if dst.is_bool:
         return e.compare("fcmp une", v, e.real(0.0, v.ty))
     if dst.is_floating:
-        if dst.code == "f16":
-            return narrow_to_half(e, v)
+        if dst.size == 2:
+            return narrow(e, v, dst)
         return resize_float(e, v, TYPES[dst.code])
     return _saturate(e, v, dst)
 
@@ -89,13 +91,56 @@ def _to_float(e: Emitter, v: Val, src: DType, dst: DType) -> Val:
         v, op = resize(e, v, "i32", signed=src.kind == "int"), "sitofp"
     if src.is_bool:
         v, op = e.convert("zext", v, "i32"), "sitofp"
+    if dst.size > 2:
+        return e.convert(op, v, TYPES[dst.code])
     # Integers that float32 rounds are beyond what float16 holds: both conversions are exact.
-    ty = "float" if dst.code == "f16" else TYPES[dst.code]
-    result = e.convert(op, v, ty)
-    return narrow_to_half(e, result) if dst.code == "f16" else result
+    exact = dst.code == "f16" or src.size < 4
+    if not exact and src.size == 8:
+        v = _sticky(e, v, src)
+    return narrow(e, e.convert(op, v, "float" if exact else "double"), dst)
 
 
-# --- float16 ----------------------------------------------------------------------------------
+def _sticky(e: Emitter, v: Val, src: DType) -> Val:
+    """A 64-bit integer that float64 holds exactly and bfloat16 rounds as the given one.
+
+    What float64 has no place for counts only as whether it is zero.
+    """
+    rest = e.binary("and", v, e.number(0x7FF, v.ty))
+    some = e.convert("zext", e.compare("icmp ne", rest, e.number(0, v.ty)), v.ty)
+    short = e.binary("or", e.binary("sub", v, rest), e.binary("shl", some, e.number(11, v.ty)))
+    limit = e.number(1 << 53, v.ty)
+    if src.is_unsigned:
+        return e.choose(e.compare("icmp ult", v, limit), v, short)
+    shifted = e.binary("add", v, limit)
+    small = e.compare("icmp ult", shifted, e.number(1 << 54, v.ty))
+    return e.choose(small, v, short)
+
+
+# --- floats of 16 bits ------------------------------------------------------------------------
+
+
+def widen(e: Emitter, v: Val, src: DType) -> Val:
+    """The bits of a float16 or bfloat16 as a float."""
+    if src.code == "f16":
+        return widen_half(e, v)
+    bits = e.binary("shl", e.convert("zext", v, "i32"), e.number(16, "i32"))
+    return e.convert("bitcast", bits, "float")
+
+
+def narrow(e: Emitter, v: Val, dst: DType) -> Val:
+    """A float or double as the bits of a float16 or bfloat16, rounded once."""
+    if v.ty == "double":
+        v = _round_to_odd(e, v)
+    return narrow_to_half(e, v) if dst.code == "f16" else _narrow_to_bfloat(e, v)
+
+
+def _narrow_to_bfloat(e: Emitter, v: Val) -> Val:
+    bits = e.convert("bitcast", v, "i32")
+    odd = e.binary("and", e.binary("lshr", bits, e.number(16, "i32")), e.number(1, "i32"))
+    near = e.binary("add", e.binary("add", bits, e.number(0x7FFF, "i32")), odd)
+    quiet = e.binary("or", bits, e.number(0x7FC00000, "i32"))
+    near = e.choose(e.compare("fcmp uno", v, v), quiet, near)
+    return e.convert("trunc", e.binary("lshr", near, e.number(16, "i32")), "i16")
 
 
 def widen_half(e: Emitter, v: Val) -> Val:
@@ -116,9 +161,7 @@ def widen_half(e: Emitter, v: Val) -> Val:
 
 
 def narrow_to_half(e: Emitter, v: Val) -> Val:
-    """A float or double as float16 bits, rounded once."""
-    if v.ty == "double":
-        v = _round_to_odd(e, v)
+    """A float as float16 bits."""
     if e.target.has_f16c:
         return e.convert("bitcast", e.convert("fptrunc", v, "half"), "i16")
     bits = e.convert("bitcast", v, "i32")

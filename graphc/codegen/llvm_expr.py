@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.codegen.llvm_branch import Branches
-from graphc.codegen.llvm_bytes import dp4a, pack4, side_by_side
+from graphc.codegen.llvm_bytes import dot2, dp4a, pack4, side_by_side
 from graphc.codegen.llvm_cast import cast, resize
 from graphc.codegen.llvm_compare import Comparisons
 from graphc.codegen.llvm_facts import Facts, Knowledge
@@ -275,16 +275,18 @@ class Expressions:
 
     def _native(self, node: Apply) -> Value | None:
         """A derived function where the target has an instruction for it."""
-        if node.fn == "dp4a":
+        if node.fn in ("dp4a", "dot2"):
             a, b, c = (self.operand(x) for x in node.args)
-            return dp4a(self.e, a, b, c)
-        if node.fn != "pack4":
+            return (dp4a if node.fn == "dp4a" else dot2)(self.e, a, b, c)
+        if node.fn not in ("pack2", "pack4"):
             return None
         word = self._word(node.args) if self.mask is None else None
+        if node.fn == "pack2":
+            return None if word is None else self.e.convert("bitcast", word, "float")
         return word or pack4(self.e, [self.operand(x) for x in node.args])
 
     def _word(self, args: tuple[Expr, ...]) -> Val | None:
-        """Four bytes that lie side by side in memory, by one load."""
+        """Four bytes that lie side by side in memory, one or two to each value, by one load."""
         loads = [x for x in args if isinstance(x, Load)]
         if len(loads) < len(args) or any(x.buffer is not loads[0].buffer for x in loads):
             return None

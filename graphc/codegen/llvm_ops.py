@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.codegen.llvm_cast import narrow_to_half, resize, widen_half
+from graphc.codegen.llvm_cast import narrow, resize, widen
 from graphc.codegen.llvm_divide import DIVISIONS
 from graphc.codegen.llvm_scalef import scalef
 from graphc.codegen.llvm_text import TYPES, Emitter, Val
@@ -102,14 +102,14 @@ _INTEGERS: dict[str, Callable[..., Val]] = {
 
 
 def _float(e: Emitter, fn: str, dtype: DType, args: tuple[Val, ...]) -> Val:
-    if dtype.code != "f16":
+    if dtype.size != 2:
         return _wide_float(e, fn, args)
     if fn in ("neg", "abs", "copysign"):
         return _half_sign(e, fn, args)
     if fn == "floordiv":  # the quotient is rounded before it is floored
         return _float(e, "floor", dtype, (_float(e, "div", dtype, args),))
-    result = _wide_float(e, fn, tuple(widen_half(e, a) for a in args))
-    return result if result.ty == "i1" else narrow_to_half(e, result)
+    result = _wide_float(e, fn, tuple(widen(e, a, dtype) for a in args))
+    return result if result.ty == "i1" else narrow(e, result, dtype)
 
 
 def _half_sign(e: Emitter, fn: str, args: tuple[Val, ...]) -> Val:

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from graphc.dtypes import DType
 
-TYPES = {"f16": "i16", "f32": "float", "f64": "double", "b1": "i1"} | {
+TYPES = {"f16": "i16", "bf16": "i16", "f32": "float", "f64": "double", "b1": "i1"} | {
     f"{sign}{bits}": f"i{bits}" for sign in "iu" for bits in (8, 16, 32, 64)
 }
-"""The register type of each dtype. A float16 lives as its bits: see ``llvm_cast``."""
+"""The register type of each dtype. Floats of 16 bits live as their bits: see ``llvm_cast``."""
 
 _SUFFIX = {"float": "f32", "double": "f64", "ptr": "p0"}
 
@@ -43,6 +43,10 @@ class Target(Protocol):
     @property
     def has_vnni(self) -> bool:
         """Whether there are dot products of four bytes, AVX-512 VNNI."""
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether there are dot products of two bfloat16, AVX-512 BF16."""
 
 
 class Val:
@@ -200,7 +204,7 @@ class Emitter:
 
     def _float(self, value: float, dtype: DType) -> Val:
         ty = TYPES[dtype.code]
-        if dtype.code == "f16":
+        if dtype.size == 2:
             bits = int.from_bytes(dtype.as_numpy_dtype(value).tobytes(), "little")
             return Val(str(signed(bits, 16)), ty)
         return self.real(value, ty)

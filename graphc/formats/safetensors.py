@@ -20,6 +20,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from graphc.errors import FileFormatError
@@ -30,8 +31,8 @@ ALIGN = 64
 
 _CODES = {
     "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "I16": np.int16, "U16": np.uint16,
-    "F16": np.float16, "I32": np.int32, "U32": np.uint32, "F32": np.float32, "F64": np.float64,
-    "I64": np.int64, "U64": np.uint64,
+    "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I32": np.int32, "U32": np.uint32,
+    "F32": np.float32, "F64": np.float64, "I64": np.int64, "U64": np.uint64,
 }  # fmt: skip
 _DTYPES = {code: np.dtype(t).newbyteorder("<") for code, t in _CODES.items()}
 _NAMES = {np.dtype(t): code for code, t in _CODES.items()}
@@ -291,6 +292,8 @@ def _array(path: Any, file: BufferedReader, entry: Entry) -> np.ndarray:
         array = data.view(dtype).reshape(entry.shape)
     except ValueError as e:  # an empty tensor whose other sizes overflow
         raise FileFormatError(f"{path}: {shown(entry.name)}: {e}") from None
-    array = array.astype(dtype.newbyteorder("="), copy=False)
+    native = np.dtype(_CODES[entry.code])
+    # A view has the one dtype object that a run knows arrays of this type by.
+    array = np.asarray(array.view(native) if dtype == native else array.astype(native))
     array.flags.writeable = False
     return array

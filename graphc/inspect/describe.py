@@ -25,7 +25,7 @@ FEATURES = (
     "avx512bf16", "avx512fp16", "avxvnni", "amx-int8", "amx-bf16",
     "neon", "dotprod", "i8mm", "fullfp16", "bf16", "sve", "sve2",
 )  # fmt: skip
-X86_TARGETS = ("avx512vnni", "avx512", "avx2", "generic")
+X86_TARGETS = ("avx512bf16", "avx512vnni", "avx512", "avx2", "generic")
 
 
 # --- models ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import graphc.loop.scalar_math  # noqa: F401  registers the derived functions
-from graphc.dtypes import DType, bool_, int64
+from graphc.dtypes import DType, bool_, int64, rounded
 from graphc.errors import GraphcError
 from graphc.loop.ir import (
     Apply,
@@ -110,7 +110,7 @@ def convert(value: Value, source: DType, target: DType) -> Value:
         safe = np.where(np.isnan(t) | above | below, 0.0, t).astype(target.numpy)
         limit = np.where(above, target.numpy.type(high), target.numpy.type(low))
         return plain(np.where(above | below, limit, safe), target)
-    return plain(a.astype(target.numpy), target)
+    return plain(rounded(a, target.numpy), target)
 
 
 def bits_of(value: Value, source: DType, target: DType) -> Value:

@@ -40,9 +40,9 @@ from graphc.loop.ir import (
 from graphc.loop.printer import ASSIGN, INFIX, LOOP_WORD, default_dtype
 
 _CODES = {t.code: t for t in dtypes.ALL}
-_CODE = r"(?:f16|f32|f64|[iu](?:8|16|32|64)|b1)"
+_CODE = r"(?:bf16|f16|f32|f64|[iu](?:8|16|32|64)|b1)"
 _TOKEN = re.compile(
-    rf"\s*(?:(?P<special>(?:inf|nan_0x[0-9a-f]+|nan)_f(?:16|32|64))(?!\w)"
+    rf"\s*(?:(?P<special>(?:inf|nan_0x[0-9a-f]+|nan)_(?:bf16|f16|f32|f64))(?!\w)"
     rf"|(?P<number>\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?P<code>{_CODE})?(?!\w)"
     r"|(?P<name>[A-Za-z_]\w*)|(?P<shared>%\d+)"
     r"|(?P<op><=|>=|==|!=|//|[-+*/%<>()\[\],#.:;]))",

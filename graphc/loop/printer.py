@@ -22,7 +22,7 @@ import json
 import re
 import struct
 
-from graphc.dtypes import DType, bool_, float64, int32, int64
+from graphc.dtypes import DType, bool_, float32, float64, int32, int64
 from graphc.loop.ir import (
     Alloc,
     Apply,
@@ -74,7 +74,7 @@ KEYWORDS = frozenset(
     | {"global", "shared", "local", "true", "false", "and", "or", "xor"}
     | {kind.value for kind in LoopKind}
 )
-_SPECIAL = re.compile(r"(?:inf|nan|nan_0x[0-9a-f]+)_[fiub]\d+\Z")
+_SPECIAL = re.compile(r"(?:inf|nan|nan_0x[0-9a-f]+)_(?:bf|[fiub])\d+\Z")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
 _SHARED, _LONG = 24, 100  # characters from which a shared, or any, expression gets a line
 
@@ -93,8 +93,8 @@ def default_dtype(fn: str, args: tuple[Expr, ...]) -> DType | None:
         return bool_
     if fn == "bitcast" or not args:
         return None
-    if fn == "pack4":
-        return int32
+    if fn in ("pack2", "pack4"):
+        return float32 if fn == "pack2" else int32
     return args[1].dtype if fn == "select" and len(args) > 1 else args[0].dtype
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.dtypes import is_float, rounded
 from graphc.loop.ir import Expr
 
 
@@ -71,7 +72,7 @@ def _irem(a: Any, b: Any) -> Any:
 
 def _floordiv(a: Any, b: Any) -> Any:
     a, b = np.asarray(a), np.asarray(b)
-    if a.dtype.kind == "f":
+    if is_float(a.dtype):
         return np.floor(a / b)
     safe = np.where(b == 0, np.ones_like(b), b)
     return np.where(b == 0, np.zeros_like(a), np.floor_divide(a, safe))
@@ -79,19 +80,19 @@ def _floordiv(a: Any, b: Any) -> Any:
 
 def _floormod(a: Any, b: Any) -> Any:
     a, b = np.asarray(a), np.asarray(b)
-    if a.dtype.kind == "f":
+    if is_float(a.dtype):
         return np.mod(a, b)
     safe = np.where(b == 0, np.ones_like(b), b)
     return np.where(b == 0, np.zeros_like(a), np.mod(a, safe))
 
 
 def _fma(a: Any, b: Any, c: Any) -> Any:
-    """Rounded once for float16 and float32 (through float64); twice for float64."""
+    """Rounded once (through float64); twice for float64."""
     a = np.asarray(a)
     if a.dtype == np.float64:
         return a * b + c
     wide = a.astype(np.float64) * np.asarray(b, np.float64) + np.asarray(c, np.float64)
-    return wide.astype(a.dtype)
+    return rounded(wide, a.dtype)
 
 
 def _shift(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,7 +1,8 @@
 """What the derived scalar functions share: formats, polynomials, widening, registration.
 
-Every expansion is branch-free and runs in float32 or float64; float16 is computed in float32.
-``fma`` may round twice (targets without it), so constants that must multiply exactly are short.
+Every expansion is branch-free and runs in float32 or float64; floats of 16 bits are computed in
+float32. ``fma`` may round twice (targets without it), so constants that must multiply exactly are
+short.
 
 Coefficients come from ``tools/minimax.py`` (Remez' exchange on the relative error, coefficients
 rounded one by one); the bound beside each table is the approximation error before rounding.
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DType, float16, float32, float64, int32, int64
+from graphc.dtypes import DType, float32, float64, int32, int64, rounded
 from graphc.loop.ir import Const, Expr, apply, bitcast, cast, select
 from graphc.loop.scalar import ScalarFn, register
 
@@ -163,13 +164,14 @@ def power_of_two(n: Expr, dtype: DType, plus: int = 0) -> Expr:
 
 
 def in_float32(fn: Callable[..., Expr]) -> Callable[..., Expr]:
-    """``fn`` for every float dtype: float16 goes through float32."""
+    """``fn`` for every float dtype: those of 16 bits go through float32."""
 
     @functools.wraps(fn)
     def expand(*args: Expr) -> Expr:
-        if args[0].dtype is not float16:
+        dtype = args[0].dtype
+        if dtype.accumulator is dtype:
             return fn(*args)
-        return cast(fn(*(cast(a, float32) for a in args)), float16)
+        return cast(fn(*(cast(a, dtype.accumulator) for a in args)), dtype)
 
     return expand
 
@@ -186,7 +188,7 @@ def in_float64(fn: Callable[..., Expr]) -> Callable[..., Expr]:
 
 
 def in_double(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """A NumPy function that computes float16 and float32 in float64, without warnings."""
+    """A NumPy function that computes floats below float64 in float64, without warnings."""
 
     @functools.wraps(fn)
     def reference(*args: Any) -> Any:
@@ -194,7 +196,7 @@ def in_double(fn: Callable[..., Any]) -> Callable[..., Any]:
         dtype = arrays[0].dtype
         with np.errstate(all="ignore"):
             result = fn(*(a.astype(np.float64) for a in arrays))
-            return np.asarray(result).astype(dtype)
+            return rounded(result, dtype)
 
     return reference
 

@@ -58,8 +58,7 @@ def softmax_cross_entropy_with_logits_v2(
         logits = convert_to_tensor(logits, name="logits")
         labels = convert_to_tensor(labels, name="labels")
         dtype = logits.dtype.base_dtype
-        half = dtype is dtypes.float16
-        precise = cast(logits, dtypes.float32) if half else logits
+        precise = cast(logits, dtype.accumulator)
         labels = cast(labels, precise.dtype.base_dtype)
         if axis != -1:
             precise, labels = _moved_to_end(precise, axis), _moved_to_end(labels, axis)
@@ -120,7 +119,7 @@ def sparse_softmax_cross_entropy_with_logits(
     with name_scope(name, "SparseSoftmaxCrossEntropyWithLogits", [labels, logits]):
         labels, logits = convert_to_tensor(labels), convert_to_tensor(logits)
         dtype = logits.dtype.base_dtype
-        precise = cast(logits, dtypes.float32) if dtype is dtypes.float16 else logits
+        precise = cast(logits, dtype.accumulator)
         _check_sparse(labels, logits)
         op_name = "SparseSoftmaxCrossEntropyWithLogits"
         if logits.sizes is not None and len(logits.sizes) == 2:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from graphc import dtypes
 from graphc.build import constant, convert_to_tensor, create, single
 from graphc.errors import GraphError
 from graphc.graph import Tensor, name_scope
@@ -28,7 +27,7 @@ def moments(
     """The mean and the (biased) variance over ``axes``.
 
     Args:
-      x: a tensor; float16 is computed in float32.
+      x: a tensor; one of 16 bits is computed in float32.
       axes: fixed axes.
       shift: accepted.
       name: a name scope for the operations.
@@ -39,7 +38,7 @@ def moments(
     with name_scope(name, "moments", [x]):
         x = convert_to_tensor(x, name="x")
         dtype = x.dtype.base_dtype
-        y = cast(x, dtypes.float32) if dtype is dtypes.float16 else x
+        y = cast(x, dtype.accumulator)
         dims = [int(a) for a in np.reshape(np.asarray(axes), -1)]
         mean = reduce_mean(y, dims, keepdims=True, name="mean")
         spread = squared_difference(y, call("StopGradient", mean))

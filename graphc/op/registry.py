@@ -112,6 +112,6 @@ def evaluate_reference(op: Operation, inputs: Sequence[Any]) -> tuple[np.ndarray
         result = definition.reference(op.attrs, *inputs)
     values = result if isinstance(result, tuple) else (result,)
     return tuple(
-        np.asarray(v, dtype=t.dtype.base_dtype.numpy)
+        dtypes.converted(v, t.dtype.base_dtype)
         for v, t in zip(values, op.outputs, strict=True)
     )

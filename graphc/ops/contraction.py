@@ -36,7 +36,7 @@ Index = tuple[Expr, ...]
 def wide_product(x: Any, y: Any) -> Any:
     """NumPy's matrix product, floats accumulated in float64."""
     x, y = np.asarray(x), np.asarray(y)
-    if x.dtype.kind != "f":
+    if not dtypes.is_float(x.dtype):
         return np.matmul(x, y)
     return np.matmul(x.astype(np.float64), y.astype(np.float64)).astype(x.dtype)
 
@@ -59,7 +59,7 @@ def _inner(ctx: InferContext, a: DimLike, b: DimLike) -> None:
 class MatMul(ContractionOp):
     """The product of two matrices, each transposed first where asked.
 
-    Sums of float16 are in float32; integers wrap around in their own type.
+    Sums of floats of 16 bits are in float32; integers wrap around in their own type.
     """
 
     name = "MatMul"

@@ -74,7 +74,7 @@ class Col2Im(ReductionOp):
         """The sum over the windows that cover the pixel: a stride skips most taps."""
         axes, (n, h, w, c) = placed(ctx.sizes(0), ctx.op.attrs), index
         dtype = ctx.op.outputs[0].dtype.base_dtype
-        wide = dtypes.float32 if dtype is dtypes.float16 else dtype
+        wide = dtype.accumulator
 
         def body(nth: Index) -> ir.Expr:
             found = [covering(ctx, a, i, k) for a, i, k in zip(axes, (h, w), nth, strict=True)]

@@ -117,7 +117,7 @@ class BiasAddGrad(ReductionOp):
         x = np.asarray(inputs[0])
         at = _channel(attrs, x.ndim)
         axes = tuple(i for i in range(x.ndim) if i != at)
-        wide = np.float64 if x.dtype.kind == "f" else x.dtype
+        wide = np.float64 if dtypes.is_float(x.dtype) else x.dtype
         return np.sum(x, axes, dtype=wide).astype(x.dtype)
 
     def samples(self) -> Iterable[Sample]:

@@ -76,13 +76,13 @@ class Cast(ElementOp):
 def saturating_cast(x: np.ndarray, dtype: DType) -> np.ndarray:
     """``x.astype``, but floats saturate at the limits of an integer type and NaN gives 0."""
     target = dtype.numpy
-    if x.dtype.kind == "f" and dtype.is_integer:
+    if dtypes.is_float(x.dtype) and dtype.is_integer:
         low, high = dtype.limits
         whole = np.trunc(np.where(np.isnan(x), 0.0, x.astype(np.float64)))
         inside = np.clip(whole, float(low), np.nextafter(float(high) + 1, 0)).astype(target)
         result = np.where(whole >= float(high), target.type(high), inside)
         return np.asarray(np.where(whole <= float(low), target.type(low), result))
-    return np.asarray(x.astype(target))
+    return dtypes.rounded(x, target)
 
 
 class _Rounding(Unary):
@@ -131,4 +131,4 @@ class Round(_Rounding):
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's."""
-        return np.rint(inputs[0]) if np.asarray(inputs[0]).dtype.kind == "f" else inputs[0]
+        return np.rint(inputs[0]) if dtypes.is_float(np.asarray(inputs[0]).dtype) else inputs[0]

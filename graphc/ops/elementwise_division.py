@@ -119,7 +119,7 @@ class _IntegerDivision(_Division):
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's, which for integers must not meet a zero divisor."""
         x, y = inputs
-        if np.asarray(x).dtype.kind == "f":
+        if dtypes.is_float(np.asarray(x).dtype):
             return self.numpy_floats(x, y)
         broadcast = np.broadcast_shapes(np.shape(x), np.shape(y))
         if np.any(np.asarray(y) == 0) and np.prod(broadcast) > 0:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from graphc.dtypes import is_float
+
 
 def summary(array: Any, entries: int) -> str:
     """The first ``entries`` elements, in nested brackets but for the outermost; -1 for all."""
@@ -59,7 +61,7 @@ def element(value: Any, quoted: bool = False) -> str:
         return f'"{text}"' if quoted else text
     if isinstance(value, (bool, np.bool_)):
         return "1" if value else "0"
-    if isinstance(value, np.floating):
+    if is_float(np.asarray(value).dtype):
         return _float(value)
     return str(int(value))
 

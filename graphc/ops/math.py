@@ -151,6 +151,11 @@ def cast(x: Any, dtype: Any, name: str | None = None) -> Tensor:
         return single(create("Cast", [value], {"DstT": target}, scope))
 
 
+def to_bfloat16(x: Any, name: str = "ToBFloat16") -> Tensor:
+    """``x`` as bfloat16."""
+    return cast(x, dtypes.bfloat16, name)
+
+
 def to_float(x: Any, name: str = "ToFloat") -> Tensor:
     """``x`` as float32."""
     return cast(x, dtypes.float32, name)
@@ -285,7 +290,7 @@ __all__ = [
     "reduce_all", "reduce_any", "reduce_euclidean_norm", "reduce_logsumexp", "reduce_max",
     "reduce_mean", "reduce_min", "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance",
     "right_shift", "rint", "round", "rsqrt", "saturate_cast", "scalar_mul", "sigmoid", "sign",
-    "sin", "sinh", "sqrt", "square", "squared_difference", "subtract", "tan", "tanh", "to_double",
-    "to_float", "to_int32", "to_int64", "truediv", "truncatediv", "truncatemod", "where",
-    "where_v2", "xdivy", "xlogy",
+    "sin", "sinh", "sqrt", "square", "squared_difference", "subtract", "tan", "tanh",
+    "to_bfloat16", "to_double", "to_float", "to_int32", "to_int64", "truediv", "truncatediv",
+    "truncatemod", "where", "where_v2", "xdivy", "xlogy",
 ]  # fmt: skip

@@ -182,7 +182,7 @@ class AvgPool(Pool):
     def reduction(self, ctx: ElementContext, index: Index) -> Reduction:
         """The sum over the taps, divided by how many are no padding."""
         dtype = ctx.op.inputs[0].dtype.base_dtype
-        wide = dtypes.float32 if dtype is dtypes.float16 else dtype
+        wide = dtype.accumulator
         axes, body = self.window_body(ctx, index, 0, wide)
         _, _, place = split_index(ctx.op.attrs, index)
 

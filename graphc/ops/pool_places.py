@@ -184,7 +184,7 @@ def covering_sum(
 
 def accumulator(dtype: DType) -> DType:
     """What gradients are added up in."""
-    return dtypes.float32 if dtype is dtypes.float16 else dtype
+    return dtype.accumulator
 
 
 class _PoolBack:
@@ -227,7 +227,7 @@ def scattered(
     image = as_nhwc(like, attrs["data_format"]).shape
     first, grad = (as_nhwc(v, attrs["data_format"]) for v in (first, grad))
     rows, columns, there = tap_places(attrs, like.shape, first)
-    out = np.zeros(image, np.float64 if grad.dtype.kind == "f" else grad.dtype)
+    out = np.zeros(image, np.float64 if dtypes.is_float(grad.dtype) else grad.dtype)
     n, c = np.arange(image[0])[:, None, None, None], np.arange(image[3])
     np.add.at(out, (n, rows, columns, c), np.where(there, grad, 0))
     return of_nhwc(out, attrs["data_format"]).astype(grad.dtype)

@@ -98,7 +98,7 @@ def uniform(m: Any, bits: Bits, dtype: DType) -> Any:
         high = m.cast(m.fn("lshr", x0, 5), dtype)
         low = m.cast(m.fn("lshr", x1, 6), dtype)
         return m.fn("mul", m.fn("add", m.fn("mul", high, 2.0**26), low), 2.0**-53)
-    keep = 11 if dtype is dtypes.float16 else 24
+    keep = {dtypes.float16: 11, dtypes.bfloat16: 8}.get(dtype, 24)
     whole = m.cast(m.cast(m.fn("lshr", x0, 32 - keep), dtypes.int32), dtypes.float32)
     return m.cast(m.fn("mul", whole, 2.0**-keep), dtype)
 

@@ -99,8 +99,8 @@ class AxisReduction(ReductionOp):
         return dtype
 
     def accumulator(self, dtype: DType) -> DType:
-        """What is accumulated: float16 in float32, everything else in its own type."""
-        return dtypes.float32 if dtype is dtypes.float16 else dtype
+        """What is accumulated: floats of 16 bits in float32, everything else in its own type."""
+        return dtype.accumulator
 
     def term(self, x: ir.Expr) -> ir.Expr:
         """What one element contributes, in the accumulator's type."""
@@ -175,7 +175,7 @@ def expand(reduced: Tensor, op: Operation, mean: bool = False) -> Tensor:
 class Sum(AxisReduction):
     """The sum over the given axes; 0 over nothing.
 
-    Integers wrap around in their own type; float16 is accumulated in float32.
+    Integers wrap around in their own type; float16 and bfloat16 are accumulated in float32.
     """
 
     name = "Sum"
@@ -189,7 +189,7 @@ class Sum(AxisReduction):
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's, floats accumulated in float64."""
         x = np.asarray(inputs[0])
-        wide = np.float64 if x.dtype.kind == "f" else x.dtype
+        wide = np.float64 if dtypes.is_float(x.dtype) else x.dtype
         axes = numpy_axes(inputs[1], x.ndim)
         return np.sum(x, axes, dtype=wide, keepdims=attrs["keep_dims"]).astype(x.dtype)
 
@@ -218,13 +218,13 @@ class Mean(AxisReduction):
         """NumPy's, floats accumulated in float64."""
         x, keep = np.asarray(inputs[0]), attrs["keep_dims"]
         axes = numpy_axes(inputs[1], x.ndim)
-        if x.dtype.kind == "f":
+        if dtypes.is_float(x.dtype):
             total = np.sum(x, axes, dtype=np.float64, keepdims=keep)
         else:
             total = np.sum(x, axes, dtype=x.dtype, keepdims=keep).astype(np.float64)
         count = np.prod([x.shape[a] for a in axes], dtype=np.float64)
         mean = np.true_divide(total, count)
-        if x.dtype.kind != "f":
+        if not dtypes.is_float(x.dtype):
             mean = np.trunc(mean) if count else np.zeros_like(mean)
         return mean.astype(x.dtype)
 
@@ -272,7 +272,7 @@ class Prod(AxisReduction):
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's, floats accumulated in float64."""
         x = np.asarray(inputs[0])
-        wide = np.float64 if x.dtype.kind == "f" else x.dtype
+        wide = np.float64 if dtypes.is_float(x.dtype) else x.dtype
         axes = numpy_axes(inputs[1], x.ndim)
         return np.prod(x, axes, dtype=wide, keepdims=attrs["keep_dims"]).astype(x.dtype)
 

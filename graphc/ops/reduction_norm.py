@@ -67,9 +67,9 @@ class L2Loss(ReductionOp):
         return [TensorType(ctx.dtype(0), ())]
 
     def reduction(self, ctx: ElementContext, index: tuple[ir.Expr, ...]) -> Reduction:
-        """The sum of squares, halved; float16 in float32."""
+        """The sum of squares, halved; floats of 16 bits in float32."""
         dtype = ctx.op.inputs[0].dtype.base_dtype
-        wide = dtypes.float32 if dtype is dtypes.float16 else dtype
+        wide = dtype.accumulator
 
         def body(inner: tuple[ir.Expr, ...]) -> ir.Expr:
             x = ir.cast(ctx.operand(0, inner), wide)

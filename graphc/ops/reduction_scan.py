@@ -49,7 +49,7 @@ class _Scan(ScanOp):
     def _scanned(self, attrs: dict[str, Any], inputs: Sequence[Any], scan: Any, first: int) -> Any:
         axis = int(inputs[1])
         x = np.moveaxis(np.asarray(inputs[0]), axis, 0)
-        rows = x.astype(np.float64) if x.dtype.kind == "f" else x
+        rows = x.astype(np.float64) if dtypes.is_float(x.dtype) else x
         rows = rows[::-1] if attrs["reverse"] else rows
         if attrs["exclusive"]:
             rows = np.concatenate([np.full_like(rows[:1], first), rows[:-1]])

@@ -102,7 +102,7 @@ class ExpandReduced(ElementOp):
         if attrs["mean"]:
             count = np.prod([like.shape[a] for a in axes], dtype=np.float64)
             ratio = np.true_divide(out, count)
-            out = ratio if out.dtype.kind == "f" else np.trunc(ratio)
+            out = ratio if dtypes.is_float(out.dtype) else np.trunc(ratio)
         return out.astype(reduced.dtype)
 
     def samples(self) -> Iterable[Sample]:
@@ -172,7 +172,7 @@ class SumToShape(CompositeOp):
         extra = grad.ndim - like.ndim
         axes = [*range(extra)]
         axes += [extra + i for i, s in enumerate(like.shape) if s == 1 != grad.shape[extra + i]]
-        wide = np.float64 if grad.dtype.kind == "f" else grad.dtype
+        wide = np.float64 if dtypes.is_float(grad.dtype) else grad.dtype
         return np.sum(grad, tuple(axes), dtype=wide).reshape(like.shape).astype(grad.dtype)
 
     def samples(self) -> Iterable[Sample]:

@@ -15,9 +15,9 @@ from graphc.ops.base import INF, NAN, call, grid
 
 
 def widened(x: Tensor) -> Tensor:
-    """float16 as float32; anything else as it is."""
-    half = x.dtype.base_dtype is dtypes.float16
-    return call("Cast", x, DstT=dtypes.float32) if half else x
+    """Floats of 16 bits as float32; anything else as it is."""
+    dtype = x.dtype.base_dtype
+    return x if dtype.accumulator is dtype else call("Cast", x, DstT=dtype.accumulator)
 
 
 def narrowed(x: Tensor, like: Tensor) -> Tensor:

@@ -110,10 +110,12 @@ class TopKV2(TemplateOp):
         if not 0 <= k <= n:
             message = f"input must have at least k columns. Had {n}, needed {k}"
             raise InvalidArgumentError(None, None, message)
+        # NumPy's order of bfloat16 itself has NaN anywhere.
+        keys = x.astype(np.float32) if x.dtype == dtypes.bfloat16.numpy else x
         if attrs["descending"]:
-            places = n - 1 - np.argsort(x[..., ::-1], -1, kind="stable")[..., ::-1]
+            places = n - 1 - np.argsort(keys[..., ::-1], -1, kind="stable")[..., ::-1]
         else:
-            places = np.argsort(x, -1, kind="stable")
+            places = np.argsort(keys, -1, kind="stable")
         places = places[..., :k]
         return np.take_along_axis(x, places, -1), places.astype(np.int32)
 

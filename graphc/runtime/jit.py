@@ -51,6 +51,7 @@ class CpuTarget:
     has_f16c: bool
     has_avx512: bool
     has_vnni: bool
+    has_bf16: bool
     is_host: bool
 
     def lanes(self, itemsize: int) -> int:
@@ -79,6 +80,9 @@ _X86_LEVELS = {
     "avx2": _Level("x86-64-v3", "", 32, _V3),
     "avx512": _Level("x86-64-v4", "", 64, _V4),
     "avx512vnni": _Level("x86-64-v4", "+avx512vnni", 64, _V4 | {"avx512vnni"}),
+    "avx512bf16": _Level(
+        "x86-64-v4", "+avx512vnni,+avx512bf16", 64, _V4 | {"avx512vnni", "avx512bf16"}
+    ),
 }
 _CROSS_X86 = "x86_64-unknown-linux-gnu"
 
@@ -125,6 +129,7 @@ def _from_features(name: str, cpu: str, text: str, have: frozenset[str]) -> CpuT
         has_f16c=arm or "f16c" in have,
         has_avx512=avx512,
         has_vnni=avx512 and "avx512vnni" in have,
+        has_bf16=avx512 and "avx512bf16" in have,
         is_host=True,
     )
 
@@ -136,7 +141,7 @@ def host_target() -> CpuTarget:
 
 @functools.cache
 def named_target(name: str) -> CpuTarget:
-    """``host``, ``generic``, ``avx2``, ``avx512`` or ``avx512vnni``.
+    """``host``, ``generic``, ``avx2``, ``avx512``, ``avx512vnni`` or ``avx512bf16``.
 
     The x86 names give x86 code on any host; ``generic`` is the baseline of the
     host's own architecture.
@@ -162,6 +167,7 @@ def named_target(name: str) -> CpuTarget:
         has_f16c="f16c" in level.needs,
         has_avx512="avx512f" in level.needs,
         has_vnni="avx512vnni" in level.needs,
+        has_bf16="avx512bf16" in level.needs,
         is_host=on_x86 and level.needs <= _host_features(),
     )
 

@@ -16,6 +16,7 @@ import pytest
 from graphc.codegen.llvm import module, print_kernel
 from graphc.dtypes import (
     DType,
+    bfloat16,
     bool_,
     float16,
     float32,
@@ -52,7 +53,7 @@ from graphc.loop.printer import format_kernel
 from graphc.loop.verify import verify_kernel
 from graphc.runtime.jit import compile_object, load_object, named_target
 
-TYPES = (float32, float64, float16, int8, int16, int32, int64, uint8, bool_)
+TYPES = (float32, float64, float16, bfloat16, int8, int16, int32, int64, uint8, bool_)
 WIDTHS = (2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 48, 64)
 ROUNDS = 3
 MARGIN = 64

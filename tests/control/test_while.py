@@ -135,7 +135,10 @@ def a_matrix_product():
     return times(3, lambda i, x: (gc.matmul(x, a),), a), [np.eye(3) * 16], {a: np.eye(3) * 2}
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "float16", "float64", "bool"])
+DTYPES = ("int8", "uint8", "int64", "float16", "bfloat16", "float64", "bool")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_dtypes(dtype, everywhere):
     if dtype == "bool":
         x, step, expected = gc.constant([True, False]), gc.logical_not, [False, True]

@@ -43,7 +43,8 @@ HOSTILE: dict[str, list[Any]] = {
         [], [0], [7], [0, 0], [-1, -1], [3, 3], [100, 100], [INT, INT], [1, 1, 1], [0] * 4, [1] * 4,
         [-1] * 4, [5] * 8, [-5] * 8, [1, 2, 3, 4], [1, -3, 2, 1], [1, 9, 9, 1], [1, 1, 99, 1],
     ],
-    "dtype": ["string", "bool", "float32", "int8", "uint64", "float16", "float32_ref"],
+    "dtype": ["string", "bool", "float32", "int8", "uint64", "float16", "bfloat16",
+              "float32_ref"],
     "float": [0.0, -1.0, {"float": "nan"}, {"float": "inf"}, 1e308, "1"],
     "shape": [None, [], [0], [2**62], [2, 2], ["s9"]],
 }  # fmt: skip

@@ -194,7 +194,7 @@ def test_a_variable_of_any_shape(tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "m")(), np.arange(5))
 
 
-@pytest.mark.parametrize("dtype", [gc.float16, gc.float64, gc.int8, gc.uint64, gc.bool])
+@pytest.mark.parametrize("dtype", [gc.float16, gc.bfloat16, gc.float64, gc.int8, gc.bool])
 def test_variables_of_other_dtypes(dtype, tmp_path):
     value = np.array([0, 1, 2]).astype(dtype.as_numpy_dtype)
     v = gc.Variable(value, dtype=dtype, name="v")

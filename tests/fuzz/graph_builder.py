@@ -19,7 +19,7 @@ from graphc.graph import Graph, Tensor
 
 SIZES = (1, 2, 3, 4, 5, 7, 16, 17, 33, 64, 65)
 EXACT = 64.0
-FLOATS = ("float32", "float64", "float16")
+FLOATS = ("float32", "float64", "float16", "bfloat16")
 INTS = ("int32", "int64", "int8", "uint8", "int16")
 
 

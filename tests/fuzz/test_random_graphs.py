@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
-from random_graphs import Case, cases, tolerances
+from random_graphs import Case, cases, tolerances, wide
 
 import graphc as gc
 
@@ -31,7 +31,7 @@ def check(case: Case, mode: str = "static") -> None:
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == b.dtype
         assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, **tolerances(b), equal_nan=True)
+        np.testing.assert_allclose(wide(a), wide(b), **tolerances(b), equal_nan=True)
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
@@ -94,4 +94,4 @@ def assert_same_outcome(static, reference, fetches, feeds) -> None:
         return
     for a, b in zip(static.run(fetches, feeds), expected, strict=True):
         assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, **tolerances(b), equal_nan=True)
+        np.testing.assert_allclose(wide(a), wide(b), **tolerances(b), equal_nan=True)

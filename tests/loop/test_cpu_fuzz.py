@@ -47,7 +47,9 @@ TARGETS = [
     SimpleNamespace(vector_bytes=64, has_avx512=True, has_fma=True),
     SimpleNamespace(vector_bytes=16, has_avx512=False, has_fma=False),
 ]
-VALUES = (dtypes.float32, dtypes.float64, dtypes.float16, int32, dtypes.uint8, int64)
+VALUES = (
+    dtypes.float32, dtypes.float64, dtypes.float16, dtypes.bfloat16, int32, dtypes.uint8, int64,
+)  # fmt: skip
 SIZES = (1, 2, 3, 5, 16, 17, 40, 130, 0)
 
 
@@ -220,12 +222,14 @@ def reduce_stage(case: Case, dims: list[Dim], stage: int) -> list:
 
 
 def same(a: np.ndarray, b: np.ndarray) -> None:
-    if a.dtype.kind != "f":
+    if not dtypes.is_float(a.dtype):
         # A value that was rounded on its way may be truncated to either side.
         one = a.dtype.type(1)
         assert ((a == b) | (a + one == b) | (b + one == a)).all()
         return
     tolerance = {2: 3e-2, 4: 1e-4, 8: 1e-9}[a.dtype.itemsize]
+    if a.dtype == dtypes.bfloat16.numpy:
+        tolerance, a, b = 0.25, a.astype(np.float32), b.astype(np.float32)
     scale = np.max(np.abs(a[np.isfinite(a)]), initial=1.0)
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * scale)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphc import dtypes
-from graphc.dtypes import float16, float32, float64, int32
+from graphc.dtypes import bfloat16, float16, float32, float64, int32
 from graphc.errors import CompileError
 from graphc.loop.ir import (
     ONE,
@@ -84,6 +84,9 @@ def nan(bits: int) -> float:
         (0.1, float64, "0.1f64"),
         (-0.0, float32, "-0.0f32"),
         (float("-inf"), float16, "-inf_f16"),
+        (0.1, bfloat16, "0.100098bf16"),
+        (2.5, bfloat16, "2.5bf16"),
+        (float("inf"), bfloat16, "inf_bf16"),
         (float("nan"), float64, "nan_f64"),
         (nan(0xFFF8000020000000), float32, "nan_0xfff8000020000000_f32"),
         (5e-324, float64, "5e-324f64"),

@@ -25,7 +25,10 @@ TARGETS = ("avx512", "avx2", "generic")
 INDEX_TYPES = {dtypes.int32, dtypes.int64}
 # Ops whose operands must all be known when they are compiled, whatever their types.
 NEEDS_VALUES = {"Range"}
-EPSILON = {dtypes.float16: 2.0**-10, dtypes.float32: 2.0**-23, dtypes.float64: 2.0**-52}
+EPSILON = {
+    dtypes.float16: 2.0**-10, dtypes.bfloat16: 2.0**-7,
+    dtypes.float32: 2.0**-23, dtypes.float64: 2.0**-52,
+}  # fmt: skip
 
 
 def run_compiled(fetches: Sequence[Any], feeds: dict[Any, Any], target: str) -> list[Any]:
@@ -70,6 +73,17 @@ def converted(value: Any, dtype: DType) -> np.ndarray:
         array = np.abs(array)
     with np.errstate(all="ignore"):
         return np.array(array.astype(dtype.numpy), order="C")
+
+
+def number_kind(dtype: np.dtype[Any]) -> str:
+    """NumPy's character for the kind of a dtype; bfloat16 is a float."""
+    return "f" if dtypes.is_float(dtype) else dtype.kind
+
+
+def as_numbers(value: Any) -> np.ndarray:
+    """bfloat16 as float32: NumPy's comparisons know no NaN in it."""
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype == dtypes.bfloat16.numpy else array
 
 
 def operand_dtype(op: Op, arg: Arg, value: Any, dtype: DType | None) -> DType:
@@ -140,7 +154,7 @@ class Case:
 
     def tolerance(self, value: np.ndarray) -> dict[str, float]:
         """``rtol`` and ``atol`` for comparing with ``value``."""
-        if value.dtype.kind != "f":
+        if not dtypes.is_float(value.dtype):
             return {"rtol": 0.0, "atol": 0.0}
         scale = EPSILON[dtypes.as_dtype(value.dtype)] / EPSILON[dtypes.float32]
         rtol = self.sample.rtol * scale
@@ -154,8 +168,9 @@ class Case:
         assert found.dtype == expected.dtype, f"{self}: {what}: {found.dtype}"
         assert found.shape == expected.shape, f"{self}: {what}: {found.shape}"
         np.testing.assert_allclose(
-            found, expected, **self.tolerance(expected), equal_nan=True, err_msg=f"{self}: {what}"
-        )
+            as_numbers(found), as_numbers(expected), **self.tolerance(expected), equal_nan=True,
+            err_msg=f"{self}: {what}",
+        )  # fmt: skip
 
 
 @dataclass

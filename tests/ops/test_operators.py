@@ -57,6 +57,7 @@ NAMES: list[tuple[Any, str, list[tuple[str, str]]]] = [
     (lambda a, b, i: abs(a), "Abs:0", [("Abs", "Abs")]),
     (lambda a, b, i: a < 1, "Less:0", [("Less/y", "Const"), ("Less", "Less")]),
     (lambda a, b, i: gm.cast(a, "int32"), "Cast:0", [("Cast", "Cast")]),
+    (lambda a, b, i: gm.to_bfloat16(i), "ToBFloat16:0", [("ToBFloat16", "Cast")]),
     (lambda a, b, i: gm.to_float(i), "ToFloat:0", [("ToFloat", "Cast")]),
     (lambda a, b, i: gm.cast(a, "float32"), "a:0", []),
     (lambda a, b, i: gm.reduce_sum(a), "Sum:0", [("Const", "Const"), ("Sum", "Sum")]),

@@ -42,7 +42,9 @@ define i64 @g(i64 %x) {
 
 
 class TestJit:
-    @pytest.mark.parametrize("name", ["host", "generic", "avx2", "avx512", "avx512vnni"])
+    @pytest.mark.parametrize(
+        "name", ["host", "generic", "avx2", "avx512", "avx512vnni", "avx512bf16"]
+    )
     def test_compile_load_and_call(self, name: str) -> None:
         target = jit.named_target(name)
         data = jit.compile_object(SIMPLE, target)
@@ -117,7 +119,9 @@ class TestJit:
         avx2, avx512 = jit.named_target("avx2"), jit.named_target("avx512")
         assert (avx2.lanes(4), avx2.lanes(8), avx2.has_fma, avx2.has_f16c) == (8, 4, True, True)
         assert (avx512.lanes(1), avx512.has_avx512, avx512.has_vnni) == (64, True, False)
-        assert jit.named_target("avx512vnni").has_vnni
+        vnni, bf16 = jit.named_target("avx512vnni"), jit.named_target("avx512bf16")
+        assert (vnni.has_vnni, vnni.has_bf16) == (True, False)
+        assert (bf16.has_vnni, bf16.has_bf16) == (True, True)
         assert jit.named_target("generic").lanes(4) == 4
         texts = {jit.named_target(n).description for n in ("generic", "avx2", "avx512")}
         assert len(texts) == 3

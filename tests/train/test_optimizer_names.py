@@ -117,7 +117,10 @@ def test_a_loss_that_depends_on_no_variable():
         (
             lambda o, v: o.minimize(gc.cast(v, gc.int32), var_list=[v]),
             ValueError,
-            "Invalid type tf.int32 for Cast:0, expected: [tf.float16, tf.float32, tf.float64].",
+            (
+                "Invalid type tf.int32 for Cast:0, expected: "
+                "[tf.bfloat16, tf.float16, tf.float32, tf.float64]."
+            ),
         ),
         (
             lambda o, v: o.compute_gradients(v * v, [v], gate_gradients=7),

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphc import dtypes
 from graphc.dims import Dim, DimLike, Func, Symbol
-from graphc.dtypes import DType, bool_, int32, int64
+from graphc.dtypes import DType, bool_, float32, int32, int64
 
 
 class Scope(enum.Enum):
@@ -80,6 +80,8 @@ class Const(Expr):
 
     def __init__(self, value: Any, dtype: DType) -> None:
         self.dtype = dtype
+        if dtype is dtypes.bfloat16:
+            value = dtypes.rounded(value, dtype.numpy)[()]
         self.value = dtype.as_numpy_dtype(value).item()
 
 
@@ -275,7 +277,9 @@ class Kernel:
 # --- construction -----------------------------------------------------------------------------
 
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite")
-_RESULTS: dict[str, DType] = {**dict.fromkeys(_COMPARISONS, bool_), "pack4": int32}
+_RESULTS: dict[str, DType] = {
+    **dict.fromkeys(_COMPARISONS, bool_), "pack4": int32, "pack2": float32,
+}  # fmt: skip
 
 
 def const(value: Any, dtype: DType = int64) -> Const:
@@ -292,7 +296,7 @@ def apply(fn: str, *args: Any) -> Expr:
     """``fn`` applied; Python numbers take the dtype of the first expression among the args.
 
     The result has the dtype of the (last) argument, but for comparisons and predicates (bool), and
-    for ``pack4`` (int32).
+    for ``pack4`` (int32) and ``pack2`` (float32).
     """
     first = next(a for a in args if isinstance(a, Expr))
     if fn == "select":
