@@ -166,7 +166,7 @@ INTEGER_PRODUCTS = [
 
 
 def integers(settings: Settings) -> Rows:
-    """Products of 8-bit integers, beside float32 products of the same sizes."""
+    """Products of 8-bit integers, beside float32 products; with a constant right operand, too."""
     rows = []
     for m, k, n in INTEGER_PRODUCTS:
         rng = np.random.RandomState(0)
@@ -176,6 +176,9 @@ def integers(settings: Settings) -> Rows:
             a = rng.randint(0, 128, (m, k)).astype(dtype)
             contenders[dtype.__name__] = compiled(
                 lambda a, b: gc.matmul(a, b, output_type=gc.int32), a, b
+            )
+            contenders[f"{dtype.__name__}, constant"] = compiled(
+                lambda a, b=b: gc.matmul(a, gc.constant(b), output_type=gc.int32), a
             )
         times = median_time(contenders, settings)
         row: dict[str, Any] = {"M x K x N": f"{m} x {k} x {n}"}

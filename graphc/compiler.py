@@ -36,7 +36,7 @@ def plan_function(
     fn: Function, target: Any, seen: Shapes | None = None, passes: Sequence[Pass] | None = None
 ) -> Program:
     """The program of a function, before code generation; ``passes`` are all if not given."""
-    passed = run_passes(fn, default_pipeline() if passes is None else passes)
+    passed = run_passes(fn, default_pipeline(target.has_vnni) if passes is None else passes)
     program = build_program(passed, target, size_hints(fn, seen or {}))
     return verify_program(program) if verifying() else program
 

@@ -6,6 +6,8 @@ the left operand goes to all lanes, a vector has the words of several columns.
 The instruction multiplies unsigned bytes by signed ones.  An int8 left operand is shifted by 128
 (its sign bit is turned), and 128 times the sum of each column of the right operand is taken off:
 ``sum((a + 128) * b) - 128 * sum(b)``.  Sums wrap modulo 2**32, so that this is exact.
+
+Where ``k`` is two dimensions, words and the four bytes of each, the operands lie in words already.
 """
 
 from __future__ import annotations
@@ -41,6 +43,10 @@ ROW_VECTORS = 8
 """Vectors of a single row that is shifted: the sums of columns take as many registers again."""
 FEW_ROWS = 4
 """For so few rows, panels of columns that lie along ``k`` take longer to make than the products."""
+SERIAL_BYTES = 512 * 1024
+"""A right operand in words that is larger comes to two cores faster than to one."""
+CHUNK_BYTES = 128 * 1024
+"""What one chunk reads of it, about 2 µs."""
 FEW_COLUMNS = 4
 """Fewer columns would leave most of a vector empty."""
 ONES = 0x01010101
@@ -49,17 +55,23 @@ SHIFT = 128
 
 def applies(problem: Contraction, target: Target) -> bool:
     """Whether this schedule computes the problem, and does it better than the general ones."""
-    if not target.has_vnni or len(problem.k) != 1 or problem.acc is not int32:
+    if not target.has_vnni or problem.acc is not int32 or problem.nonzero is not None:
         return False
-    batch, m = _variables(problem.batch), _variables(problem.m)
-    (k,), n = _variables(problem.k), ir.Var("n")
-    lhs, rhs = problem.lhs(batch, m, (k,)), problem.rhs(batch, (k,), n)
-    if lhs.dtype not in (int8, uint8) or rhs.dtype is not int8 or problem.nonzero is not None:
+    batch, m, k = (_variables(e) for e in (problem.batch, problem.m, problem.k))
+    lhs, rhs = problem.lhs(batch, m, k), problem.rhs(batch, k, ir.Var("n"))
+    if lhs.dtype not in (int8, uint8) or rhs.dtype is not int8:
         return False
+    if len(problem.k) != 1:
+        return in_words(problem)
     columns, rows = known(problem.n), tiling.volume(problem.m)
     if rows is not None and rows <= FEW_ROWS and dot.applies(problem, access(problem), target):
         return False
     return columns is None or columns >= FEW_COLUMNS
+
+
+def in_words(problem: Contraction) -> bool:
+    """Whether ``k`` is words and their bytes."""
+    return len(problem.k) == 2 and emit.is_const(problem.k[1], 4)
 
 
 def build(problem: Contraction, target: Target) -> tuple[Block, Expr]:
@@ -73,38 +85,53 @@ def _variables(extents: Indices) -> tuple[ir.Var, ...]:
 
 
 class _Words:
-    """A problem and the same over words: its operands are int32 of four bytes each."""
+    """A problem and the same over words: its operands are int32 of four bytes each.
+
+    Attributes:
+      signed: the left operand is, and is shifted.
+      ready: the right operand's words lie as the register tile reads them.
+    """
 
     def __init__(self, problem: Contraction) -> None:
         self.bytes = problem
-        self.size = problem.k[0]
-        self.count = emit.ceil_div(self.size, 4)
-        self.whole = ir.index_div(self.size, ir.const(4))
-        self.even = emit.is_const(ir.index_mod(self.size, ir.const(4)), 0)
+        self.apart = in_words(problem)
+        size = problem.k[0]
+        self.count = size if self.apart else emit.ceil_div(size, 4)
+        self.size = ir.mul(size, 4) if self.apart else size
+        self.whole = self.count if self.apart else ir.index_div(size, ir.const(4))
+        self.even = self.apart or emit.is_const(ir.index_mod(size, ir.const(4)), 0)
         b, m, k = (_variables(e) for e in (problem.batch, problem.m, problem.k))
-        left = problem.lhs(b, m, k)
+        n = ir.Var("n")
+        left, right = problem.lhs(b, m, k), problem.rhs(b, k, n)
         self.signed = left.dtype is int8
-        self.lhs_in_a_run = index.strides(left, k[0]) <= {1}
+        self.lhs_in_a_run = index.strides(left, k[-1]) <= {1}
+        if self.apart:
+            self.lhs_in_a_run &= index.strides(left, k[0]) <= {4}
         self.lhs_plain = isinstance(left, Load)
+        side_by_side = index.strides(right, k[-1]) == {1} and index.strides(right, n) == {4}
+        self.ready = self.apart and isinstance(right, Load) and side_by_side
         self.problem = replace(problem, k=(self.count,), lhs=self.left, rhs=self.right)
 
     def left(self, batch: Indices, m: Indices, k: Indices) -> Expr:
         """A word of the left operand, its bytes unsigned."""
-        word = self._word(k[0], lambda at: self.bytes.lhs(batch, m, (at,)))
+        word = self._word(k[0], lambda at: self.bytes.lhs(batch, m, at))
         return ir.apply("xor", word, ir.Const(-0x7F7F7F80, int32)) if self.signed else word
 
     def right(self, batch: Indices, k: Indices, n: Expr) -> Expr:
         """A word of the right operand; bytes that do not exist are zero."""
-        return self._word(k[0], lambda at: self.bytes.rhs(batch, (at,), n))
+        return self._word(k[0], lambda at: self.bytes.rhs(batch, at, n))
 
     def left_byte(self, batch: Indices, m: Indices, k: Expr) -> Expr:
         """An element of the left operand as an unsigned byte."""
-        value = ir.cast(self.bytes.lhs(batch, m, (k,)), uint8)
+        at = (ir.index_div(k, ir.const(4)), ir.index_mod(k, ir.const(4))) if self.apart else (k,)
+        value = ir.cast(self.bytes.lhs(batch, m, at), uint8)
         return ir.apply("xor", value, 0x80) if self.signed else value
 
-    def _word(self, word: Expr, value: Callable[[Expr], Expr]) -> Expr:
+    def _word(self, word: Expr, value: Callable[[Indices], Expr]) -> Expr:
+        if self.apart:
+            return ir.apply("pack4", *(value((word, ir.const(number))) for number in range(4)))
         places = [ir.add(ir.mul(word, 4), number) for number in range(4)]
-        values = [value(at) for at in places]
+        values = [value((at,)) for at in places]
         whole = ir.apply("pack4", *values)
         if self.even:
             return whole
@@ -127,7 +154,8 @@ class _Words:
         # A vector of sums of the right operand's columns takes registers as a row does.
         room = rows.count < tiling.max_rows(target, vectors) or not self.signed
         in_rows = access(p).rhs_n <= {1}
-        pack_rhs = not (tiles is not None and tiles <= 1 and room and in_rows and self.even)
+        few = tiles is not None and tiles <= 1
+        pack_rhs = not (self.ready or (few and room and in_rows and self.even))
         pack_lhs = self.signed or not (self.even and self.lhs_plain and self.lhs_in_a_run)
         depth = Depth(0, None, words or 0)
         if words is None or (words > 2 * K_WORDS and (pack_rhs or pack_lhs)):
@@ -140,6 +168,11 @@ class _Words:
             operations = 2 * total * n * words * (batch or 1 << 20)
         serial = operations is not None and operations <= tiling.SERIAL_FLOPS
         grain = tiling.grain(p, block * rows.count, panels * width)
+        if self.ready and serial and n is not None and words is not None and few:
+            # Few rows take as long as the right operand takes to come.
+            read = 4 * n * words
+            serial = (batch or 1) * read <= SERIAL_BYTES
+            grain = ir.const(max(1, CHUNK_BYTES // max(1, read)))
         return Schedule(
             LANES, vectors, rows, depth, pack_lhs, pack_rhs, block, panels, not serial, grain
         )

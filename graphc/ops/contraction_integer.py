@@ -1,4 +1,8 @@
-"""Products of 8-bit integers with 32-bit sums: MatMulInteger, as ONNX calls it."""
+"""Products of 8-bit integers with 32-bit sums: MatMulInteger, as ONNX calls it.
+
+Where the right operand is of variables alone it lies in words of four bytes, as the CPU's dot
+products read it (``passes/words.py``): ``PackWords`` makes them, ``WordsMatMul`` multiplies.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphc import dtypes
+from graphc import dims, dtypes
 from graphc.dtypes import DType
 from graphc.graph import TensorType
-from graphc.op import InferContext, Sample, register
+from graphc.loop import ir
+from graphc.op import (
+    Attr,
+    ContractionForm,
+    ContractionOp,
+    ElementContext,
+    ElementOp,
+    InferContext,
+    Sample,
+    register,
+)
 from graphc.ops.contraction import BatchMatMulV2
+
+Index = tuple[ir.Expr, ...]
+BYTES = 4
+"""Bytes of a word."""
 
 
 @register
@@ -69,3 +87,97 @@ class MatMulInteger(BatchMatMulV2):
 def spread(*shape: int) -> np.ndarray:
     """Integers all over the range of int8."""
     return ((np.arange(np.prod(shape)) * 89 + 17) % 256 - 128).reshape(shape)
+
+
+@register
+class PackWords(ElementOp):
+    """The rows of an int8 matrix in words of four: ``[panel, word, column, byte]``.
+
+    ``width`` is the columns of a panel.
+    """
+
+    name = "PackWords"
+    inputs = "y: int8"
+    attrs: ClassVar[dict[str, Attr]] = {"width": Attr("int")}
+    differentiable = False
+    prepared = True
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """As many words and panels as there are, without a rest."""
+        (rows, columns), width = ctx.rank(0, 2), ctx.attrs["width"]
+        if width < 1:
+            raise ctx.error(f"{columns} columns make no panels of {width}")
+        words, count = dims.floordiv(rows, BYTES), dims.floordiv(columns, width)
+        ctx.equal(words * BYTES, rows, f"Rows must make words of {BYTES}")
+        ctx.equal(count * width, columns, f"Columns must make panels of {width}")
+        return [TensorType(dtypes.int8, (count, words, width, BYTES))]
+
+    def element(self, ctx: ElementContext, index: Index) -> ir.Expr:
+        """The element of the word and the panel."""
+        panel, word, lane, byte = index
+        row = ir.add(ir.mul(word, BYTES), byte)
+        column = ir.add(ir.mul(panel, ctx.op.attrs["width"]), lane)
+        return ctx.operand(0, (row, column))
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """NumPy's reshape and transpose."""
+        y, width = np.asarray(inputs[0]), attrs["width"]
+        parts = y.reshape(y.shape[0] // BYTES, BYTES, y.shape[1] // width, width)
+        return parts.transpose(2, 0, 3, 1)
+
+    def samples(self) -> Iterable[Sample]:
+        """Several panels and words, one of each, nothing."""
+        yield Sample((spread(8, 6),), {"width": 3})
+        yield Sample((spread(4, 2),), {"width": 2}, note="one")
+        yield Sample((np.zeros((0, 4), int),), {"width": 2}, note="empty")
+
+
+@register
+class WordsMatMul(ContractionOp):
+    """The product of a uint8 matrix, or of several, with an int8 one in words, summed in int32."""
+
+    name = "WordsMatMul"
+    inputs = "x: uint8, y: int8"
+    differentiable = False
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """The rows of ``x`` and the columns of all panels, in int32."""
+        x, (count, words, width, size) = ctx.sizes(0), ctx.rank(1, 4)
+        ctx.equal(size, BYTES, "In[1] must be of words")
+        if x is None:
+            return [TensorType(dtypes.int32, None)]
+        if len(x) < 2:
+            raise ctx.error(f"Shape must be at least rank 2 but is rank {len(x)}")
+        ctx.equal(x[-1], words * BYTES, "In[0] and In[1] have mismatched inner sizes")
+        return [TensorType(dtypes.int32, (*x[:-1], count * width))]
+
+    def contraction(self, ctx: ElementContext) -> ContractionForm:
+        """Panels are like the matrices of a batch; ``k`` is words and their bytes."""
+        x, (count, words, width, _) = ctx.sizes(0), ctx.sizes(1)
+
+        def lhs(_: Index, m: Index, k: Index) -> ir.Expr:
+            return ctx.operand(0, (*m, ir.add(ir.mul(k[0], BYTES), k[1])))
+
+        def rhs(b: Index, k: Index, n: ir.Expr) -> ir.Expr:
+            return ctx.operand(1, (*b, k[0], n, k[1]))
+
+        def index(b: Index, m: Index, n: ir.Expr) -> Index:
+            return (*m, ir.add(ir.mul(b[0], ctx.size(width)), n))
+
+        return ContractionForm((count,), x[:-1], width, (words, BYTES), lhs, rhs, index)
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """NumPy's product with the matrix put together again, in int64, cut down to int32."""
+        x, words = (np.asarray(v).astype(np.int64) for v in inputs)
+        count, size, width, _ = words.shape
+        matrix = words.transpose(1, 3, 0, 2).reshape(size * BYTES, count * width)
+        return np.matmul(x, matrix).astype(np.int32)
+
+    def samples(self) -> Iterable[Sample]:
+        """Several rows and panels, several matrices, one of each, nothing."""
+        x, y = spread(5, 8), spread(2, 2, 16, 4)
+        yield Sample((x, y))
+        yield Sample((spread(1, 12), spread(1, 3, 64, 4)), note="one row")
+        yield Sample((spread(2, 3, 8), y), note="several matrices")
+        yield Sample((spread(40, 8), y), note="several tiles")
+        yield Sample((np.zeros((0, 8), int), y), note="no rows")

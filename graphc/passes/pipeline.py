@@ -19,6 +19,7 @@ from graphc.passes.products import MergeProducts
 from graphc.passes.simplify import Fold, Simplify
 from graphc.passes.verify import verify_function
 from graphc.passes.winograd import Winograd
+from graphc.passes.words import Words
 
 
 class Pass(Protocol):
@@ -35,8 +36,8 @@ class Pass(Protocol):
         """The rewritten function; the argument is left as it was."""
 
 
-def default_pipeline() -> list[Pass]:
-    """The graph passes, top to bottom."""
+def default_pipeline(words: bool = False) -> list[Pass]:
+    """The graph passes, top to bottom; ``words``: the CPU has dot products of four bytes."""
     return [
         DeadCode(),
         Simplify(),
@@ -49,6 +50,7 @@ def default_pipeline() -> list[Pass]:
         MergeProducts(),
         Winograd(),
         Panels(),
+        *([Words()] if words else []),
         CommonSubexpressions(),
         DeadCode(),
         Prepare(),

@@ -1,0 +1,138 @@
+"""Right operands of products of 8-bit integers in words: which, their values, their kernels."""
+
+import numpy as np
+import pytest
+from pass_support import applied, extracted
+
+import graphc as gc
+from graphc.function import format_function
+from graphc.loop.printer import format_kernel
+from graphc.passes.basic import DeadCode
+from graphc.passes.pipeline import default_pipeline, run_passes
+from graphc.passes.prepare import Prepare
+from graphc.passes.words import Words
+from graphc.program import build_program
+from graphc.runtime import jit
+
+
+@pytest.fixture(autouse=True)
+def own_graph():
+    with gc.Graph().as_default():
+        yield
+
+
+def bytes_of(*shape, seed=0, dtype=np.int8):
+    limits = np.iinfo(dtype)
+    return np.random.default_rng(seed).integers(limits.min, limits.max, shape, dtype, endpoint=True)
+
+
+def product(rows=3, shape=(64, 96), dtype="int8", constant=False, left=None, **flags):
+    x = gc.placeholder(dtype, left or [rows, shape[1 if flags.get("transpose_b") else 0]], name="x")
+    w = bytes_of(*shape)
+    y = gc.constant(w) if constant else gc.Variable(w)
+    return gc.matmul(x, y, output_type=gc.int32, **flags)
+
+
+CASES = {
+    "uint8": {"dtype": "uint8"},
+    "int8": {},
+    "constant": {"constant": True},
+    "one row": {"rows": 1, "shape": (64, 128), "dtype": "uint8"},
+    "one row, other columns": {"rows": 1},
+    "one row for two threads": {"rows": 1, "shape": (1024, 640), "dtype": "uint8"},
+    "any rows": {"rows": None},
+    "many rows": {"rows": 70, "shape": (516, 160), "dtype": "uint8"},
+    "long": {"rows": 5, "shape": (2100, 32)},
+    "transposed": {"shape": (96, 64), "transpose_b": True},
+    "several": {"left": [2, 3, 64]},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_in_words(name):
+    options = CASES[name]
+    fn = applied(extracted(lambda: product(**options)), Words(), DeadCode(), Prepare())
+    assert "WordsMatMul" in {op.type for op in fn.operations}
+    assert "PackWords" not in {op.type for op in fn.operations}
+    y = product(**options)
+    x = y.graph.get_tensor_by_name("x:0")
+    with gc.Session() as s, gc.Session(mode="reference") as reference:
+        for session in (s, reference):
+            session.run(gc.global_variables_initializer())
+        for rows in (7, 1) if options.get("rows", 0) is None else (1,):
+            shape = [rows if n is None else n for n in x.shape.as_list()]
+            value = bytes_of(*shape, seed=1, dtype=x.dtype.as_numpy_dtype)
+            wanted = reference.run(y, {x: value})
+            np.testing.assert_array_equal(s.run(y, {x: value}), wanted)
+
+
+LEFT = {
+    "rest of a word": {"shape": (66, 96)},
+    "columns that make no panels": {"shape": (64, 90)},
+    "nothing": {"shape": (0, 96)},
+    "left transposed": {"left": [64, 3], "transpose_a": True},
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_is_left(name):
+    fn = applied(extracted(lambda: product(**LEFT[name])), Words())
+    assert "WordsMatMul" not in {op.type for op in fn.operations}
+
+
+def test_left_are_fed_matrices_and_moved_left_operands():
+    def fed():
+        x, y = gc.placeholder(gc.uint8, [3, 64]), gc.placeholder(gc.int8, [64, 96])
+        return gc.matmul(x, y, output_type=gc.int32)
+
+    def moved():
+        x = gc.transpose(gc.placeholder(gc.uint8, [64, 3]))
+        return gc.matmul(x, gc.constant(bytes_of(64, 96)), output_type=gc.int32)
+
+    for build in (fed, moved):
+        fn = applied(extracted(build), Words())
+        assert "WordsMatMul" not in {op.type for op in fn.operations}
+
+
+def kernels(target, **options):
+    chosen = jit.named_target(target)
+    fn = run_passes(extracted(lambda: product(**options)), default_pipeline(chosen.has_vnni))
+    program = build_program(fn, chosen)
+    return fn, "".join(format_kernel(k.kernel) for k in program.kernels)
+
+
+def test_words_are_read_as_they_lie():
+    fn, text = kernels("avx512vnni", rows=30, dtype="uint8")
+    assert "WordsMatMul" in format_function(fn)
+    assert "dp4a" in text
+    assert "rhs_panel" not in text
+    assert "lhs_" not in text
+
+
+def test_other_cpus_have_other_products():
+    fn, text = kernels("avx512", rows=30, dtype="uint8")
+    assert "WordsMatMul" not in format_function(fn)
+    assert "dp4a" not in text
+
+
+def test_words_follow_the_variable():
+    x = gc.placeholder(gc.int8, [2, 64])
+    first, second = bytes_of(64, 96), bytes_of(64, 96, seed=5)
+    w = gc.Variable(first)
+    y = gc.matmul(x, w, output_type=gc.int32)
+    value = bytes_of(2, 64, seed=2)
+    with gc.Session() as s:
+        s.run(w.initializer)
+        for matrix in (first, second):
+            s.run(w.assign(matrix))
+            wanted = value.astype(np.int32) @ matrix.astype(np.int32)
+            np.testing.assert_array_equal(s.run(y, {x: value}), wanted)
+
+
+def test_extreme_values():
+    for a, b in ((-128, -128), (127, -128), (-128, 127)):
+        x = gc.placeholder(gc.int8, [3, 64])
+        y = gc.matmul(x, gc.constant(np.full((64, 32), b, np.int8)), output_type=gc.int32)
+        with gc.Session() as s:
+            found = s.run(y, {x: np.full((3, 64), a, np.int8)})
+        np.testing.assert_array_equal(found, np.full((3, 32), 64 * a * b))
