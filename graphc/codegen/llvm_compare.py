@@ -25,6 +25,11 @@ class Comparisons:
             decided = self._decided(fn, *self.indices.bounds(difference))
             if decided is not None:
                 return self.e.truth(decided)
+            uniform, lane = difference.split()
+            if difference.varies and not uniform and set(lane) == {()}:
+                step, start = lane[()], difference.const
+                values = [start + step * i for i in range(self.indices.width)]
+                return self.e.mask([self._decided(fn, v, v) is True for v in values])
             if fn in _SWAPPED and difference.stride in (1, -1):
                 return self._lanes(fn, difference)
         x, y = self.indices.value(a), self.indices.value(b)
@@ -73,7 +78,7 @@ class Comparisons:
             return self.e.truth(False)
         v = self.indices.value(limit)
         if v.const is not None:
-            return Val(f"<{', '.join(f'i1 {int(i < v.const)}' for i in range(n))}>", "i1", n)
+            return self.e.mask([i < v.const for i in range(n)])
         clamped = v
         if high > n:
             clamped = self.e.intrinsic("llvm.smin", "i64", 0, clamped, self.e.number(n, "i64"))

@@ -321,7 +321,11 @@ class Expressions:
     def masked(self, cond: Val) -> Val:
         """The lanes that are active here and where ``cond`` holds."""
         mask = self.mask
-        return cond if mask is None else self.e.binary("and", mask, cond)
+        if mask is None:
+            return cond
+        if isinstance(mask.const, tuple) and isinstance(cond.const, tuple):
+            return self.e.mask([a and b for a, b in zip(mask.const, cond.const, strict=True)])
+        return self.e.binary("and", mask, cond)
 
     def _guard(self, node: Guard) -> Value:
         cond = self.operand(node.cond)

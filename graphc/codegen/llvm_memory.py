@@ -192,6 +192,8 @@ class Memory:
     def _reversed(self, v: Val) -> Val:
         if v.text == "zeroinitializer" or v.text.startswith("splat"):
             return v
+        if isinstance(v.const, tuple):
+            return self.e.mask(v.const[::-1])
         return self.e.shuffle(v, None, range(v.n - 1, -1, -1))
 
     def _register(self, st: Storage, v: Val) -> Val:
@@ -245,7 +247,8 @@ class Memory:
     def _store_lanes(
         self, st: Storage, ix: Index, v: Val, mask: Val | None, *, reverse: bool
     ) -> None:
-        address = self.address(st, ix, 1 - v.n if reverse else 0)
+        start = 1 - v.n if reverse else 0
+        address = self.address(st, ix, start)
         if reverse:
             v = self._reversed(v)
             mask = mask and self._reversed(mask)
@@ -254,6 +257,13 @@ class Memory:
             mask = None
         if mask is None:
             self.e.line(f"store {v.full}, ptr {address.text}, align {st.dtype.size}")
+            return
+        if isinstance(mask.const, tuple) and sum(mask.const) == 1:
+            # LLVM makes this one store itself, but if it has joined a truncation with it, it
+            # stores as many bytes as the value had before.
+            lane = mask.const.index(True)
+            one, place = self.e.lane(v, lane), self.address(st, ix, start + lane)
+            self.e.line(f"store {one.full}, ptr {place.text}, align {st.dtype.size}")
             return
         head = self._masked_head("store", st.ty, v.n, address, [v, mask])
         self.e.line(f"call {head}({v.full}, {self._aligned(address, st)}, {mask.full})")

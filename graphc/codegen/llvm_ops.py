@@ -50,6 +50,8 @@ def invert(e: Emitter, v: Val) -> Val:
     """The other truth value."""
     if isinstance(v.const, bool):
         return e.truth(not v.const)
+    if isinstance(v.const, tuple):
+        return e.mask([not some for some in v.const])
     return e.binary("xor", v, e.truth(True))
 
 

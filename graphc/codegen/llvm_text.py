@@ -225,6 +225,11 @@ class Emitter:
         """A literal of type i1."""
         return Val("true" if value else "false", "i1", 0, 0, value)
 
+    def mask(self, lanes: Sequence[bool]) -> Val:
+        """A literal mask; its ``const`` is the lanes."""
+        text = f"<{', '.join(f'i1 {int(some)}' for some in lanes)}>"
+        return Val(text, "i1", len(lanes), 0, tuple(lanes))
+
     def splat(self, v: Val, n: int) -> Val:
         """A scalar in every lane."""
         if v.n == n:

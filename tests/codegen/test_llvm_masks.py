@@ -49,6 +49,7 @@ from graphc.loop.ir import (
     select,
     sub,
 )
+from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import format_kernel
 from graphc.loop.verify import verify_kernel
 from graphc.runtime.jit import compile_object, load_object, named_target
@@ -179,6 +180,46 @@ def data(maker: Maker, seed: int) -> list[Array]:
     high = 2 if maker.dtype is bool_ else 100
     values = [rng.integers(0, high, size).astype(maker.dtype.numpy) for _ in range(3)]
     return [*values[:2], rng.integers(0, 80, size) % size, values[2]]
+
+
+ONE_LANE = """\
+kernel {name}(x: f32[64], y: {code}[64]; n):
+  vectorized l in {width}:
+    if {condition}:
+      y[n + {place}] = {code}(x[l])
+"""
+CONDITIONS = ("l < 1", "l > {last}", "l == 2", "l + 32 < 33", "not (l < {last})")
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx2", "generic"])
+def test_a_store_of_one_lane_stores_one_element(name: str) -> None:
+    """LLVM stored four bytes for one or two where it joined the store with a truncation."""
+    target, kernels = named_target(name), {}
+    if not target.is_host:
+        pytest.skip(f"this machine does not run {name} code")
+    for code in ("bf16", "f16", "i8", "u8", "i16", "u16", "i32"):
+        for width in (4, 16, 32):
+            for number, text in enumerate(CONDITIONS):
+                for place in ("l", "(31 - l)"):
+                    key = f"k_{code}_{width}_{number}_{len(place)}"
+                    condition = text.format(last=width - (2 if ">" in text else 1))
+                    source = ONE_LANE.format(
+                        name=key, code=code, width=width, condition=condition, place=place
+                    )
+                    kernels[key] = verify_kernel(parse_kernel(source))
+    code = load_object(compile_object(module(print_kernel(k, target) for k in kernels.values()),
+                                      target))  # fmt: skip
+    entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    x = np.linspace(1, 99, 64, dtype=np.float32)
+    for key, kernel in kernels.items():
+        dtype = kernel.params[1].dtype.numpy
+        found, expected = np.full(64, 77).astype(dtype), np.full(64, 77).astype(dtype)
+        run_kernel(kernel, [x, expected], [5])
+        status = np.zeros(8, np.int64)
+        table = np.array([x.ctypes.data, found.ctypes.data, 5, status.ctypes.data], np.int64)
+        entry(code.address(key))(table.ctypes.data, 0, 0)
+        assert found.tobytes() == expected.tobytes(), f"{key}: {found} {expected}"
+        assert (expected != 77).sum() == 1
 
 
 def compare(seeds: range, name: str) -> None:
