@@ -158,11 +158,17 @@ class Executable:
         self.constants: list[np.ndarray] = []
         self.context = native.CallContext(signature, code.plan, code.run, lock=lock, keep=code)
         self.updates = frozenset((*program.updated, *(s.name for s in self.stores)))
-        self.preparation = None
-        if code.prepare is not None:
-            self.preparation = Preparation(code.prepare, variables, lock)
-        self.exclusive = self.changes or self.preparation is not None
+        self.preparation: Preparation | None = None
         self.bind(variables)
+        if code.prepare is not None:
+            if code.prepare.program.inputs:
+                self.preparation = Preparation(code.prepare, variables, lock)
+            else:
+                # Made of constants alone, it stays as it is, and needs no lock of the session.
+                preparation = Preparation(code.prepare, variables, None)
+                preparation.compute()
+                self._take(preparation)
+        self.exclusive = self.changes or self.preparation is not None
         self.host: HostCaller | None = None
         self._tracer: Tracer | None = None
         if program.hosts:
@@ -216,11 +222,15 @@ class Executable:
 
     def prepare(self, state: Changes) -> None:
         """Before a call: compute anew what was prepared of variables that have changed since."""
-        if self.preparation is None or not self.preparation.refresh(state):
-            return
+        if self.preparation is not None and self.preparation.refresh(state):
+            self._take(self.preparation)
+
+    def _take(self, preparation: Preparation) -> None:
+        """Point the slots of what is prepared at their arrays."""
+        self._prepared = preparation.arrays
         for slot in self.code.program.slots:
             if slot.kind == "variable" and slot.source.kind == "prepared":
-                array = self.preparation.arrays[slot.source.key]
+                array = self._prepared[slot.source.key]
                 self.context.buffers[slot.number] = array.ctypes.data
 
     def explain(self, answer: Any) -> None:
@@ -296,13 +306,17 @@ class Preparation:
             return False
         stale = self.version < 0 or state.changed_since(self.version, self.keys)
         if stale:
-            # The old ones first: there need not be room for both.
-            self.arrays = {}
-            values = self.executable.call()
-            self.arrays = dict(zip(self.outputs, map(np.asarray, values), strict=True))
-            PREPARATIONS["runs"] += 1
+            self.compute()
         self.version = state.version
         return stale
+
+    def compute(self) -> None:
+        """Compute the arrays."""
+        # The old ones first: there need not be room for both.
+        self.arrays.clear()
+        values = self.executable.call()
+        self.arrays.update(zip(self.outputs, map(np.asarray, values), strict=True))
+        PREPARATIONS["runs"] += 1
 
 
 def flat_fetches(fn: Function) -> list[int]:

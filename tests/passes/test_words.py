@@ -13,6 +13,7 @@ from graphc.passes.prepare import Prepare
 from graphc.passes.words import Words
 from graphc.program import build_program
 from graphc.runtime import jit
+from graphc.runtime.executable import PREPARATIONS
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +128,23 @@ def test_words_follow_the_variable():
             s.run(w.assign(matrix))
             wanted = value.astype(np.int32) @ matrix.astype(np.int32)
             np.testing.assert_array_equal(s.run(y, {x: value}), wanted)
+
+
+def test_what_is_of_constants_is_prepared_once_for_all():
+    x = gc.placeholder(gc.uint8, [2, 64])
+    w = gc.Variable(1)
+    y = gc.matmul(x, gc.constant(bytes_of(64, 96)), output_type=gc.int32)
+    value = bytes_of(2, 64, dtype=np.uint8)
+    with gc.Session() as s:
+        s.run(w.initializer)
+        before = PREPARATIONS["runs"]
+        wanted = s.run(y, {x: value})
+        s.run(w.assign_add(1))
+        np.testing.assert_array_equal(s.run(y, {x: value}), wanted)
+        assert PREPARATIONS["runs"] <= before + 1
+        plans = [e for p in s._plans.values() for e in p.executables.values() if e.feeds]
+        # Nothing of Python lies between a callable and the program.
+        assert [e.is_plain for e in plans] == [True]
 
 
 def test_extreme_values():
