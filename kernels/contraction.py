@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.kernels import dot, panel, tiling, vnni
+from graphc.kernels import dot, pairs, panel, tiling, vnni
 from graphc.kernels.problem import Access, Contraction, Target, access, swapped
 from graphc.loop.ir import Block, Buffer, Const, Kernel, Var
 
@@ -19,6 +19,8 @@ def contraction_kernel(
         return Kernel(name, params, scalars, Block(()))
     if vnni.applies(problem, target):
         return Kernel(name, params, scalars, *vnni.build(problem, target))
+    if pairs.applies(problem, target):
+        return Kernel(name, params, scalars, *pairs.build(problem, target))
     found = access(problem)
     if prefers_swap(problem, found, target):
         problem = swapped(problem)

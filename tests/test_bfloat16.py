@@ -13,6 +13,7 @@ import pytest
 import graphc as gc
 from graphc import dtypes
 from graphc.formats import load, safetensors, save
+from graphc.runtime.jit import named_target
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 PATTERNS = np.arange(2**16, dtype=np.uint16)
@@ -24,8 +25,10 @@ def own_graph():
         yield
 
 
-@pytest.fixture(params=["avx512", "avx2", "generic"])
+@pytest.fixture(params=["avx512bf16", "avx512", "avx2", "generic"])
 def target(request, monkeypatch):
+    if not named_target(request.param).is_host:
+        pytest.skip(f"this machine does not run {request.param} code")
     monkeypatch.setenv("GRAPHC_TARGET", request.param)
 
 
@@ -277,6 +280,67 @@ def test_other_readers_of_safetensors(tmp_path):
     arrays, _ = safetensors.read(tmp_path / "w")
     assert arrays["w"].dtype is BF16
     assert arrays["w"].tobytes() == array.tobytes()
+
+
+# --- products -------------------------------------------------------------------------------------
+
+
+def within(found, exact, size, steps, shift=0.0):
+    """A result against its exact value; ``size`` is the sum of the absolute products."""
+    assert found.dtype == BF16
+    bound = 2.0**-23 * (steps + 1) * size + 2.0**-8 * np.abs(exact) + 2.0**-8 * abs(shift) + 1e-37
+    assert (np.abs(found.astype(np.float64) - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("shape", [(40, 70, 33), (3, 50, 20), (65, 601, 48)])
+def test_products(shape, target):
+    m, k, n = shape
+    rng = np.random.default_rng(m)
+    wide = [rng.standard_normal(s).astype(BF16) for s in ((2, m, k), (2, k, n))]
+    a, b = (v.astype(np.float64) for v in wide)
+    fetches = []
+    for ta in (False, True):
+        for tb in (False, True):
+            x, y = (np.swapaxes(v, 1, 2).copy() if t else v
+                    for v, t in zip(wide, (ta, tb), strict=True))  # fmt: skip
+            fetches += [gc.matmul(x, y, transpose_a=ta, transpose_b=tb),
+                        gc.matmul(x[0], y[0], transpose_a=ta, transpose_b=tb)]  # fmt: skip
+    size = np.abs(a) @ np.abs(b)
+    for number, found in enumerate(run(fetches)):
+        part = slice(None) if number % 2 == 0 else 0
+        within(found, (a @ b)[part], size[part], k)
+
+
+def test_what_is_fused_with_a_product(target):
+    """In front of it in float32, rounded once; behind it from the sums, rounded at each op."""
+    rng = np.random.default_rng(1)
+    x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in ((30, 40), (40, 24), (24,)))
+    a = gc.cast(gc.placeholder(gc.float32, [None, 40], name="a") * 2, gc.bfloat16)
+    product = gc.matmul(a, gc.constant(w, gc.bfloat16)) + gc.constant(bias, gc.bfloat16)
+    left, right = ((2 * x).astype(BF16).astype(np.float64), w.astype(BF16).astype(np.float64))
+    exact = left @ right + bias.astype(BF16).astype(np.float64)
+    size = np.abs(left) @ np.abs(right)
+    found = run(gc.nn.relu(product), {"a:0": x})
+    within(found, np.maximum(exact, 0), size, 40, shift=float(np.abs(left @ right).max()))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_convolutions_and_their_gradients(padding, strides, target):
+    rng = np.random.default_rng(2)
+    x, w = (rng.standard_normal(s).astype(BF16) for s in ((2, 9, 10, 18), (3, 3, 18, 33)))
+    values = {}
+    for dtype in (gc.bfloat16, gc.float64):
+        for sign in (1, -1) if dtype is gc.float64 else (1,):
+            a, b = (gc.constant(v.astype(np.float64), dtype) for v in (x, w))
+            a, b = (a, b) if sign == 1 else (abs(a), abs(b))
+            y = gc.nn.conv2d(a, b, strides=strides, padding=padding)
+            values[dtype, sign] = run([y, *gc.gradients(y, [a, b])])
+    steps = (9 * 18, 9 * 33, 2 * 90)
+    rows = zip(values[gc.bfloat16, 1], values[gc.float64, 1], values[gc.float64, -1], steps,
+               strict=True)  # fmt: skip
+    for found, exact, size, count in rows:
+        within(found, exact, size, count)
 
 
 # --- training -------------------------------------------------------------------------------------

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from graphc.dtypes import DType, float16, float32, float64, int8, int32
+from graphc import dtypes
+from graphc.dtypes import DType, bfloat16, float16, float32, float64, int8, int32
 from graphc.kernels import conv2d
 from graphc.kernels.problem import accumulator
 from graphc.loop import ir
 from graphc.loop.ir import Buffer, Expr, Kernel, Var
+from graphc.loop.printer import format_kernel
 from graphc.runtime.jit import named_target
 
 KINDS = ("forward", "input_gradient", "weight_gradient")
@@ -160,8 +162,8 @@ def check(case: Case, kind: str, arrays: dict[str, Array]) -> None:
         return
     scale = reference(case, **{s: np.abs(a) for s, a in kept.items()})[kind]
     steps = 2 + max(np.prod(case.kernel), np.prod(case.output[:3]))
-    bound = np.finfo(accumulator(case.dtype).numpy).eps * steps * scale
-    bound += np.finfo(case.dtype.numpy).eps * np.abs(expected) + 1e-7
+    bound = dtypes.finfo(accumulator(case.dtype).numpy).eps * steps * scale
+    bound += float(dtypes.finfo(case.dtype.numpy).eps) * np.abs(expected) + 1e-7
     assert (np.abs(arrays["out"] - expected) <= bound).all(), (case, kind)
 
 
@@ -207,18 +209,36 @@ def test_symbolic_batch_and_image(batch: Any, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_dtypes(batch: Any, kind: str) -> None:
-    types = (float16, float64, int8, int32)
+    types = (float16, bfloat16, float64, int8, int32)
     shape: Any = ((2, 6, 7, 3), (3, 2, 3, 18))
     run_native(batch, [Case(*shape, padding="SAME", dtype=t) for t in types], kind)
+
+
+@pytest.mark.parametrize("batch", ["avx512bf16"], indirect=True)
+@pytest.mark.parametrize("kind", KINDS)
+def test_pairs_of_bfloat16(batch: Any, kind: str) -> None:
+    shapes: list[Any] = [
+        ((2, 9, 10, 32), (3, 3, 32, 40)), ((1, 7, 8, 5), (3, 2, 5, 18)),
+        ((3, 8, 8, 16), (1, 1, 16, 33)),
+    ]  # fmt: skip
+    cases = [replace(case, dtype=bfloat16) for case in CASES]
+    cases += [Case(*s, padding=p, dtype=bfloat16) for s in shapes for p in ("SAME", "VALID")]
+    run_native(batch, cases, kind)
+    if kind == "forward":
+        texts = [format_kernel(c.build(kind, "avx512bf16", "conv")) for c in cases[len(CASES) :]]
+        assert all("dot2" in text for text in texts)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_interpreted(interpret: Any, kind: str) -> None:
     cases = [CASES[0], CASES[4], CASES[6], CASES[9], CASES[10], CASES[14]]
     cases.append(Case((2, 5, 6, 3), (3, 2, 3, 5), padding="SAME", symbolic=True))
-    for case in cases:
+    paired = [Case((1, 5, 6, 5), (3, 2, 5, 9), padding="SAME", dtype=bfloat16, symbolic=s)
+              for s in (False, True)]  # fmt: skip
+    for case in cases + paired:
         arguments, arrays = make(case, kind, np.random.default_rng(2))
-        interpret(case.build(kind, "avx512", "conv"), arguments, case.scalars)
+        target = "avx512" if case in cases else "avx512bf16"
+        interpret(case.build(kind, target, "conv"), arguments, case.scalars)
         check(case, kind, arrays)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from graphc import dtypes
-from graphc.dtypes import DType, float16, float32, float64
+from graphc.dtypes import DType, bfloat16, float16, float32, float64
 from graphc.kernels import matmul
 from graphc.kernels.problem import accumulator
 from graphc.loop import ir
 from graphc.loop.ir import Buffer, Expr, Kernel, LoopKind, Store, Var
+from graphc.loop.printer import format_kernel
 from graphc.runtime.jit import named_target
 
 SHAPES = [
@@ -104,8 +105,9 @@ class Case:
         exact = a @ b
         # Each of k products and sums is rounded; the error is bounded by what was added up.
         acc = accumulator(self.dtype)
-        bound = np.finfo(acc.numpy).eps * (self.k + 1) * (np.abs(a) @ np.abs(b))
-        bound += np.abs(exact) * np.finfo(self.dtype.numpy).eps + np.finfo(self.dtype.numpy).tiny
+        bound = dtypes.finfo(acc.numpy).eps * (self.k + 1) * (np.abs(a) @ np.abs(b))
+        info = dtypes.finfo(self.dtype.numpy)
+        bound += np.abs(exact) * float(info.eps) + float(info.tiny)
         assert (np.abs(out.astype(np.float64) - exact) <= bound).all(), self.name
 
 
@@ -164,7 +166,7 @@ def test_dtypes(batch: Any, dtype: DType) -> None:
 def test_large_enough_to_block_and_pack(batch: Any) -> None:
     cases = [Case(m, k, n) for m, k, n in ((130, 600, 520), (16, 300, 1000))]
     cases += [Case(130, 530, 150, tb=True), Case(200, 270, 40, True, True), Case(70, 530, 90, True)]
-    cases += [Case(90, 300, 300, dtype=t) for t in (float16, float64)]
+    cases += [Case(90, 300, 300, dtype=t) for t in (float16, bfloat16, float64)]
     cases += [Case(1, 20, 1000), Case(2, 30, 400), Case(300, 270, 520)]
     cases += [Case(m, 40, 700 + m, symbolic="m") for m in (1, 5)]
     check_native(batch, cases)
@@ -176,6 +178,91 @@ def test_batches_broadcast(batch: Any) -> None:
     check_native(batch, [Case(5, 9, 19, *f, batch=b) for b in shapes for f in flags])
 
 
+ON_PAIRS = pytest.mark.parametrize("batch", ["avx512bf16"], indirect=True)
+PAIRED = [(16, 16, 16), (33, 17, 20), (70, 1000, 130), (29, 2051, 90), (13, 9, 700), (600, 20, 9)]
+
+
+@ON_PAIRS
+@pytest.mark.parametrize("ta", [False, True])
+@pytest.mark.parametrize("tb", [False, True])
+def test_pairs_of_bfloat16(batch: Any, ta: bool, tb: bool) -> None:
+    cases = [Case(m, k, n, ta, tb, dtype=bfloat16) for m, k, n in SHAPES + PAIRED]
+    cases += [Case(6, 11, 19, ta, tb, dtype=bfloat16, batch=((2, 1), (3,)))]
+    check_native(batch, cases)
+
+
+@ON_PAIRS
+def test_pairs_of_symbolic_extents(batch: Any) -> None:
+    rng = np.random.default_rng(4)
+    for ta, tb in ((False, False), (True, True)):
+        some = Case(0, 0, 0, ta, tb, bfloat16, "mkn")
+        kernel = batch.add(some.kernel(batch.target))
+        for m, k, n in [*SHAPES, *PAIRED]:
+            case = Case(m, k, n, ta, tb, bfloat16, "mkn")
+            arrays = case.arrays(rng)
+            batch.run(kernel, arrays, case.scalars)
+            case.check(arrays)
+        batch.kernels.clear()
+        batch.loaded = None
+
+
+def test_pairs_interpreted(interpret: Any) -> None:
+    rng = np.random.default_rng(5)
+    for ta, tb in ((False, False), (True, False), (False, True)):
+        for shape in ((15, 10, 35), (7, 33, 9)):
+            for symbolic in ("", "k"):
+                case = Case(*shape, ta, tb, bfloat16, symbolic)
+                kernel, arrays = case.kernel("avx512bf16"), case.arrays(rng)
+                assert "dot2" in format_kernel(kernel)
+                interpret(kernel, arrays, case.scalars)
+                case.check(arrays)
+
+
+def test_which_products_go_by_pairs() -> None:
+    def paired(m: int, k: int, n: int, dtype: DType = bfloat16, target: str = "avx512bf16") -> bool:
+        return "dot2" in format_kernel(Case(m, k, n, dtype=dtype).kernel(target))
+
+    assert paired(64, 64, 64)
+    assert not paired(64, 64, 64, float16)
+    assert not paired(64, 64, 64, float32)
+    assert not paired(64, 64, 64, target="avx512vnni")
+    assert not paired(1, 64, 64)  # the right operand is read once: nothing pays for packing it
+    assert not paired(64, 64, 3)
+    assert not paired(64, 3, 64)
+
+
+@ON_PAIRS
+def test_pairs_take_subnormal_numbers_for_zero(batch: Any) -> None:
+    """Within the bound that docs/guide.md states."""
+    case, rng = Case(20, 31, 24, dtype=bfloat16), np.random.default_rng(6)
+    kernel, arrays = batch.add(case.kernel(batch.target)), case.arrays(rng)
+    a, b, _ = arrays
+    a[:] = (a.astype(np.float32) * 2.0 ** rng.integers(-140, -60, a.shape)).astype(a.dtype)
+    b[:] = (b.astype(np.float32) * 2.0 ** rng.integers(-140, 60, b.shape)).astype(b.dtype)
+    batch.run(kernel, arrays)
+    wide = [v.astype(np.float64) for v in arrays]
+    exact, size = wide[0] @ wide[1], np.abs(wide[0]) @ np.abs(wide[1])
+    flushed = np.abs(wide[0]).sum(1)[:, None] + np.abs(wide[1]).sum(0) + case.k
+    bound = 2.0**-23 * case.k * size + 2.0**-126 * flushed + 2.0**-8 * np.abs(exact) + 2.0**-126
+    assert (np.abs(wide[2] - exact) <= bound).all()
+    assert ((np.abs(a.astype(np.float32)) < 2.0**-126) & (a != 0)).any()
+
+
+@ON_PAIRS
+def test_pairs_with_nan_and_infinity(batch: Any) -> None:
+    case = Case(7, 21, 19, dtype=bfloat16)
+    a, b, out = case.arrays(np.random.default_rng(7))
+    a[:], b[:] = 1, 1
+    a[0, 20], a[1, 4], b[7, 18] = np.nan, np.inf, -np.inf
+    batch.run(batch.add(case.kernel(batch.target)), [a, b, out])
+    found = out.astype(np.float32)
+    assert np.isnan(found[0]).all()
+    assert np.isposinf(found[1, :18]).all()
+    assert math.isnan(found[1, 18])
+    assert np.isneginf(found[2:, 18]).all()
+    assert (found[2:, :18] == 21).all()
+
+
 @pytest.mark.parametrize("target", ["generic", "avx512"])
 def test_interpreted(interpret: Any, target: str) -> None:
     rng = np.random.default_rng(2)
@@ -185,10 +272,12 @@ def test_interpreted(interpret: Any, target: str) -> None:
         *(Case(6, 300, 9, symbolic=s, tb=True) for s in ("", "m", "mkn")),
         Case(100, 4, 10, True),
         Case(7, 33, 5, dtype=float16),
+        Case(7, 33, 5, dtype=bfloat16),
         Case(7, 33, 5, dtype=dtypes.int8),
         Case(3, 5, 7, batch=((2, 1), (3,))),
         Case(100, 12, 9, tb=True),
         Case(2, 260, 5, dtype=float16),
+        Case(2, 260, 5, dtype=bfloat16),
     ]
     for case in cases:
         arrays = case.arrays(rng)
