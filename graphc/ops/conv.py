@@ -39,6 +39,7 @@ from graphc.ops.conv_window import (
     windows,
 )
 from graphc.ops.movement_value import int_tensor, operand_values, shape_tensor
+from graphc.ops.softmax import narrowed, widened
 
 CONV_ATTRS: dict[str, Attr] = {
     "strides": Attr("ints", (1, 1, 1, 1)),
@@ -160,11 +161,11 @@ def columns_pay(g: Convolution, kernel: Sizes, size: int) -> bool:
     - 3x3, SAME, of 28x28x128: 11.3, 12.8 (1, 0)
 
     Hence at least 1.4 times the products, and ``COLUMN_FLOPS`` saved for each element of the
-    columns.  These may not be large both in bytes and beside the operands, and are not rounded
-    to float16 before they are added up.
+    columns, which may not be large both in bytes and beside the operands.  ``size`` is the bytes of
+    one of their elements.
     """
     static = (g.h.size, g.w.size, g.h.out, g.w.out, *kernel)
-    if size < 4 or g.groups != 1 or not all(isinstance(s, int) and s > 0 for s in static):
+    if g.groups != 1 or not all(isinstance(s, int) and s > 0 for s in static):
         return False
     h, w, oh, ow, kh, kw, channels, outputs = (whole(s) for s in static)
     waste = h * w / (oh * ow)
@@ -307,8 +308,11 @@ class Conv2DBackpropInput(_Convolution):
         """
         kernel, grad = inputs[1:]
         g = convolution(op.attrs, _sizes(op.outputs[0]), _sizes(kernel))
-        if columns_pay(g, _sizes(kernel), grad.dtype.size):
-            return [from_nhwc(by_columns(to_nhwc(grad, g.data_format), kernel, g), g.data_format)]
+        wide = grad.dtype.accumulator  # columns are not rounded before they are added up
+        if columns_pay(g, _sizes(kernel), wide.size):
+            dy = to_nhwc(widened(grad), g.data_format)
+            found = narrowed(by_columns(dy, widened(kernel), g), grad)
+            return [from_nhwc(found, g.data_format)]
         spread = call(
             "SpreadImage", to_nhwc(grad, g.data_format), strides=(g.h.stride, g.w.stride),
             before=tuple(axis.span - 1 - axis.before for axis in (g.h, g.w)),

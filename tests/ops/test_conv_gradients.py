@@ -9,6 +9,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn
+from graphc.dtypes import finfo
 from graphc.op import evaluate_reference
 from graphc.ops.base import call
 from graphc.ops.conv import CONV_ATTRS, columns_pay, convolution
@@ -47,7 +48,6 @@ def by(stride: int, padding: str = "SAME") -> dict[str, Any]:
 )
 def test_columns_where_they_pay(image: Sizes, kernel: Sizes, attrs: dict[str, Any], expected: bool):
     assert pays(image, kernel, **attrs) is expected
-    assert not pays(image, kernel, size=2, **attrs)
 
 
 def test_large_columns_are_not_made():
@@ -59,14 +59,15 @@ def test_large_columns_are_not_made():
     assert pays((640, 56, 56, 64), (3, 3, 64, 128), **by(2))
 
 
-def test_the_gradient_has_no_products_too_many():
+@pytest.mark.parametrize("dtype", [gc.float32, gc.float16, gc.bfloat16])
+def test_the_gradient_has_no_products_too_many(dtype: gc.DType):
     """Those of 64 places, and the sums; a convolution would have those of 144 places."""
     image, kernel, attrs = LENET
     grad = (4, 8, 8, 50)
     rng = np.random.default_rng(0)
-    values = [rng.standard_normal(s).astype(np.float32) for s in (kernel, grad)]
+    values = [rng.standard_normal(s).astype(dtype.numpy) for s in (kernel, grad)]
     with gc.Graph().as_default():
-        f, dy = (gc.placeholder("float32", v.shape) for v in values)
+        f, dy = (gc.placeholder(dtype, v.shape) for v in values)
         dx = call("Conv2DBackpropInput", int_tensor(image), f, dy, **attrs)
         metadata = gc.RunMetadata()
         with gc.Session() as session:
@@ -74,10 +75,13 @@ def test_the_gradient_has_no_products_too_many():
             found = session.run(dx, feeds, gc.RunOptions(trace=True), metadata)
     kernels = metadata.profile.kernels
     needed = 2 * np.prod(grad) * np.prod(kernel[:3])
-    assert len(kernels) == 2
+    casts = 0 if dtype is gc.float32 else 3
+    assert len(kernels) == 2 + casts
     assert needed <= sum(r.operations for r in kernels) < 1.05 * needed
     (expected,) = evaluate_reference(dx.op, (np.array(image), *values))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    wide = [v.astype(np.float32) for v in (found, expected)]
+    precision = float(finfo(dtype.numpy).eps)
+    np.testing.assert_allclose(*wide, rtol=max(1e-4, precision), atol=1e-4)
 
 
 @pytest.mark.parametrize("attrs", [by(1, "VALID"), by(2), by(2, "VALID")])
