@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from graphc.program_steps import (
     Step,
     walk,
 )
+from graphc.program_updates import overwritten
 
 QUICK = 1 << 12
 """Work of a turn, in bytes and operations, below which it takes less than a microsecond or so."""
@@ -45,10 +46,14 @@ class ControlPlanner(FunctionPlanner):
 
 
 def body_planner(
-    planner: FunctionPlanner, op: Operation, body: Function, state: Sequence[int]
+    planner: FunctionPlanner,
+    op: Operation,
+    body: Function,
+    state: Sequence[int],
+    given: Mapping[int, Tensor] | None = None,
 ) -> ControlPlanner:
     """A planner for a body, whose inputs are where the owner has them."""
-    inner = ControlPlanner(body, planner.shared)
+    inner = ControlPlanner(body, planner.shared, given)
     for i in body.inputs:
         number = int(i.key)
         if number < len(state):
@@ -93,6 +98,8 @@ class _LoopPlanner:
             planner.steps.append(Bind(segment, starts))
         self.state = [self.state_slot(k) for k in range(len(self.carried))]
         for slot, source in zip(self.state, sources, strict=True):
+            if slot == source:
+                continue
             if planner.shared.slots[slot].kind == "grown":
                 planner.steps.append(Grow(slot, planner.shared.slots[slot].size))
             planner.steps.append(Copy(slot, source))
@@ -114,7 +121,8 @@ class _LoopPlanner:
     def state_slot(self, k: int) -> int:
         """The slot of a loop variable: that of the output, from the first turn on."""
         planner, out = self.planner, self.op.outputs[k]
-        if depends_on(self.carried[k], set(self.symbols)):
+        apart = planner.lowering.storage(out) is out
+        if apart and depends_on(self.carried[k], set(self.symbols)):
             planner.where[out] = planner.add_slot("grown", self.carried[k])
         return planner.slot(out)
 
@@ -193,15 +201,19 @@ def plan_branch(planner: ControlPlanner, op: Operation) -> None:
     segment = shared.segment(symbols) if symbols else -1
     late = set(symbols)
     targets = [planner.slot(t) for t in op.outputs]
+    owned = {k for k, t in enumerate(op.outputs) if planner.lowering.storage(t) is not t}
     cases = []
     for body in op.attrs["bodies"]:
-        inner = body_planner(planner, op, body, ())
+        inputs = {i.key: i.tensor for i in body.inputs}
+        olds = {k: inputs[str(overwritten(op.outputs[k]))] for k in owned}
+        inner = body_planner(planner, op, body, (), olds)
         given = [o.tensor for o in body.outputs if o.kind == "result"]
         computed = {t for g in inner.plan.groups for t in g.outputs}
         direct = set()
         for k, (target, tensor) in enumerate(zip(targets, given, strict=True)):
             root = inner.lowering.storage(tensor)
             free = root in computed and root not in inner.where and not apart(op.outputs[k], tensor)
+            free = free and k not in owned
             if free and not depends_on(op.outputs[k], late) and not has_own_memory(root):
                 inner.where[root] = target
                 direct.add(k)
@@ -210,8 +222,9 @@ def plan_branch(planner: ControlPlanner, op: Operation) -> None:
             ends = _branch_sizes(op, given)
             inner.steps.append(Bind(segment, ends))
         for k, (target, tensor) in enumerate(zip(targets, given, strict=True)):
-            if k not in direct:
+            if k not in direct and k not in owned:
                 inner.steps.append(Copy(target, _given_slot(inner, op.outputs[k], tensor)))
+        assign(inner, [(targets[k], given[k]) for k in sorted(owned)], commit=False)
         cases.append(inner.steps)
     planner.steps.append(Branch(selector, cases))
 

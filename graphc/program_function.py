@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphc import dims
@@ -69,17 +69,24 @@ class Shared:
 class FunctionPlanner:
     """Plans one function, which may be a body: its slots and its steps.
 
+    Args:
+      fn: the function.
+      shared: what belongs to the whole program.
+      given: of a branch, the results that belong where a captured tensor is, with that tensor.
+
     Attributes:
       where: the slot of each storage root.
     """
 
-    def __init__(self, fn: Function, shared: Shared) -> None:
+    def __init__(
+        self, fn: Function, shared: Shared, given: Mapping[int, Tensor] | None = None
+    ) -> None:
         self.fn = fn
         self.shared = shared
         fuser = Fuser(fn)
         self.plan = fuser.run()
         shared.plans.append(self.plan)
-        self.updates = Updates(fn, fuser, self.plan)
+        self.updates = Updates(fn, fuser, self.plan, given or {})
         self.lowering = Lowering(
             self.plan, shared.target, sites=shared.sites, hints=shared.hints, verify=verifying(),
             origin=fn.origin,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graphc import dims
 from graphc.function import Function
-from graphc.graph import Tensor
+from graphc.graph import Operation, Tensor
 from graphc.loop.ir import ZERO
 from graphc.op import TemplateOp
 from graphc.passes.fuse import Fuser
@@ -17,13 +17,23 @@ from graphc.passes.plan import Group, Plan
 class Updates:
     """Chooses the updates that are done in place, and an order in which that is right.
 
+    Args:
+      fn: the function.
+      fuser: what has grouped its operations, into ``plan``.
+      given: of a branch, the results that belong where a captured tensor is, with that tensor.
+
     Attributes:
       inplace: new values of variables, with the old ones whose storage they are written to.
       reads: the storage that each group reads.
     """
 
-    def __init__(self, fn: Function, fuser: Fuser, plan: Plan) -> None:
+    def __init__(
+        self, fn: Function, fuser: Fuser, plan: Plan, given: Mapping[int, Tensor]
+    ) -> None:
         self.fn = fn
+        self.given = given
+        #: What nobody else sees any more: a run that fails may leave it as it likes.
+        self.own = {*fn.carried, *given.values()}
         self.plan = plan
         self.inliner = fuser.inliner
         self.reads = {g: fuser.grouper.group_reads(g) for g in plan.groups}
@@ -36,8 +46,9 @@ class Updates:
         reads = [self.reads[g] for g in groups]
         deps = [{owner[r] for r in rs if r in owner} - {k} for k, rs in enumerate(reads)]
         # A loop variable is no state of the session: a run that fails leaves it to nobody.
-        loop = any(i.kind == "carry" for i in self.fn.inputs)
-        fallible = set() if loop else {k for k, g in enumerate(groups) if self.group_fallible(g)}
+        fallible = (
+            set() if self.own else {k for k, g in enumerate(groups) if self.group_fallible(g)}
+        )
         for value, old in self.update_candidates():
             k = owner.get(value)
             if k is None or k in fallible or not self.reads_in_step(groups[k], old, value):
@@ -79,9 +90,13 @@ class Updates:
                 roots.remove(t)
         found = []
         claimed: set[Tensor] = set()
+        results = iter(range(len(self.fn.outputs)))
         for o in self.fn.outputs:
-            value, old = self.plan.root(o.tensor), before.get(o.key)
-            if o.kind != "update" or old is None or old in roots or value in claimed:
+            old = self.given.get(next(results)) if o.kind == "result" else None
+            if o.kind == "update":
+                old = before.get(o.key)
+            value = self.plan.root(o.tensor)
+            if old is None or old in roots or value in claimed:
                 continue
             steps = self.chain(value, old, {*roots, *claimed})
             if all(self.fits(a, b) for a, b in steps):
@@ -96,8 +111,8 @@ class Updates:
         """
         steps: list[tuple[Tensor, Tensor]] = []
         last = value
-        while old in self.fn.carried:
-            part = getattr(last.op.definition, "overwrites", None)
+        while old in self.own:
+            part = overwritten(last)
             if part is None or (steps and last in taken):
                 break
             before = self.plan.root(last.op.inputs[part])
@@ -114,30 +129,34 @@ class Updates:
 
     def grows(self, value: Tensor, old: Tensor) -> bool:
         """Whether a new value is the old one made longer, in a loop whose memory can grow."""
-        op = value.op
-        loop = any(i.kind == "carry" for i in self.fn.inputs)
-        grows = getattr(op.definition, "grows", False)
-        return grows and loop and self.plan.root(op.inputs[0]) is old
+        part = overwritten(value)
+        if part is None or not self.own or self.plan.root(value.op.inputs[part]) is not old:
+            return False
+        return grows_in_place(value)
+
+    def template_reads_in_step(self, op: Operation, old: Tensor, value: Tensor) -> bool:
+        """Whether a template, a loop or a choice reads the old value only as what it changes."""
+        inputs = list(op.inputs)
+        part = overwritten(value) if value in op.outputs else None
+        if part is not None:
+            # The op changes a part of this operand, and reads no more of it.
+            whole = inputs.pop(part)
+            if self.plan.root(whole) is not old or whole in self.plan.inlined:
+                return False
+        elif not isinstance(op.definition, TemplateOp):
+            return False
+        reads = (self.inliner.expand(t, tuple(ZERO for _ in t.sizes or ())) for t in inputs)
+        return all(self.plan.root(read) is not old for found in reads for read, _ in found)
 
     def reads_in_step(self, group: Group, old: Tensor, value: Tensor) -> bool:
         """Whether the group reads the old value only where it then writes the new one."""
-        template = group.template
-        special = template is not None and not isinstance(template.definition, TemplateOp)
-        if special or value not in group.outputs:
+        if value not in group.outputs:
             return False
         if group.template is not None:
-            inputs = list(group.template.inputs)
-            over = getattr(group.template.definition, "overwrites", None)
-            if over is not None and value is group.template.outputs[0]:
-                # The op changes a part of this operand, and reads no more of it.
-                whole = inputs.pop(over)
-                if self.plan.root(whole) is not old or whole in self.plan.inlined:
-                    return False
-            for t in inputs:
-                for read, _ in self.inliner.expand(t, tuple(ZERO for _ in t.sizes or ())):
-                    if self.plan.root(read) is old:
-                        return False
-            if over is not None and value is group.template.outputs[0]:
+            changed = value in group.template.outputs and overwritten(value) is not None
+            if not self.template_reads_in_step(group.template, old, value):
+                return False
+            if changed:
                 return True
         member_of = {m.tensor: m for m in group.members}
         if value not in member_of:
@@ -160,6 +179,50 @@ class Updates:
                 if at != place:
                     return False
         return len({m.role for m in group.members if m.tensor in group.outputs}) <= 1
+
+
+def overwritten(tensor: Tensor) -> int | None:
+    """The operand of the operation that gives ``tensor`` whose place the tensor can take.
+
+    Of a loop, the initial value; of a choice, what all branches give back, changed in parts or
+    as it is.
+    """
+    op = tensor.op
+    if op.type == "While":
+        carried = op.attrs["bodies"][1].carried
+        return tensor.index if tensor.index < len(carried) else None
+    if op.type != "Case":
+        return getattr(op.definition, "overwrites", None) if tensor.index == 0 else None
+    found = set()
+    for body in op.attrs["bodies"]:
+        changes = changes_of(body.given[tensor.index])
+        source = changes[-1] if changes else None
+        found.add(next((int(i.key) for i in body.inputs if i.tensor is source), None))
+    return found.pop() if len(found) == 1 else None
+
+
+def changes_of(result: Tensor) -> list[Tensor]:
+    """What a result of a body was before changes of its parts: the input that it was comes last.
+
+    Nothing, if it comes of something else.
+    """
+    found = [result]
+    while found[-1].op.type != "Placeholder":
+        part = overwritten(found[-1])
+        if part is None:
+            return []
+        found.append(found[-1].op.inputs[part])
+    return found
+
+
+def grows_in_place(tensor: Tensor) -> bool:
+    """Whether a tensor that takes the place of an operand is that operand, made longer."""
+    op = tensor.op
+    if "bodies" not in op.attrs:
+        return getattr(op.definition, "grows", False)
+    bodies = op.attrs["bodies"][1:] if op.type == "While" else op.attrs["bodies"]
+    changes = [changes_of(body.given[tensor.index]) for body in bodies]
+    return all(changes) and any(grows_in_place(t) for steps in changes for t in steps[:-1])
 
 
 def same_size(a: Tensor, b: Tensor) -> bool:

@@ -82,10 +82,7 @@ def _writes(tensor: Tensor) -> list[Write]:
     if op.type in WRITES:
         array, index = op.inputs[:2]
         with get_default_graph().within(op.region):
-            if index.dtype.base_dtype is not dtypes.int64:
-                index = _call("Cast", index, DstT=dtypes.int64)
-            place = _call("AddV2", index, constant(1, dtypes.int64))
-            return [Write(place, _call("TakeRow", array, op.inputs[1], checked=False))]
+            return [Write(_place(index), _call("TakeRow", array, index, checked=False))]
     found = []
     number = op.outputs.index(tensor)
     for body in op.attrs["bodies"]:
@@ -101,11 +98,28 @@ def _writes(tensor: Tensor) -> list[Write]:
     return found
 
 
+def _place(index: Tensor) -> Tensor:
+    """One more than the number of a row."""
+    if index.dtype.base_dtype is not dtypes.int64:
+        index = _call("Cast", index, DstT=dtypes.int64)
+    return _call("AddV2", index, constant(1, dtypes.int64))
+
+
 def grows_inside(op: Operation) -> bool:
     """Whether an array grows in the operation, or in one of its bodies."""
     bodies = op.attrs.get("bodies", ())
     inside = (o for body in bodies for o in body.operations)
     return op.type == "PutRowGrowing" or any(grows_inside(o) for o in inside)
+
+
+def grows_to(newest: Tensor, body: Region) -> bool:
+    """Whether an array grows in a body by the writes that made it."""
+    version: Tensor | None = newest
+    while version is not None and body.encloses(version.op.region):
+        if grows_inside(version.op):
+            return True
+        version = _older(version)
+    return False
 
 
 def _by_rows(tensor: Tensor) -> bool:
@@ -142,6 +156,58 @@ def _reads_rows(op: Operation, arrays: set[Tensor]) -> bool:
     elif used:
         return used == [0] and op.type == "TakeRow"
     return True
+
+
+# --- gradients of rows that are read --------------------------------------------------------------
+
+
+def is_rows(part: Tensor) -> bool:
+    """Whether a gradient is that of reading rows: zeros but for them.
+
+    A choice may be among such gradients: a branch reads some rows, and another one others.
+    """
+    op = part.op
+    if op.type == "PutRow":
+        zeros = op.inputs[0]
+        return bool(op.attrs["add"]) and zeros.op.region is op.region and is_rows(zeros)
+    if op.type == "Case":
+        number = op.outputs.index(part)
+        bodies: tuple[Region, ...] = op.attrs["bodies"]
+        given = [b.results[number] for b in bodies if number < len(b.results)]
+        inside = all(r.op.region is b for r, b in zip(given, bodies, strict=False))
+        return bool(given) and inside and all(is_rows(r) for r in given)
+    return op.type == "ZerosLike"
+
+
+def _rows(part: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The rows of such a gradient, in its region, with the numbers that they have."""
+    op = part.op
+    if op.type == "PutRow":
+        return [*_rows(op.inputs[0]), (op.inputs[1], op.inputs[2])]
+    if op.type != "Case":
+        return []
+    found = []
+    number = op.outputs.index(part)
+    for body in op.attrs["bodies"]:
+        with get_default_graph().within(body):
+            rows = [(_place(index), row) for index, row in _rows(body.results[number])]
+        for place, row in rows:
+            # Where another branch has run, zeros are handed out in the place of both.
+            index = _call("Sub", save_output(op, place), constant(1, dtypes.int64))
+            found.append((index, save_output(op, row) if body.encloses(row.op.region) else row))
+    return found
+
+
+def added(total: Tensor, part: Tensor) -> Tensor:
+    """The sum of two gradients; rows are added in place, without zeros for all the others."""
+    if not is_rows(part):
+        return _call("AddV2", total, part)
+    for index, row in _rows(part):
+        total = _call("PutRow", total, index, row, add=True)
+    return total
+
+
+# --- what the way back carries --------------------------------------------------------------------
 
 
 class CarriedArrays:

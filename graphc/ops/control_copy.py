@@ -95,7 +95,6 @@ class _Copier:
         first = [graph.visible(mapping.get(t, t)) for t in op.inputs[: own_operands(op)]]
         new = make_owner(op.type, bodies, first, self.name(op))
         for t in op.attrs["saved"]:
-            # What is saved because of the copy itself is not in it.
             if t in mapping:
                 save_output(new, mapping[t])
         return new
@@ -114,14 +113,19 @@ class _Copier:
         """``new`` is the copy."""
         new.gradient_rule = op.gradient_rule
         self.mapping[op] = new
-        self.mapping.update(zip(op.outputs, new.outputs, strict=True))
+        # What is saved because of the copy itself comes last, and is not in it.
+        self.mapping.update(zip(op.outputs, new.outputs, strict=False))
+
+    def attributes(self, op: Operation) -> dict[str, Any]:
+        """What the copy has."""
+        return op.attrs
 
     def copied(self, op: Operation, into: Region) -> Operation:
         """The copy."""
         if "bodies" in op.attrs:
             return self.owner(op)
         inputs = [self.mapping.get(t, t) for t in op.inputs]
-        attrs, types = op.attrs, [t.type for t in op.outputs]
+        attrs, types = self.attributes(op), [t.type for t in op.outputs]
         if op.type == "RandomCounter":
             attrs = attrs | {"of": [self.mapping.get(t, t) for t in op.attrs["of"]]}
         new = self.graph.add_operation(
@@ -154,12 +158,35 @@ class _Again(_Copier):
         elif op.type == "RandomCounter":
             self.note(op, create("RandomCounter", (), {"of": [self.counters[op.attrs["of"][0]]]}))
         elif is_assignment(op) or not (op.definition.pure or _repeatable(op)):
-            raise GraphError(
-                f"'{op.name}' ({op.type}, declared at {op.location}) has an effect, and is in a "
-                "nested loop or branch whose gradient is asked for: that would have to run it twice"
-            )
+            for t in op.outputs:
+                self.mapping[t] = self.kept(t)
         else:
             self.note(op, self.copied(op, into))
+
+    def kept(self, tensor: Tensor) -> Tensor:
+        """The value that an effect in a branch gave: the branch hands it out.
+
+        Raises:
+          GraphError: it is in a nested loop, which would give one in every turn.
+        """
+        op = tensor.op
+        assert self.home is not None
+        region = op.region
+        while region is not self.home.recalled:
+            assert region is not None
+            owner = region.owner
+            if owner is None or owner.type != "Case":
+                raise GraphError(
+                    f"'{op.name}' ({op.type}, declared at {op.location}) has an effect, and is in "
+                    "a nested loop whose gradient is asked for: that would have to run it twice"
+                )
+            tensor, region = save_output(owner, tensor), owner.region
+        with self.graph.within(self.home):
+            return self.graph.visible(tensor)
+
+    def attributes(self, op: Operation) -> dict[str, Any]:
+        """What the copy has: see :func:`repeated`."""
+        return repeated(op)
 
     def repeat(self, op: Operation) -> None:
         """The numbers that a random operation gave, by the counter that it had."""
@@ -176,6 +203,11 @@ class _Again(_Copier):
         inputs = [self.graph.visible(self.mapping.get(t, t)) for t in op.inputs]
         name, operands, attrs = stateless_form(op, inputs, counter)
         self.mapping[op.outputs[0]] = single(create(name, operands, attrs))
+
+
+def repeated(op: Operation) -> dict[str, Any]:
+    """The attributes of an operation that runs again: what it checks has been found right."""
+    return op.attrs | {"checked": False} if "checked" in op.attrs else op.attrs
 
 
 def _repeatable(op: Operation) -> bool:

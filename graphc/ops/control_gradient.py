@@ -26,14 +26,14 @@ from graphc.graph import (
 )
 from graphc.loop.scalar import FUNCTIONS
 from graphc.op import ElementOp
-from graphc.ops.control_arrays import CarriedArrays, grows_inside
+from graphc.ops.control_arrays import CarriedArrays, added, grows_inside, grows_to, is_rows
 from graphc.ops.control_build import (
     make_owner,
     parameter,
     region,
     save_output,
 )
-from graphc.ops.control_copy import copy_control, needed_inside, own_operands
+from graphc.ops.control_copy import copy_control, needed_inside, own_operands, repeated
 from graphc.ops.indexing_row import array_gradient
 from graphc.ops.state import assigned_variable, is_assignment
 
@@ -156,12 +156,11 @@ class Recall:
             graph = get_default_graph()
             # One from around stays what it is.
             inputs = [self.known.get(t, t) for t in op.inputs]
-            attrs = op.attrs
-            if op.type == "TakeRow":
-                attrs = attrs | {"checked": False}
             name = graph.unique_name(op.name.rsplit("/", 1)[-1])
             types = [t.type for t in op.outputs]
-            new = graph.add_operation(op.definition, inputs, attrs, types, name, op.location)
+            new = graph.add_operation(
+                op.definition, inputs, repeated(op), types, name, op.location
+            )
             self.known.update(zip(op.outputs, new.outputs, strict=True))
         return self.known[tensor]
 
@@ -241,14 +240,14 @@ class BodyBackward(Backward):
         """The sum of the contributions to one gradient, added up once."""
         parts = self.grads.get(tensor, [])
         if len(parts) > 1:
-            rows = [p for p in parts if _is_row(p)]
-            rest = [p for p in parts if not _is_row(p)] or [rows.pop()]
+            rows = [p for p in parts if is_rows(p)]
+            rest = [p for p in parts if not is_rows(p)] or [rows.pop()]
             found = rest[0]
             if len(rest) > 1:
                 rest[1:] = [self.fit(tensor, p, found) for p in rest[1:]]
                 found = single(create("AddN", [rest]))
-            for row in rows:
-                found = _call("PutRow", found, row.op.inputs[1], row.op.inputs[2], add=True)
+            for part in rows:
+                found = added(found, part)
             parts[:] = [found]
         return super().total(tensor)
 
@@ -280,13 +279,14 @@ class BodyBackward(Backward):
                 found |= {op.inputs[0], op.outputs[0]}
             elif grows_inside(op):
                 found |= {*op.inputs, *op.outputs}
+        size = 0
+        while len(found) > size:
+            size = len(found)
+            for op in self.on_path:
+                same = {op.inputs[0], op.outputs[0]} if op.type in ("Identity", "PutRow") else ()
+                if not found.isdisjoint(same):
+                    found.update(same)
         return found
-
-
-def _is_row(part: Tensor) -> bool:
-    """Whether a gradient is that of reading a row: zeros but for it."""
-    op = part.op
-    return op.type == "PutRow" and op.attrs["add"] and op.inputs[0].op.type == "ZerosLike"
 
 
 def while_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
@@ -391,25 +391,18 @@ def _way_back(
         results.append(_call("ZerosLike", grad) if total is None else total)
     for t, total in zip(outer, sums, strict=True):
         for part in walk.parts(t):
-            total = _added(total, walk.fit(t, part, total))
+            total = added(total, part if is_rows(part) else walk.fit(t, part, total))
         results.append(total)
     back.results = results + arrays.results
     return arrays, walk
 
 
-def _added(total: Tensor, part: Tensor) -> Tensor:
-    """The sum; rows are added in place, without zeros for all the others."""
-    if _is_row(part):
-        return _call("PutRow", total, part.op.inputs[1], part.op.inputs[2], add=True)
-    return _call("AddV2", total, part)
-
-
-def _fitted(grad: Tensor, result: Tensor) -> Tensor:
+def _fitted(grad: Tensor, result: Tensor, grows: bool) -> Tensor:
     """The gradient of a branch's result, of its sizes: another branch may give other ones."""
     sizes = result.sizes
     if sizes is not None and all(isinstance(s, int) for s in sizes) and grad.sizes == sizes:
         return grad
-    return _call("FitLike", grad, result)
+    return array_gradient(grad, result) if grows else _call("FitLike", grad, result)
 
 
 def case_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
@@ -434,12 +427,17 @@ def case_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
         return found
     with name_scope(op.name.rsplit("/", 1)[-1] + "_grad"):
         made, changing = [], variables_assigned(op)
+        longer = {k for k in active if any(grows_to(b.results[k], b) for b in branches)}
         for b in branches:
             with region("gradient of " + b.name) as back:
                 back.recalled = b
                 back.recall = Recall(b, lambda t: save_output(op, t), has_effect, changing)
                 ys = [b.results[k] for k in active] + [s for s in saved if s.op.region is b]
-                seeds = [_fitted(g, b.results[k]) for k in active if (g := grads[k]) is not None]
+                seeds = [
+                    _fitted(g, b.results[k], k in longer)
+                    for k in active
+                    if (g := grads[k]) is not None
+                ]
                 seeds += [g for s, g in saved.items() if s.op.region is b]
                 walk = BodyBackward(ys, outer, (), b, replayed)
                 back.results = [

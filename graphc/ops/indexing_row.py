@@ -177,9 +177,11 @@ class PutRow(TemplateOp):
         grad = grads[0]
         _, index, row = op.inputs
         taken = call("TakeRow", grad, index, checked=False)
-        if op.attrs["add"]:
-            return [grad, None, taken]
-        return [call("PutRow", grad, index, call("ZerosLike", row)), None, taken]
+        assert grad is not None
+        rest = grad
+        if not op.attrs["add"]:
+            rest = call("PutRow", grad, index, call("ZerosLike", row))
+        return [rest if op.region is None else array_gradient(rest, op.inputs[0]), None, taken]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """A copy with one row changed."""
@@ -204,13 +206,15 @@ class PutRow(TemplateOp):
 class PutRowGrowing(TemplateOp):
     """``x`` with ``row`` in the place of ``x[index]``; longer, where the index is past its end.
 
-    Rows between the old end and the index are zeros.  A negative index fails the run.
+    Rows between the old end and the index are zeros.  A negative index fails the run if
+    ``checked``; otherwise nothing is put.
     """
 
     name = "PutRowGrowing"
     family = "scatter"
     inputs = "x: T, index: Tindex, row: T"
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL, "Tindex": INDEX}
+    attrs: ClassVar[dict[str, Attr]] = _CHECKED
     value_operands: ClassVar[tuple[int, ...]] = (1,)
     template = "put_row"
     fallible = True
@@ -233,6 +237,10 @@ class PutRowGrowing(TemplateOp):
         last = dims.fresh() if index is None else index[0] + 1
         return [TensorType(ctx.dtype(0), (dims.maximum(sizes[0], last), *sizes[1:]))]
 
+    def can_fail(self, op: Operation) -> bool:
+        """Where the index is checked."""
+        return bool(op.attrs["checked"])
+
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """The gradient's row; the others are those of ``x``.
 
@@ -248,7 +256,9 @@ class PutRowGrowing(TemplateOp):
         """A copy with one row changed."""
         x, index, row = inputs
         if int(index) < 0:
-            raise InvalidArgumentError(None, None, f"index {int(index)} is negative")
+            if attrs["checked"]:
+                raise InvalidArgumentError(None, None, f"index {int(index)} is negative")
+            return np.array(x)
         out = np.zeros((max(len(x), int(index) + 1), *np.shape(row)), x.dtype)
         out[: len(x)] = x
         out[int(index)] = row
@@ -260,9 +270,10 @@ class PutRowGrowing(TemplateOp):
         yield Sample((grid(3, 4), np.int64(3), grid(4)), grad=(2,))
         yield Sample((grid(2), np.int64(5), grid()), grad=(2,))
         yield Sample((np.zeros((0, 2)), np.int64(0), grid(2)), grad=(2,))
+        yield Sample((grid(2, 3), np.int64(-1), grid(3)), {"checked": False}, grad=())
 
 
-KEEPERS = frozenset({"Case", "Parameter", "PutRowGrowing", "While"})
+KEEPERS = frozenset({"Case", "Parameter", "PutRow", "PutRowGrowing", "While"})
 """Ops whose gradients can do with more rows than an array of theirs has."""
 
 
@@ -272,7 +283,10 @@ def array_gradient(grad: Tensor, array: Tensor) -> Tensor:
     In a loop they are left in, where what comes next can do with that: the loop that goes back has
     the array at its last length all the time, and nothing reads what was not there yet.
     """
-    if array.op.region is not None and array.op.type in KEEPERS:
+    source = array.op
+    while source.type == "Identity":
+        source = source.inputs[0].op
+    if array.op.region is not None and source.type in KEEPERS:
         return grad
     return call("FitLike", grad, array)
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.program import Copy, Loop, walk
+from graphc.program_steps import slots_of
 
 F = gc.float64
 POINT = np.array([0.3, -0.5, 0.8, 0.1])
@@ -188,3 +190,43 @@ def test_the_way_back_keeps_some_rows_of_every_turn(name, grows):
             # At most 14 rows of every turn, and what growing leaves free: a half.
             assert kept(session) <= 1.5 * turns * (14 * row + 200) + 4096
         assert session.compilations == 1
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+def copied_in_turns(session):
+    """Names of slots as long as an array, not a number, that turns copy to or have for themselves."""
+    found = []
+    for plan in session._plans.values():
+        for executable in plan.executables.values():
+            program = executable.code.program
+            around = {k for s in program.steps for k in slots_of(s)}
+            for step in program.steps:
+                for inner in walk(step.body) if isinstance(step, Loop) else ():
+                    own = [inner.target] if isinstance(inner, Copy) else slots_of(inner)
+                    slots = [program.slots[k] for k in own]
+                    found += [
+                        s.name for s in slots
+                        if not isinstance(s.size, int)
+                        and (isinstance(inner, Copy) or (s.kind == "temp" and s.number not in around))
+                    ]
+    return found
+
+
+@pytest.mark.parametrize("grows", [True, False], ids=["grows", "fixed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a_stack_machine",
+        "read_in_a_branch",
+        "written_in_one_of_nested_branches",
+    ],
+)
+def test_a_turn_copies_no_array(name, grows):
+    """Branches write rows where the array is, on the way forward and on the way back."""
+    x, n = gc.placeholder(F, [4]), gc.placeholder(gc.int32, [])
+    y = CASES[name](x, n, grows)
+    with gc.Session() as session:
+        session.run([y, gc.gradients(y, x)[0]], {x: POINT, n: 5})
+        assert copied_in_turns(session) == []

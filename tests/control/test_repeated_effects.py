@@ -167,6 +167,44 @@ def test_an_assigned_value_that_the_gradient_needs_is_refused():
     assert __file__ in str(e.value)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_an_effect_in_a_branch_gives_is_kept(mode, nested):
+    """The gradient takes the value from the turn: nothing is assigned or called a second time."""
+    x = gc.placeholder(F, [3])
+    v = gc.Variable(np.ones(3), dtype=F)
+    calls = []
+
+    def tripled(a):
+        calls.append(a)
+        return 3.0 * a
+
+    def step(i, y):
+        def even():
+            seen = gc.py_func(tripled, [v.assign_add(np.full(3, 0.5))], F)
+            seen.set_shape([3])
+            return gc.sin(y) * seen * x
+
+        inner = lambda: gc.cond(gc.equal(i % 2, 0), even, lambda: gc.tanh(y))  # noqa: E731
+        return (gc.cond(i < 4, inner, lambda: y * x) if nested else inner(),)
+
+    y = ts(loop(6, step, x)[0])
+    grad = gc.gradients(y, x)[0]
+    with gc.Session(mode=mode) as session:
+
+        def run(fetch, at):
+            session.run(v.initializer)
+            del calls[:]
+            return session.run(fetch, {x: at})
+
+        found = run(grad, POINT)
+        turns = 2 if nested else 3
+        assert len(calls) == turns
+        np.testing.assert_array_equal(session.run(v), np.full(3, 1.0 + 0.5 * turns))
+        wanted = slopes(lambda p: [run(y, p)])
+        np.testing.assert_allclose(found, wanted[0], rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_variable_that_the_loop_assigns_is_not_read_afterwards(nested):
     """The value after the loop is not the one that a turn has seen."""
