@@ -139,6 +139,17 @@ def _sizes(tensor: Tensor) -> Sizes:
     return tensor.sizes
 
 
+def few_channels_widened(operands: Sequence[Tensor], kernel: Sizes) -> Sequence[Tensor]:
+    """The operands of a convolution, in float32 if they are of 16 bits and the channels are few.
+
+    Elsewhere they are converted as they are packed, in vectors of channels, which such an image
+    has not; it is read where it lies.
+    """
+    few = isinstance(kernel[2], int) and kernel[2] < FEW_CHANNELS
+    return [widened(t) for t in operands] if few else operands
+
+
+FEW_CHANNELS = 8
 LANES = 16  # of a vector, in which input channels are counted
 COLUMN_FLOPS = 64  # what may be computed in the time that a column's element moves
 COLUMN_BYTES = 64 << 20
@@ -254,11 +265,11 @@ class Conv2D(_Convolution):
 
     def decompose(self, op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """A contraction of the padded image."""
-        x, kernel = inputs
+        x, kernel = few_channels_widened(inputs, _sizes(inputs[1]))
         g = convolution(op.attrs, _sizes(x), _sizes(kernel))
         image = padded_image(to_nhwc(x, g.data_format), g)
         found = call("Conv2DCore", image, kernel, groups=g.groups, **g.spatial)
-        return [from_nhwc(found, g.data_format)]
+        return [from_nhwc(narrowed(found, inputs[0]), g.data_format)]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """The convolutions' own gradient ops."""
@@ -377,13 +388,14 @@ class Conv2DBackpropFilter(_Convolution):
 
     def decompose(self, op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """A contraction of the padded image with the gradient."""
-        x, _, grad = inputs
         kernel = _sizes(op.outputs[0])
+        x, grad = few_channels_widened((inputs[0], inputs[2]), kernel)
         g = convolution(op.attrs, _sizes(x), kernel)
         image = padded_image(to_nhwc(x, g.data_format), g)
         dy = to_nhwc(grad, g.data_format)
         ksize = kernel[:2]
-        return [call("Conv2DFilterCore", image, dy, ksize=ksize, groups=g.groups, **g.spatial)]
+        found = call("Conv2DFilterCore", image, dy, ksize=ksize, groups=g.groups, **g.spatial)
+        return [narrowed(found, inputs[0])]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """The input's gradient and a convolution, with the gradient as filter."""
