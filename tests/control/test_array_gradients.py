@@ -196,7 +196,7 @@ def test_the_way_back_keeps_some_rows_of_every_turn(name, grows):
 
 
 def copied_in_turns(session):
-    """Names of slots as long as an array, not a number, that turns copy to or have for themselves."""
+    """Names of slots as long as an array that turns copy to or have for themselves."""
     found = []
     for plan in session._plans.values():
         for executable in plan.executables.values():
@@ -204,13 +204,11 @@ def copied_in_turns(session):
             around = {k for s in program.steps for k in slots_of(s)}
             for step in program.steps:
                 for inner in walk(step.body) if isinstance(step, Loop) else ():
-                    own = [inner.target] if isinstance(inner, Copy) else slots_of(inner)
-                    slots = [program.slots[k] for k in own]
-                    found += [
-                        s.name for s in slots
-                        if not isinstance(s.size, int)
-                        and (isinstance(inner, Copy) or (s.kind == "temp" and s.number not in around))
-                    ]
+                    copied = [inner.target] if isinstance(inner, Copy) else []
+                    own = [k for k in slots_of(inner) if k not in around]
+                    slots = [program.slots[k] for k in copied or own]
+                    long = (s for s in slots if not isinstance(s.size, int))
+                    found += [s.name for s in long if copied or s.kind == "temp"]
     return found
 
 
