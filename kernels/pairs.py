@@ -39,8 +39,9 @@ BLOCK_ROWS = 512
 """The most rows of a block: what packing the right operand costs is shared by so many."""
 BLOCK_COLUMNS = 256
 """The most columns of a block: likewise for the left operand."""
-FEW_ROWS = 4
-"""For so few rows, panels take longer to make than they save."""
+FEW_ROWS = (12, 24)
+"""For so few rows panels take longer to make than they save: of rows that lie side by side, as
+vectors, and of columns that lie along ``k``, pair by pair."""
 FEW_COLUMNS = 8
 """Fewer columns would leave more than half of a vector empty."""
 FEW_STEPS = 8
@@ -63,7 +64,8 @@ def applies(problem: Contraction, target: Target) -> bool:
     if last is not None and 3 * (last + last % 2) > 4 * last:
         return False  # one of two products would be with zero
     sizes = (tiling.volume(problem.m), known(problem.n), tiling.volume(problem.k))
-    least = (FEW_ROWS + 1, FEW_COLUMNS, FEW_STEPS)
+    few_rows = FEW_ROWS[0 if index.strides(rhs, n) <= {1} else 1]
+    least = (few_rows + 1, FEW_COLUMNS, FEW_STEPS)
     return all(s is None or s >= few for s, few in zip(sizes, least, strict=True))
 
 

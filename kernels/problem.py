@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from graphc.dtypes import DType, int32, int64, uint32
+from graphc.dtypes import SHORT_FLOATS, DType, int32, int64, uint32
 from graphc.kernels import index
 from graphc.loop import ir
-from graphc.loop.ir import Apply, Expr, Load, Stmt, Var
+from graphc.loop.ir import Apply, Cast, Expr, Load, Stmt, Var
 from graphc.loop.scalar import FUNCTIONS
 
 Indices = tuple[Expr, ...]
@@ -102,7 +102,8 @@ class Access:
 
     A set of strides, one for each load that moves with the dimension; ``{1}`` is contiguous, the
     empty set a broadcast, and None stands for a stride that is no constant. ``*_plain``: the
-    operand is one load in the accumulator's type.
+    operand is one load in the accumulator's type; on the right, where a vector serves a whole tile,
+    also one that is widened.
     """
 
     lhs_m: frozenset[int | None]
@@ -124,8 +125,15 @@ def access(problem: Contraction) -> Access:
         rhs_k=frozenset(index.strides(rhs, k[-1])),
         rhs_n=frozenset(index.strides(rhs, n)),
         lhs_plain=isinstance(lhs, Load),
-        rhs_plain=isinstance(rhs, Load),
+        rhs_plain=_plain(rhs),
     )
+
+
+def _plain(operand: Expr) -> bool:
+    """Whether vectors of the operand cost a load, and at most one conversion from 16 bits."""
+    if isinstance(operand, Cast) and operand.value.dtype in SHORT_FLOATS:
+        operand = operand.value
+    return isinstance(operand, Load)
 
 
 def epilogue_cost(problem: Contraction) -> int:
