@@ -318,6 +318,7 @@ from graphc.ops.shaping_mask import (
 from graphc.ops.shaping_slice import reverse_sequence, strided_slice
 from graphc.ops.shaping_slice import slice_ as slice
 from graphc.ops.sorting_functions import argsort, sort
+from graphc.options import compile_options
 from graphc.own_ops import register_op
 from graphc.runtime.native import get_num_threads, set_num_threads
 from graphc.script_ops import numpy_function, py_func
@@ -378,7 +379,8 @@ __all__ = [
     "assert_type", "assign", "assign_add", "assign_sub", "atan", "atan2", "atanh", "bfloat16",
     "bitwise_and", "bitwise_or", "bitwise_xor", "bool", "boolean_mask", "broadcast_dynamic_shape",
     "broadcast_static_shape", "broadcast_to", "case", "cast", "ceil", "check_numerics",
-    "clip_by_average_norm", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "concat",
+    "clip_by_average_norm", "clip_by_global_norm", "clip_by_norm", "clip_by_value",
+    "compile_options", "concat",
     "cond", "constant", "constant_initializer", "control_dependencies", "convert_to_tensor", "cos",
     "cosh", "count_nonzero", "cumprod", "cumsum", "custom_gradient", "data", "debugging", "device",
     "div", "div_no_nan", "divide", "double", "dynamic_partition", "eager", "einsum", "equal", "erf",

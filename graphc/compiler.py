@@ -8,11 +8,13 @@ from typing import Any
 from graphc.dims import Dim, DimLike, Symbol
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
+from graphc.options import current_options
 from graphc.passes.extract import VariableState, extract
 from graphc.passes.pipeline import Pass, default_pipeline, run_passes, verifying
 from graphc.program import Program, build_program
 from graphc.program_verify import verify_program
 from graphc.runtime import executable, jit
+from graphc.runtime.autotune import autotune
 from graphc.runtime.executable import Code
 
 Shapes = Mapping[Tensor, Sequence[int]]
@@ -25,6 +27,9 @@ def compile_function(
     """Passes, fusion, lowering, scheduling, code generation, loading."""
     target = target or jit.host_target()
     program = plan_function(fn, target, seen, passes)
+    options = current_options()
+    if options.autotune:
+        autotune(program, target, options.autotune_seconds)
     code = executable.load(program, target)
     if program.function.prepared is not None:
         # It is part of what the passes have made.

@@ -16,6 +16,8 @@ from graphc.dims import DimLike, Symbol, product
 from graphc.errors import CompileError, VerifyError
 from graphc.graph import Operation, Tensor
 from graphc.kernels import emit
+from graphc.kernels.contraction import other_tiles
+from graphc.kernels.tiling import Tiles
 from graphc.loop.cpu import schedule_cpu
 from graphc.loop.cpu_stream import stream
 from graphc.loop.ir import Kernel
@@ -46,6 +48,8 @@ class Lowered:
       work: roughly the bytes and operations of one run.
       streamed: those that a fast version writes past the caches; it needs them on a cache line.
       has_fast: whether there is a version for the sizes that were seen first.
+      tiles: of a contraction for known sizes, those that were found to be best; None for what the
+        template estimates.
       twin: another one with the same kernels, which are built once and have its name.
     """
 
@@ -60,6 +64,7 @@ class Lowered:
         self.fallible = first.fallible
         self.work = work(first)
         self.twin: Lowered | None = None
+        self.tiles: Tiles | None = None
         self.streamed: list[Tensor] = []
         self.has_fast = group.template is not None and bool(self.symbols) and self._hinted()
 
@@ -80,8 +85,49 @@ class Lowered:
             if self._lowering.verify:
                 self._check_twin(self.twin)
             return self.twin.kernel
+        if self.tiles is not None and not self.has_fast:
+            return self.tiled(self.name, self.tiles)
         emit.restart()
         return self._verified(self._build())
+
+    @property
+    def hints(self) -> Mapping[Symbol, int]:
+        """The sizes seen first."""
+        return self._lowering.hints
+
+    def retile(self, tiles: Tiles | None) -> None:
+        """Take these tiles for the sizes that are known."""
+        self.tiles = tiles
+        self.__dict__.pop("fast", None)
+        if not self.has_fast:
+            self.__dict__.pop("kernel", None)
+
+    def other_tiles(self) -> list[Tiles]:
+        """What may be better than the estimate, where a contraction's sizes are known."""
+        template = self._group.template
+        if template is None or not isinstance(template.definition, ContractionOp):
+            return []
+        if self.symbols and not self.has_fast:
+            return []
+        second, _ = self._for_known_sizes(self.name)
+        assert isinstance(second, TemplateLowering)
+        assert second.contracted is not None
+        return other_tiles(second.contracted, self._lowering.target)
+
+    def tiled(self, name: str, tiles: Tiles | None) -> Kernel:
+        """The kernel for known sizes, by these tiles."""
+        second, build = self._for_known_sizes(name)
+        assert isinstance(second, TemplateLowering)
+        second.tiles = tiles
+        emit.restart()
+        return self._verified(build())
+
+    def _for_known_sizes(self, name: str) -> tuple[GroupOperands, Callable[[], Kernel]]:
+        hints = self._lowering.hints if self.has_fast else None
+        second, build = prepare(self._lowering, self._group, name, hints, self.streamed)
+        if list(second.buffers) != self.buffers or (hints and second.symbols):
+            raise CompileError(f"kernel {self.name}: its fast version has other parameters")
+        return second, build
 
     def _check_twin(self, twin: Lowered) -> None:
         """Build the kernel after all, and compare all but names."""
@@ -98,12 +144,9 @@ class Lowered:
             return None
         if self.twin is not None:
             return self.twin.fast
-        hints = self._lowering.hints
-        second, build = prepare(
-            self._lowering, self._group, f"{self.name}_fast", hints, self.streamed
-        )
-        if list(second.buffers) != self.buffers or second.symbols:
-            raise CompileError(f"kernel {self.name}: its fast version has other parameters")
+        if self.tiles is not None:
+            return self.tiled(f"{self.name}_fast", self.tiles)
+        second, build = self._for_known_sizes(f"{self.name}_fast")
         emit.restart()
         kernel = build()
         if self.streamed:

@@ -18,6 +18,7 @@ from graphc.kernels.scatter import (
     scatter_add_kernel,
 )
 from graphc.kernels.sort import first_sorted_kernel
+from graphc.kernels.tiling import Tiles
 from graphc.loop import ir
 from graphc.loop.ir import ZERO, Expr, Kernel, Stmt, Var
 from graphc.lower_operands import GroupOperands, Index, Reader
@@ -27,7 +28,14 @@ from graphc.passes.plan import Member
 
 
 class TemplateLowering(GroupOperands):
-    """Lowers the group of an operation that a template computes."""
+    """Lowers the group of an operation that a template computes.
+
+    ``tiles``, of a contraction, are taken instead of those that the template estimates to be best;
+    ``contracted`` is the problem that it solves.
+    """
+
+    tiles: Tiles | None = None
+    contracted: Contraction | None = None
 
     def prepare(self) -> Callable[[], Kernel]:
         """Settle the parameters; what is returned builds the kernel."""
@@ -54,7 +62,10 @@ class TemplateLowering(GroupOperands):
         self.declare(form, problem.epilogue)
         params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
         target = self.lowering.target
-        return lambda: contraction_kernel(self.name, params, scalars, problem, target)
+        self.contracted = problem
+        return lambda: contraction_kernel(
+            self.name, params, scalars, problem, target, self.tiles
+        )
 
     def problem(self, op: Operation, form: ContractionForm) -> Contraction:
         """The contraction over the kernel's parameters, with its epilogue."""

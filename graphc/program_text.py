@@ -34,6 +34,7 @@ def program_key(program: Program) -> str:
     parts = [
         format_function(program.function), *_values(program.function),
         *map(format_plan, program.plans), format_program(program), *hints,
+        *(f"{low.name} {low.tiles}" for low in program.kernels if low.tiles is not None),
     ]  # fmt: skip
     return "\n".join(parts)
 

@@ -87,6 +87,21 @@ class Schedule:
         return self.lanes * self.vectors
 
 
+@dataclass(frozen=True)
+class Tiles:
+    """What may be chosen otherwise than :func:`choose` estimates.
+
+    Attributes:
+      vectors: of a panel.
+      rows: the most of a tile; None for what the registers hold.
+      blocks: row tiles of an iteration, by how many times as many.
+    """
+
+    vectors: int
+    rows: int | None = None
+    blocks: float = 1.0
+
+
 def known(expr: Expr) -> int | None:
     """The value of an extent that is a constant."""
     return int(expr.value) if isinstance(expr, Const) else None
@@ -218,14 +233,17 @@ def _strains_cache(problem: Contraction, tiles: int | None) -> bool:
     return size > FAR_BYTES or (size > PANEL_BYTES and rows is not None and rows > MANY_ROWS)
 
 
-def choose(problem: Contraction, found: Access, target: Target) -> Schedule:
-    """The schedule of a problem on a target."""
+def choose(
+    problem: Contraction, found: Access, target: Target, tiles_like: Tiles | None = None
+) -> Schedule:
+    """The schedule of a problem on a target; by the estimates, if no tiles are given."""
     lanes = max(1, target.vector_bytes // problem.acc.size)
     n, steps = known(problem.n), volume(problem.k)
     if n is not None and n < lanes:
         lanes = 1 << max(0, n - 1).bit_length()
-    vectors = vectors_of_panel(problem, lanes, target)
-    rows = row_tile(problem.m, max_rows(target, vectors))
+    wanted = tiles_like or Tiles(vectors_of_panel(problem, lanes, target))
+    vectors = wanted.vectors
+    rows = row_tile(problem.m, wanted.rows or max_rows(target, vectors))
     width = lanes * vectors
     tiles, total = tile_count(problem.m, rows), volume(problem.m)
     few = tiles is not None and tiles <= 1
@@ -238,6 +256,7 @@ def choose(problem: Contraction, found: Access, target: Target) -> Schedule:
     depth = _depth(problem, pack_lhs or pack_rhs, panel_bytes, tiles, in_a_run)
     panels = _panels(problem, width, lanes, pack_lhs, target)
     block = _tiles(problem, rows, panels * width, depth, pack_rhs)
+    block = max(1, int(block * wanted.blocks))
     if tiles is not None:
         block = balanced(tiles, block)
     flops = None

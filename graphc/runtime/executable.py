@@ -75,6 +75,15 @@ def load(program: Program, target: Any) -> Code:
     COMPILATIONS["programs"] += 1
     key = program_key(program)
     data = cache.default_cache().fetch(key, target.description, compiler_version(), build)
+    return _loaded(program, data)
+
+
+def compiled(program: Program, target: Any) -> Code:
+    """Compile a program that nobody will ask for again."""
+    return _loaded(program, jit.compile_object(llvm_text(program, target), target))
+
+
+def _loaded(program: Program, data: bytes) -> Code:
     loaded = jit.load_object(data, native.symbols(), exports=("plan", "run"))
     planner = PlanPrinter(program)
     planner.head()

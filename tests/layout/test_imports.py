@@ -11,7 +11,7 @@ import pytest
 # A unit (a top-level module or folder of graphc) may import the units of the rows above its own
 # and, within its own row, those to its left.
 ROWS = """
-    errors dtypes dims shapes nest logging config
+    errors dtypes dims shapes nest logging config options
     loop
     codegen
     graph

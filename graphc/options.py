@@ -1,0 +1,65 @@
+"""What a user may ask of the compiler, for what is compiled in a ``with`` statement."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from graphc.errors import GraphError
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What is asked of a compilation.
+
+    Attributes:
+      autotune: whether contractions are timed with other tiles than the estimated ones.
+      autotune_seconds: the most that this may take for one program.
+    """
+
+    autotune: bool = False
+    autotune_seconds: float = 10.0
+
+
+NONE = CompileOptions()
+_current = contextvars.ContextVar("compile_options", default=NONE)
+
+
+def current_options() -> CompileOptions:
+    """What is asked of compilations here and now."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def compile_options(
+    *, autotune: bool = False, autotune_seconds: float = 10.0
+) -> Iterator[CompileOptions]:
+    """Options for what this thread compiles in a ``with`` statement.
+
+    A session compiles at the first run of some fetches, or of new shapes that need it; what it has
+    compiled already stays as it is.
+
+    Args:
+      autotune: time matrix products and convolutions with some other tile sizes than the estimated
+        ones, on scratch operands of the sizes of the first run, and take the fastest.  What is
+        found is kept beside the compiled code, so that no other process measures it again.
+        Results differ by rounding at most.
+      autotune_seconds: about the most that this may take for one program; what is left keeps the
+        estimate until another compilation finds the time.
+    Raises:
+      ValueError: ``autotune_seconds`` is negative.
+
+    Example::
+
+        with gc.compile_options(autotune=True):
+            session.run(train_step, feeds)
+    """
+    if not autotune_seconds >= 0:
+        raise GraphError(f"autotune_seconds must not be negative, but is {autotune_seconds}")
+    token = _current.set(CompileOptions(autotune, autotune_seconds))
+    try:
+        yield _current.get()
+    finally:
+        _current.reset(token)
