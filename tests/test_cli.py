@@ -212,7 +212,7 @@ def test_dump(folder, capsys):
     assert {"simplify", "decompose", "fold", "cse", "dce"} <= set(heads)
     assert main(["dump", "m.graphc", "--stage", "program"]) == 0
     assert capsys.readouterr().out.startswith("symbols s0\n")
-    assert main(["dump", "m.graphc", "--out", "stages"]) == 0
+    assert main(["dump", "m.graphc", "--target", "avx2", "--out", "stages"]) == 0
     written = capsys.readouterr().out.split()
     assert written == sorted(f"stages/{name}" for name in os.listdir("stages"))
     assert written[0] == "stages/00-extract.txt"
