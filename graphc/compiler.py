@@ -66,6 +66,7 @@ def compile_graph(
     known: Shapes | None = None,
     seen: Shapes | None = None,
     keep: bool = True,
+    stretch: bool = False,
 ) -> Code:
     """Native code that computes ``fetches`` and runs ``targets``.
 
@@ -78,6 +79,7 @@ def compile_graph(
       known: values of integer tensors to compile for, where sizes depend on them.
       seen: the feeds' shapes in the first run: hints for fast versions of kernels, no more.
       keep: False leaves every variable as it was.
+      stretch: whether sizes that a run decides may be 1 where they are broadcast.
     """
-    fn = extract(fetches, targets, feeds, variable_state, known, keep)
+    fn = extract(fetches, targets, feeds, variable_state, known, keep, stretch)
     return compile_function(fn, target, seen)

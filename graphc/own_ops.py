@@ -145,6 +145,8 @@ class _OwnOp(Op):
 class _OwnElementOp(_OwnOp, ElementOp):
     """An op whose element the user has said."""
 
+    broadcasts = True
+
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The operands broadcast; the dtype that the expression has."""
         sizes: tuple[DimLike, ...] | None = ()

@@ -15,7 +15,7 @@ import numpy as np
 
 from graphc import dtypes, modes
 from graphc.compiler import compile_graph
-from graphc.errors import CompileError, FinalizedError
+from graphc.errors import CompileError, FinalizedError, OpError
 from graphc.feeding import FetchTree, selectors
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
@@ -52,6 +52,7 @@ class RunPlan:
       single: the executable to try first.
       stated: how much of the shapes must be compiled in, because ranks depend on them: 0 nothing,
         1 the sizes of integer vectors, 2 everything.
+      stretch: whether sizes that a run decides have turned out to be 1 where they are broadcast.
       initialized: the variables whose being initialized decides what is computed.
       layout: the state's layout that the executables are bound to.
     """
@@ -68,6 +69,7 @@ class RunPlan:
     needed: list[Tensor] = field(default_factory=list)
     layout: int = -1
     stated: int = 0
+    stretch: bool = False
 
     def __post_init__(self) -> None:
         self.numeric = [t for t in self.feeds if is_numeric(t)]
@@ -144,6 +146,11 @@ class Runner:
             if isinstance(e, BadSize) and not executable.bound:
                 raise
             try:
+                if executable.code.program.function.env.met and not plan.stretch:
+                    return self._run_stretched(plan, shapes, known, data, recording)
+            except (GuardBroken, OpError):
+                self._compile_for_stretching(plan, False)
+            try:
                 return self._run_specialised(plan, executable, shapes, known, data, recording)
             except OverflowError:
                 raise BadSize(None, None, "a computed size is too large") from None
@@ -199,6 +206,21 @@ class Runner:
         except GuardBroken:
             raise executable.guard_error() from None
 
+    def _run_stretched(
+        self, plan: RunPlan, shapes: Shapes, known: Values, data: list[np.ndarray],
+        recording: Recording | None,
+    ) -> Sequence[Any]:  # fmt: skip
+        """Run with an executable for which sizes that a run decides may be 1, now and later."""
+        self._compile_for_stretching(plan, True)
+        executable = self._made(plan, general_sizes(plan, shapes), shapes, known)
+        return self._call(plan, executable, data, recording)
+
+    def _compile_for_stretching(self, plan: RunPlan, stretch: bool) -> None:
+        """Forget what has been compiled otherwise."""
+        with self.state.lock:
+            plan.forget(self.state)
+            plan.stretch = stretch
+
     def _compile(
         self, plan: RunPlan, sizes: Sequence[Sequence[int | None]], seen: Shapes, known: Values
     ) -> Executable:
@@ -210,9 +232,13 @@ class Runner:
             )
         code = compile_graph(
             plan.computed, plan.targets, declared, self.state.variable_state, known=known,
-            seen=dict(zip(plan.numeric, seen, strict=True)), keep=plan.keep,
+            seen=dict(zip(plan.numeric, seen, strict=True)), keep=plan.keep, stretch=plan.stretch,
         )  # fmt: skip
         fn = code.program.function
+        if fn.env.met and code.program.hosts and not plan.stretch:
+            # A run that has called Python cannot be begun anew.
+            plan.stretch = True
+            return self._compile(plan, sizes, seen, known)
         plan.initialized = tuple((k, self.state.is_set(k)) for k in sorted(fn.consulted))
         self.compilations += 1
         arrays = {
@@ -333,7 +359,7 @@ class Runner:
                     declared = dict(zip(plan.numeric, shapes, strict=True))
                     fn = extract(
                         plan.computed, plan.targets, declared, self.state.variable_state, known,
-                        plan.keep,
+                        plan.keep, stretch=True,
                     )  # fmt: skip
                     needed = [s.source for s in fn.late if s.source is not None]
                 except ValuesNeeded as e:

@@ -85,6 +85,7 @@ class Op:
       shape_operands: operands of which only the sizes are used; their elements are never read, and
         need not be computed.
       pure: False when running the op twice or not at all makes a difference.
+      broadcasts: True when the operands are broadcast against each other, element by element.
       fallible: True when some operand values make a run fail; see :meth:`can_fail`.
       prepared: True when the results are worth keeping from run to run while the variables that
         they depend on stay the same.
@@ -98,6 +99,7 @@ class Op:
     value_operands: ClassVar[tuple[int, ...]] = ()
     constant_operands: ClassVar[tuple[int, ...]] = ()
     shape_operands: ClassVar[tuple[int, ...]] = ()
+    broadcasts: ClassVar[bool] = False
     pure: ClassVar[bool] = True
     fallible: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True

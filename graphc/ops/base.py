@@ -92,6 +92,7 @@ class Binary(ElementOp):
 
     inputs = "x: T, y: T"
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.NUMERIC}
+    broadcasts = True
     fn: ClassVar[str] = ""
     low: ClassVar[float] = -2.0
     high: ClassVar[float] = 2.0

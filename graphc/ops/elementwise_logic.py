@@ -314,6 +314,7 @@ class SelectV2(ElementOp):
     name = "SelectV2"
     inputs = "condition: bool, t: T, e: T"
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.ALL}
+    broadcasts = True
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The broadcast shape of the three operands."""

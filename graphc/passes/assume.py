@@ -51,6 +51,7 @@ class CompileEnv(ShapeEnv):
       ragged: for a user's tensor whose vector of parts stands for it, how they lie in it.
       needed, used: the user's operations and tensors that the run needs.
       hosted: the user's operations whose values depend on host steps that may run only once.
+      stretch: whether late sizes may be 1 where they are broadcast; ``met``, whether some are.
     """
 
     def __init__(self) -> None:
@@ -70,6 +71,8 @@ class CompileEnv(ShapeEnv):
         self.needed: Container[Operation] = ()
         self.used: Container[Tensor] = ()
         self.hosted: set[Operation] = set()
+        self.stretch = False
+        self.met = False
         self.ages: dict[Symbol, int] = {}
         self.feeding = True
         self.count = 0
@@ -120,7 +123,12 @@ class CompileEnv(ShapeEnv):
 
     def broadcast_unknown(self, a: DimLike, b: DimLike) -> DimLike:
         """Sizes that broadcast together, neither 1, must be equal."""
+        self.met = self.met or self.is_late(a, b)
         return self.assume_equal(a, b)
+
+    def is_late(self, *sizes: DimLike) -> bool:
+        """Whether only a run tells some of these sizes, and not by its feeds."""
+        return any(s in self.ages for size in sizes for s in symbols_of(size))
 
     def value_symbols(self, tensor: Tensor, count: int) -> tuple[DimLike, ...]:
         """Sizes that stand for the elements of a tensor that only a run can tell."""

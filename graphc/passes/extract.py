@@ -37,6 +37,7 @@ def extract(
     variable_state: Callable[[Operation], VariableState],
     known: Mapping[Tensor, Sequence[int]] | None = None,
     keep: bool = True,
+    stretch: bool = False,
 ) -> Function:
     """The pure function that computes ``fetches`` and runs ``targets``.
 
@@ -47,13 +48,14 @@ def extract(
       variable_state: what is known of a variable.
       known: values of integer tensors to compile for, where sizes depend on them.
       keep: False leaves every variable and counter as it was.
+      stretch: whether sizes that a run decides may be 1 where they are broadcast.
     Raises:
       OpError: a missing feed, an uninitialized variable, shapes that do not go together.
     """
     rows: dict[Operation, tuple[DimLike, ...]] = {}
     while True:
         env = CompileEnv()
-        env.known, env.rows = known or {}, rows
+        env.known, env.rows, env.stretch = known or {}, rows, stretch
         try:
             extractor = ControlExtractor(feeds, variable_state, env)
             return extracted(extractor, fetches, targets, keep)
@@ -65,6 +67,14 @@ def extract(
                     "before they are computed: state it as element_shape",
                 ) from None  # fmt: skip
             rows = rows | {e.op: e.row}
+        except InvalidArgumentError as e:
+            if stretch or not env.met:
+                raise
+            # Sizes that do not go together as they are may do so if one of them turns out to be 1.
+            try:
+                return extract(fetches, targets, feeds, variable_state, known, keep, stretch=True)
+            except InvalidArgumentError:
+                raise e from None
 
 
 def shapes_of(fetches: Sequence[Output], env: CompileEnv) -> list[Output]:

@@ -19,6 +19,7 @@ from graphc.errors import InvalidArgumentError
 from graphc.function import Input, Late, Output
 from graphc.graph import Operation, Tensor, TensorType
 from graphc.passes.assume import CompileEnv
+from graphc.passes.extract_stretching import StretchingExtractor
 from graphc.passes.extractor import Extractor, VariableState
 
 WHOLE = frozenset({"AddN", "AddV2", "Identity", "ZerosLike"})
@@ -41,7 +42,7 @@ class Ragged:
     sources: dict[Symbol, tuple[Tensor, int]]
 
 
-class RaggedExtractor(Extractor):
+class RaggedExtractor(StretchingExtractor):
     """Extraction that knows ragged values; see the module's text.
 
     Attributes:

@@ -311,9 +311,13 @@ class Extractor:
             after = self.emit("AddV2", op, [counter, one])
         self.count(op, after)
 
+    def operands(self, op: Operation) -> list[Tensor]:
+        """The function's tensors for the operands of an operation."""
+        return [self.operand(t, op) for t in op.inputs]
+
     def copy(self, op: Operation) -> None:
         """The same operation over the function's operands, inferred anew."""
-        inputs = [self.operand(t, op) for t in op.inputs]
+        inputs = self.operands(op)
         passed = (*self.env.pending, *self.env.flat)
         if op.type in ("PlaceholderWithDefault", "Identity") and inputs[0] in passed:
             self.map[op.outputs[0]] = inputs[0]
