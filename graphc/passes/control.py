@@ -3,12 +3,13 @@
 * A loop variable that the body gives back unchanged is a value from around.
 * Loop variables, saved values and results of branches that nobody needs are dropped.
 * Work that is the same in every turn is done once, before the loop.
+* Products that a loop only adds up are one product, behind it (:mod:`graphc.passes.control_sums`).
 * A branch that is known to be taken takes the place of the choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.dims import Symbol, product, symbols_of
@@ -19,6 +20,7 @@ from graphc.ops.base import call
 from graphc.ops.control import branch_number, loop_symbols
 from graphc.ops.movement_value import int_tensor
 from graphc.passes.basic import DeadCode, symbols_in
+from graphc.passes.control_sums import Product, products_added, stack_type, summed
 from graphc.passes.sizes import resolved
 
 
@@ -104,6 +106,18 @@ class _Loop:
         self.still = {k for k in range(n) if self.unchanged(k)}
         live = self.live()
         self.kept = [k for k in range(n) if k in live and k not in self.still]
+        self.sums = {k: found for k in self.kept if (found := self.products_added(k))}
+        self.kept = [k for k in self.kept if k not in self.sums]
+        self.operands_of_sums = [
+            t for products in self.sums.values() for p in products for t in p.operands
+        ]
+
+    def products_added(self, k: int) -> list[Product]:
+        """The products whose sum is all that loop variable ``k`` is for."""
+        param = self.body.carried[k]
+        if self.tells_sizes(k) or k in self.tested():
+            return []
+        return products_added(self.body, param, self.updates[k].tensor)
 
     def needed(self) -> set[Tensor]:
         """The operands that what is left of the loop needs."""
@@ -111,9 +125,10 @@ class _Loop:
         roots = [self.updates[k].tensor for k in self.kept]
         roots += [o.tensor for o, w in zip(self.saved, self.wanted, strict=True) if w]
         roots += [o.tensor for o in self.body.outputs if o.kind == "check"]
+        roots += self.operands_of_sums
         found = operands_of(op, self.body, roots)
         found |= operands_of(op, self.test, [o.tensor for o in self.test.outputs])
-        found |= {op.inputs[k] for k in self.kept}
+        found |= {op.inputs[k] for k in (*self.kept, *self.sums)}
         return found | {op.inputs[k] for k in self.still if self.is_used(op.outputs[k])}
 
     def rewrite(self, rebuilder: Rebuilder) -> None:
@@ -127,6 +142,7 @@ class _Loop:
         test = self.function(self.test, kept, list(self.test.outputs))
         outputs = [replace(self.updates[k], key=str(i)) for i, k in enumerate(kept)]
         outputs += [o for o, w in zip(self.saved, self.wanted, strict=True) if w]
+        outputs += [Output("result", t, op, "") for t in self.operands_of_sums]
         outputs += [o for o in self.body.outputs if o.kind == "check"]
         body = self.function(self.body, kept, outputs)
         body, hoisted = hoist(rebuilder, body, self.operands)
@@ -146,9 +162,7 @@ class _Loop:
     def live(self) -> set[int]:
         """The loop variables that something depends on."""
         place = {t: k for k, t in enumerate(self.body.carried)}
-        seen = {i.tensor: int(i.key) for i in self.test.inputs if int(i.key) < self.count}
-        roots = [o.tensor for o in self.test.outputs] + always(self.test)
-        live = {seen[t] for t in needed_inputs(self.test, roots) if t in seen}
+        live = self.tested()
         live |= {k for k in range(self.count) if self.is_used(self.op.outputs[k])}
         live |= {k for k in range(self.count) if self.tells_sizes(k)}
         roots = [o.tensor for o, w in zip(self.saved, self.wanted, strict=True) if w]
@@ -160,6 +174,12 @@ class _Loop:
             if more <= live:
                 return live
             live |= more
+
+    def tested(self) -> set[int]:
+        """The loop variables that the condition depends on."""
+        seen = {i.tensor: int(i.key) for i in self.test.inputs if int(i.key) < self.count}
+        roots = [o.tensor for o in self.test.outputs] + always(self.test)
+        return {seen[t] for t in needed_inputs(self.test, roots) if t in seen}
 
     def tells_sizes(self, k: int) -> bool:
         """Whether a size of the loop is that of loop variable ``k``."""
@@ -210,7 +230,19 @@ class _Loop:
         n = self.count
         outs = [op.outputs[k] for k in kept] + [op.outputs[n]]
         outs += [op.outputs[n + 1 + j] for j, w in enumerate(self.wanted) if w]
-        replace_operation(rebuilder, op, operands, attrs, outs)
+        new = replace_operation(rebuilder, op, operands, attrs, outs)
+        if self.sums:
+            assert turns is not None
+            stacks = [new.add_output(stack_type(t, turns)) for t in self.operands_of_sums]
+            rebuilder.expand(op, lambda _: self.with_sums(iter(stacks)))
+
+    def with_sums(self, stacks: Iterator[Tensor]) -> list[Tensor]:
+        """What stands for the outputs: for sums, the products behind the loop."""
+        found = [self.rebuilder.map.get(t, t) for t in self.op.outputs]
+        for k, products in self.sums.items():
+            pairs = [(next(stacks), next(stacks)) for _ in products]
+            found[k] = summed(self.operands[k], pairs)
+        return found
 
     def has(self, k: int, symbol: Symbol) -> bool:
         """Whether loop variable ``k`` has a size."""
