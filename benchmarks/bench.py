@@ -7,7 +7,9 @@ of the rounds counts. Whatever changes on the machine meanwhile meets all of the
 A peer that this interpreter cannot import may live in an environment of its own:
 
     python benchmarks/bench.py --peer torch=/path/to/python --peer jax=/path/to/python
-    GRAPHC_BENCH_PEERS="torch=/path/to/python,jax=/path/to/python" make bench
+    GRAPHC_BENCH_PEERS="torch=/path/to/python,tensorflow1=/path/to/python3.7" make bench
+
+torch-compile runs where torch does and tensorflow-xla where tensorflow does, unless named as well.
 
 Results go to benchmarks/results/<date>.json, with a table on standard output and a picture beside
 it. --update-readme writes the table of a results file into README.md.
@@ -33,7 +35,16 @@ from workloads import BY_NAME, WORKLOADS
 
 HERE = Path(__file__).resolve().parent
 OURS = ("graphc", "graphc-eager", "numpy")
-PEERS = ("torch", "onnxruntime", "jax", "tensorflow")
+# By name: the module that a peer imports, and the peer whose interpreter does if it has no own one.
+PEERS = {
+    "torch": ("torch", None),
+    "torch-compile": ("torch", "torch"),
+    "onnxruntime": ("onnxruntime", None),
+    "jax": ("jax", None),
+    "tensorflow": ("tensorflow", None),
+    "tensorflow-xla": ("tensorflow", "tensorflow"),
+    "tensorflow1": (None, None),  # no interpreter that runs graphc runs it
+}
 CONTENDERS = (*OURS, *PEERS)
 TIMEOUT = 300.0
 
@@ -109,18 +120,23 @@ def interpreters(args: argparse.Namespace) -> dict[str, str]:
     for name in args.contenders or CONTENDERS:
         if name in OURS:
             found[name] = sys.executable
-        elif name in given:
-            found[name] = given[name]
-        elif importlib.util.find_spec(name) is not None:
+            continue
+        module, other = PEERS[name]
+        if name in given or other in given:
+            found[name] = given.get(name) or given[other]
+        elif module is not None and importlib.util.find_spec(module) is not None:
             found[name] = sys.executable
         elif args.contenders:
             raise SystemExit(f"{name} is not installed here: --peer {name}=/path/to/python")
     return found
 
 
-def measure(name: str, pythons: dict[str, str], args: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one workload, by contender."""
+def measure(
+    name: str, pythons: dict[str, str], args: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Everything about one workload, by contender; and why the others leave it out."""
     results: dict[str, Any] = {}
+    gaps: dict[str, str] = {}
     workers: list[Worker] = []
     with tempfile.TemporaryDirectory(prefix="graphc-bench-") as folder:
         caches = {c: str(Path(folder, c)) for c in pythons}
@@ -128,10 +144,13 @@ def measure(name: str, pythons: dict[str, str], args: argparse.Namespace) -> dic
             for contender, python in pythons.items():
                 worker = Worker(python, contender, name, args.threads, caches[contender])
                 if worker.missing:
+                    gaps[contender] = worker.ready["missing"]
                     worker.close()
                     continue
                 workers.append(worker)
                 results[contender] = dict(worker.ready)
+            if not workers:
+                return results, gaps
             rounds: dict[str, list[dict[str, float]]] = {w.contender: [] for w in workers}
             for k in range(args.rounds):
                 turn = k % len(workers)
@@ -155,7 +174,7 @@ def measure(name: str, pythons: dict[str, str], args: argparse.Namespace) -> dic
             results["graphc"]["cached"] = again.ready["first"]
             again.close()
     check(name, results)
-    return results
+    return results, gaps
 
 
 def check(name: str, results: dict[str, Any]) -> None:
@@ -232,13 +251,16 @@ def main() -> None:
         "machine": machine_facts(args.threads),
         "settings": {k: getattr(args, k) for k in ("rounds", "seconds", "pause", "quick")},
         "workloads": {},
+        "gaps": {},
     }
     for name in chosen:
         print(f"measuring {name}", file=sys.stderr, flush=True)
-        results["workloads"][name] = measure(name, pythons, args)
+        results["workloads"][name], results["gaps"][name] = measure(name, pythons, args)
     print(report.table(results))
     print()
     print(report.details(results))
+    print()
+    print(report.gaps(results))
     if args.memory:
         print()
         print(report.memory(results))

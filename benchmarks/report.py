@@ -13,9 +13,12 @@ TITLES = {
     "graphc-eager": "graphc, eager",
     "numpy": "NumPy",
     "torch": "PyTorch, eager",
+    "torch-compile": "PyTorch, compiled",
     "onnxruntime": "ONNX Runtime",
     "jax": "JAX, jit",
     "tensorflow": "TF 2, function",
+    "tensorflow-xla": "TF 2, XLA",
+    "tensorflow1": "TF 1, Session",
 }
 Results = dict[str, Any]
 
@@ -71,6 +74,35 @@ def table(results: Results) -> str:
     return markdown(["", *(TITLES[c] for c in columns)], rows)
 
 
+def best(found: Results) -> str | None:
+    """The fastest that is not graphc, in either mode."""
+    others = [c for c in found if c not in ("graphc", "graphc-eager")]
+    return min(others, key=lambda c: found[c]["time"], default=None)
+
+
+def summary(results: Results) -> str:
+    """graphc's time of one call, and that of the fastest other."""
+    rows = []
+    for name, found in results["workloads"].items():
+        ours, other = found.get("graphc"), best(found)
+        if ours is None or other is None:
+            continue
+        theirs = found[other]["time"]
+        times = [duration(ours["time"]), duration(theirs), TITLES[other]]
+        rows.append([BY_NAME[name].title, *times, ratio(theirs / ours["time"])])
+    return markdown(["", "graphc", "fastest other", "which", "times graphc's"], rows)
+
+
+def gaps(results: Results) -> str:
+    """Who left a workload out, and why."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for name, found in results.get("gaps", {}).items():
+        for contender, why in found.items():
+            reasons.setdefault((contender, why), []).append(name)
+    lines = [f"{TITLES[c]} lacks {', '.join(names)}: {why}." for (c, why), names in reasons.items()]
+    return "\n".join(lines)
+
+
 def floor_seconds(name: str, machine: Results) -> float:
     """The least time that the machine could do a workload in."""
     work = BY_NAME[name]
@@ -80,6 +112,7 @@ def floor_seconds(name: str, machine: Results) -> float:
 def details(results: Results) -> str:
     """What else there is to know of graphc: compile times, nearness to the machine, memory."""
     machine = results["machine"]
+    peers = [c for c in contenders(results) if c not in ("graphc", "graphc-eager", "numpy")]
     rows = []
     for name, found in results["workloads"].items():
         if "graphc" not in found:
@@ -91,10 +124,10 @@ def details(results: Results) -> str:
             duration(ours["cached"]) if "cached" in ours else "",
             f"{floor / ours['time']:.0%}" if floor else "",
             f"{ours['megabytes']:.0f} MB",
-            *(duration(found[c]["first"]) if c in found else "" for c in ("torch", "jax")),
+            *(duration(found[c]["first"]) if c in found else "" for c in peers),
         ])  # fmt: skip
     header = ["graphc", "first call, cold", "cached", "of the machine's peak", "memory",
-              "PyTorch's first", "JAX's first"]  # fmt: skip
+              *(f"{TITLES[c]}: first" for c in peers)]  # fmt: skip
     return markdown(header, rows)
 
 
@@ -114,13 +147,13 @@ def memory(results: Results) -> str:
 
 def caption(results: Results) -> str:
     """What was measured where."""
-    machine = results["machine"]
-    versions = [
-        next(r[c]["version"] for r in results["workloads"].values() if c in r)
-        for c in contenders(results) if c != "graphc-eager"
-    ]  # fmt: skip
+    machine, columns = results["machine"], contenders(results)
+    versions = dict.fromkeys(
+        next(r[c]["version"] for r in results["workloads"].values() if c in r) for c in columns
+    )
+    others = ", ".join(TITLES[c] for c in columns if c not in ("graphc", "graphc-eager"))
     return (
-        f"Time of one call, and in brackets how many times graphc's that is; medians of "
+        f"Time of one call, and of the fastest of {others}; medians of "
         f"{results['settings']['rounds']} interleaved rounds on {machine['threads']} threads of "
         f"{machine['cpu']} ({machine['gflops']:.0f} GFLOP/s, {machine['gbytes']:.0f} GB/s "
         f"measured), float32, {results['date']}. {', '.join(versions)}."
@@ -134,7 +167,7 @@ def update_readme(path: Path, results: Results) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise SystemExit(f"{path} lacks {BEGIN} ... {END}")
-    block = f"{BEGIN}\n{table(results)}\n\n{caption(results)}\n{END}"
+    block = f"{BEGIN}\n{summary(results)}\n\n{caption(results)}\n{END}"
     path.write_text(before + block + after, encoding="utf-8")
     print(f"updated {path}")
 
@@ -169,7 +202,9 @@ def plot(results: Results, path: Path) -> None:
     axes.set_yticks(range(len(names)), [BY_NAME[n].title for n in names])
     axes.invert_yaxis()
     axes.set_xlabel("time of one call, relative to graphc's (1)")
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(columns), fontsize="small")
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=min(5, len(columns)), fontsize="small"
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

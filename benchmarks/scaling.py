@@ -34,8 +34,8 @@ from typing import Any
 
 import numpy as np
 from bench import HERE, TIMEOUT, cpus, machine_facts
+from graphs import lstm_cell
 from report import duration, markdown
-from with_graphc import Lstm
 from worker import peak_megabytes, restart_peak, timed
 from workloads import HEADS, INNER, WIDTH, dense_flops, labels, normal
 
@@ -121,7 +121,8 @@ def mlp_flops(batch: int, width: int, depth: int) -> float:
 def lstm(steps: int | None) -> Model:
     """A step of training on the outputs of all steps."""
     p = fed([steps, LSTM_BATCH, LSTM_UNITS])
-    cell = Lstm({"w1": weights(2 * LSTM_UNITS, 4 * LSTM_UNITS), "b1": zeros(4 * LSTM_UNITS)})
+    kernel, bias = weights(2 * LSTM_UNITS, 4 * LSTM_UNITS), zeros(4 * LSTM_UNITS)
+    cell = lstm_cell(gc, {"w1": kernel, "b1": bias})
     outputs, _ = gc.nn.dynamic_rnn(cell, p["x"], dtype="float32", time_major=True)
     return trained(gc.reduce_mean(gc.square(outputs))), p
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -43,7 +44,7 @@ def lenet(w: Data, x: Any) -> Any:
     return x @ w["w4"] + w["b4"]
 
 
-def lstm(w: Data, x: Any) -> Any:
+def lstm(w: Data, x: Any, unroll: int = 1) -> Any:
     def step(state: Any, inputs: Any) -> Any:
         c, h = state
         gates = jnp.concatenate([inputs, h], 1) @ w["w1"] + w["b1"]
@@ -52,7 +53,7 @@ def lstm(w: Data, x: Any) -> Any:
         return (c, jnp.tanh(c) * jax.nn.sigmoid(o)), None
 
     zeros = jnp.zeros((x.shape[0], 128))
-    (_, h), _ = lax.scan(step, (zeros, zeros), jnp.swapaxes(x, 0, 1))
+    (_, h), _ = lax.scan(step, (zeros, zeros), jnp.swapaxes(x, 0, 1), unroll=unroll)
     return h @ w["w2"] + w["b2"]
 
 
@@ -185,6 +186,7 @@ BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
     ),
     "lenet_train": trained(entropy(lenet), momentum, jnp.zeros_like),
     "lstm_train": trained(entropy(lstm), descent, no_slot),
+    "lstm_unrolled": trained(entropy(partial(lstm, unroll=28)), descent, no_slot),
     "while": turns,
     "mlp_infer": inferred(lambda d, x: jax.nn.softmax(mlp(d, x))),
     "lenet_infer": inferred(lambda d, x: jax.nn.softmax(lenet(d, x))),

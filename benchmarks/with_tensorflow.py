@@ -1,4 +1,4 @@
-"""The workloads in TensorFlow 2, each one ``tf.function``."""
+"""The workloads in TensorFlow 2, each one ``tf.function``, by XLA or without."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tensorflow as tf
 from workloads import BLOCKS, EPSILON, HEADS, LAYERS, TOKENS, WIDTH, resnet_convolutions
 
 Data = dict[str, Any]
+Work = tuple[Callable[..., Any], list[Any]]  # a function and its arguments
 VERSION = f"TensorFlow {tf.__version__}"
 
 
@@ -17,10 +18,11 @@ def set_threads(count: int) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(count)
 
 
-def make(name: str, data: dict[str, np.ndarray]) -> Callable[[], Any]:
+def make(name: str, data: dict[str, np.ndarray], jit_compile: bool = False) -> Callable[[], Any]:
     """A function that does the workload once and returns its value as an array."""
-    call = BUILDERS[name]({k: tf.constant(v) for k, v in data.items()})
-    return lambda: call().numpy()
+    function, arguments = BUILDERS[name]({k: tf.constant(v) for k, v in data.items()})
+    call = tf.function(function, jit_compile=jit_compile)
+    return lambda: call(*arguments).numpy()
 
 
 def variables(d: Data) -> Data:
@@ -43,17 +45,30 @@ def lenet(d: Data) -> Any:
     return tf.matmul(x, d["w4"]) + d["b4"]
 
 
+def cell(d: Data, x: Any, c: Any, h: Any) -> Any:
+    gates = tf.matmul(tf.concat([x, h], 1), d["w1"]) + d["b1"]
+    i, j, f, o = tf.split(gates, 4, axis=1)
+    c = c * tf.sigmoid(f + 1.0) + tf.sigmoid(i) * tf.tanh(j)
+    return c, tf.tanh(c) * tf.sigmoid(o)
+
+
 def lstm(d: Data) -> Any:
     inputs = tf.transpose(d["x"], [1, 0, 2])
     zeros = tf.zeros([32, 128])
 
     def step(t: Any, c: Any, h: Any) -> Any:
-        gates = tf.matmul(tf.concat([inputs[t], h], 1), d["w1"]) + d["b1"]
-        i, j, f, o = tf.split(gates, 4, axis=1)
-        c = c * tf.sigmoid(f + 1.0) + tf.sigmoid(i) * tf.tanh(j)
-        return t + 1, c, tf.tanh(c) * tf.sigmoid(o)
+        return t + 1, *cell(d, inputs[t], c, h)
 
-    _, _, h = tf.while_loop(lambda t, *_: t < 28, step, (tf.constant(0), zeros, zeros))
+    # XLA must know how many steps the gradient keeps.
+    state = (tf.constant(0), zeros, zeros)
+    _, _, h = tf.while_loop(lambda t, *_: t < 28, step, state, maximum_iterations=28)
+    return tf.matmul(h, d["w2"]) + d["b2"]
+
+
+def unrolled(d: Data) -> Any:
+    c = h = tf.zeros([32, 128])
+    for x in tf.unstack(d["x"], axis=1):
+        c, h = cell(d, x, c, h)
     return tf.matmul(h, d["w2"]) + d["b2"]
 
 
@@ -106,11 +121,11 @@ def resnet(d: Data) -> Any:
     return tf.matmul(tf.reduce_mean(x, [1, 2]), d["w_fc"]) + d["b_fc"]
 
 
-def turns(d: Data) -> Callable[[], Any]:
-    loop = tf.function(
-        lambda n: tf.while_loop(lambda i: i < n, lambda i: (i + 1,), (tf.constant(0),))[0]
-    )
-    return lambda: loop(d["n"])
+def turns(d: Data) -> Work:
+    def loop(n: Any) -> Any:
+        return tf.while_loop(lambda i: i < n, lambda i: (i + 1,), (tf.constant(0),))[0]
+
+    return loop, [d["n"]]
 
 
 def squares(d: Data) -> Any:
@@ -158,13 +173,12 @@ def adam(d: Data) -> Callable[[Any, Any], None]:
     return update
 
 
-def trained(loss: Any, updater: Any) -> Callable[[Data], Callable[[], Any]]:
-    def build(d: Data) -> Callable[[], Any]:
+def trained(loss: Any, updater: Any) -> Callable[[Data], Work]:
+    def build(d: Data) -> Work:
         d = variables(d)
         weights = [v for k, v in d.items() if k[0] in "wb"]
         update = updater(d)
 
-        @tf.function
         def step() -> Any:
             with tf.GradientTape() as tape:
                 value = loss(d)
@@ -172,16 +186,15 @@ def trained(loss: Any, updater: Any) -> Callable[[Data], Callable[[], Any]]:
                 update(w, g)
             return value
 
-        return step
+        return step, []
 
     return build
 
 
-def inferred(function: Any) -> Callable[[Data], Callable[[], Any]]:
-    def build(d: Data) -> Callable[[], Any]:
+def inferred(function: Any) -> Callable[[Data], Work]:
+    def build(d: Data) -> Work:
         fixed = {k: v for k, v in variables(d).items() if k != "x"}
-        traced = tf.function(lambda x: function({**fixed, "x": x}))
-        return lambda: traced(d["x"])
+        return lambda x: function({**fixed, "x": x}), [d["x"]]
 
     return build
 
@@ -190,7 +203,7 @@ def layer_norm(d: Data) -> Any:
     return norm(d["x"], d["g"], d["b"])
 
 
-BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
+BUILDERS: dict[str, Callable[[Data], Work]] = {
     "x2p1": inferred(lambda d: d["x"] * 2 + 1),
     "x2p1_callable": inferred(lambda d: d["x"] * 2 + 1),
     "two_layer_10": trained(squares, descent),
@@ -198,6 +211,7 @@ BUILDERS: dict[str, Callable[[Data], Callable[[], Any]]] = {
     "mlp_train": trained(entropy(mlp), adam),
     "lenet_train": trained(entropy(lenet), momentum),
     "lstm_train": trained(entropy(lstm), descent),
+    "lstm_unrolled": trained(entropy(unrolled), descent),
     "while": turns,
     "mlp_infer": inferred(lambda d: tf.nn.softmax(mlp(d))),
     "lenet_infer": inferred(lambda d: tf.nn.softmax(lenet(d))),

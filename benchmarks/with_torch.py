@@ -1,7 +1,9 @@
-"""The workloads in PyTorch, eager."""
+"""The workloads in PyTorch, eager or compiled."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 from workloads import BLOCKS, EPSILON, HEADS, INNER, LAYERS, WIDTH, resnet_convolutions
 
 Data = dict[str, np.ndarray]
+Work = tuple[Callable[[], torch.Tensor], Any]  # a function, and what it is trained with or None
 VERSION = f"PyTorch {torch.__version__}"
 
 
@@ -18,14 +21,34 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def make(name: str, data: Data) -> Callable[[], Any]:
+def gap(name: str, compiled: bool = False) -> str | None:
+    """Why a workload is left out."""
+    if not compiled:
+        return None
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        return "torch.compile needs a C++ compiler, and there is no g++ and no CXX"
+    if name == "lstm_train":
+        return "torch.compile leaves torch.nn.LSTM uncompiled; its own loop is unrolled, next row"
+    return None
+
+
+def make(name: str, data: Data, compiled: bool = False) -> Callable[[], Any]:
     """A function that does the workload once and returns its value as an array."""
     tensors = {k: torch.from_numpy(v.copy()) for k, v in data.items()}
     if name.startswith("lenet"):
         tensors = native(tensors)
     if name == "resnet18":
         tensors = {k: first(v, k) for k, v in tensors.items()}
-    call = BUILDERS[name](tensors)
+    function, optimizer = BUILDERS[name](tensors)
+    if compiled:
+        # Attention's ready-made kernel would be all that the compiler sees of an encoder.
+        torch.backends.mha.set_fastpath_enabled(False)
+        # A part that falls back to eager mode would not be the compiler's time.
+        function = torch.compile(function, fullgraph=True)
+    if optimizer is None:
+        call = torch.inference_mode()(function)
+    else:
+        call = trained(function, optimizer, torch.compile(optimizer.step) if compiled else None)
     return lambda: call().numpy()
 
 
@@ -49,11 +72,11 @@ def parameters(t: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     return [v.requires_grad_() for k, v in t.items() if k[0] in "wb"]
 
 
-def two_layers(t: dict[str, torch.Tensor]) -> Callable[[], Any]:
+def two_layers(t: dict[str, torch.Tensor]) -> Work:
     def loss() -> torch.Tensor:
         return (F.relu(t["x"] @ t["w1"]) @ t["w2"] - t["y"]).square().sum()
 
-    return trained(loss, torch.optim.SGD(parameters(t), 1e-7))
+    return loss, torch.optim.SGD(parameters(t), 1e-7)
 
 
 def mlp(t: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -71,7 +94,7 @@ def lenet(t: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.addmm(t["b4"], x, t["w4"])
 
 
-def lstm_train(t: dict[str, torch.Tensor]) -> Callable[[], Any]:
+def lstm_train(t: dict[str, torch.Tensor]) -> Work:
     """PyTorch's fused LSTM; its gates are in the order i, f, j, o, and it has two biases."""
     layer = torch.nn.LSTM(28, 128, batch_first=True)
     i, j, f, o = t["w1"].T.split(128)
@@ -89,10 +112,20 @@ def lstm_train(t: dict[str, torch.Tensor]) -> Callable[[], Any]:
         _, (h, _) = layer(t["x"])
         return F.cross_entropy(torch.addmm(b2, h[0], w2), t["y"])
 
-    return trained(loss, torch.optim.SGD([*layer.parameters(), w2, b2], 1e-7))
+    return loss, torch.optim.SGD([*layer.parameters(), w2, b2], 1e-7)
 
 
-def encoder(t: dict[str, torch.Tensor]) -> Callable[[], Any]:
+def lstm_unrolled(t: dict[str, torch.Tensor]) -> torch.Tensor:
+    c = h = torch.zeros(32, 128)
+    for x in t["x"].unbind(1):
+        gates = torch.addmm(t["b1"], torch.cat([x, h], 1), t["w1"])
+        i, j, f, o = gates.chunk(4, 1)
+        c = c * torch.sigmoid(f + 1.0) + torch.sigmoid(i) * torch.tanh(j)
+        h = torch.tanh(c) * torch.sigmoid(o)
+    return torch.addmm(t["b2"], h, t["w2"])
+
+
+def encoder(t: dict[str, torch.Tensor]) -> Work:
     """PyTorch's own encoder; its weights have the outputs first, those of q, k, v in one."""
     layers = []
     for k in range(LAYERS):
@@ -109,7 +142,7 @@ def encoder(t: dict[str, torch.Tensor]) -> Callable[[], Any]:
         layer.load_state_dict(state)
         layers.append(layer.eval())
     model = torch.nn.Sequential(*layers)
-    return torch.inference_mode()(lambda: model(t["x"]))
+    return lambda: model(t["x"]), None
 
 
 def resnet(t: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -130,44 +163,42 @@ def resnet(t: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.addmm(t["b_fc"], x.mean((2, 3)), t["w_fc"])
 
 
-def trained(loss: Callable[[], torch.Tensor], optimizer: Any) -> Callable[[], Any]:
+def trained(loss: Callable[[], torch.Tensor], optimizer: Any, update: Any) -> Callable[[], Any]:
+    update = update or optimizer.step
+
     def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
         value = loss()
         value.backward()
-        optimizer.step()
+        update()
         return value.detach()
 
     return step
 
 
-def classifier(logits: Any, optimizer: Any) -> Callable[[dict[str, torch.Tensor]], Any]:
-    return lambda t: trained(
-        lambda: F.cross_entropy(logits(t), t["y"]), optimizer(parameters(t))
-    )
+def classifier(logits: Any, optimizer: Any) -> Callable[[dict[str, torch.Tensor]], Work]:
+    return lambda t: (lambda: F.cross_entropy(logits(t), t["y"]), optimizer(parameters(t)))
 
 
-def no_grad(function: Any) -> Callable[[dict[str, torch.Tensor]], Any]:
-    def build(t: dict[str, torch.Tensor]) -> Callable[[], Any]:
-        return torch.inference_mode()(lambda: function(t))
-
-    return build
+def inferred(function: Any) -> Callable[[dict[str, torch.Tensor]], Work]:
+    return lambda t: (lambda: function(t), None)
 
 
-BUILDERS: dict[str, Callable[[dict[str, torch.Tensor]], Callable[[], Any]]] = {
-    "x2p1": no_grad(lambda t: t["x"] * 2 + 1),
-    "x2p1_callable": no_grad(lambda t: t["x"] * 2 + 1),
+BUILDERS: dict[str, Callable[[dict[str, torch.Tensor]], Work]] = {
+    "x2p1": inferred(lambda t: t["x"] * 2 + 1),
+    "x2p1_callable": inferred(lambda t: t["x"] * 2 + 1),
     "two_layer_10": two_layers,
     "two_layer_1000": two_layers,
     "mlp_train": classifier(mlp, lambda p: torch.optim.Adam(p, 1e-3)),
     "lenet_train": classifier(lenet, lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)),
     "lstm_train": lstm_train,
-    "mlp_infer": no_grad(lambda t: F.softmax(mlp(t), dim=-1)),
-    "lenet_infer": no_grad(lambda t: F.softmax(lenet(t), dim=-1)),
+    "lstm_unrolled": classifier(lstm_unrolled, lambda p: torch.optim.SGD(p, 1e-7)),
+    "mlp_infer": inferred(lambda t: F.softmax(mlp(t), dim=-1)),
+    "lenet_infer": inferred(lambda t: F.softmax(lenet(t), dim=-1)),
     "encoder_1": encoder,
     "encoder_8": encoder,
-    "resnet18": no_grad(resnet),
-    "softmax": no_grad(lambda t: F.softmax(t["x"], dim=-1)),
-    "layer_norm": no_grad(lambda t: F.layer_norm(t["x"], (1024,), t["g"], t["b"])),
-    "gelu": no_grad(lambda t: F.gelu(t["x"] + t["b"]) * t["b"]),
+    "resnet18": inferred(resnet),
+    "softmax": inferred(lambda t: F.softmax(t["x"], dim=-1)),
+    "layer_norm": inferred(lambda t: F.layer_norm(t["x"], (1024,), t["g"], t["b"])),
+    "gelu": inferred(lambda t: F.gelu(t["x"] + t["b"]) * t["b"]),
 }

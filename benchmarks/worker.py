@@ -24,9 +24,12 @@ MODULES = {
     "graphc-eager": ("with_graphc", {"mode": "eager"}),
     "numpy": ("with_numpy", {}),
     "torch": ("with_torch", {}),
+    "torch-compile": ("with_torch", {"compiled": True}),
     "onnxruntime": ("with_onnxruntime", {}),
     "jax": ("with_jax", {}),
     "tensorflow": ("with_tensorflow", {}),
+    "tensorflow-xla": ("with_tensorflow", {"jit_compile": True}),
+    "tensorflow1": ("with_tensorflow1", {}),
 }
 
 
@@ -78,6 +81,13 @@ def timed(call: Any, seconds: float) -> dict[str, Any]:
     return {"median": float(np.median(times)), "least": min(times), "count": len(times)}
 
 
+def gap(module: Any, name: str, options: dict[str, Any]) -> str | None:
+    """Why a contender leaves a workload out, or None."""
+    if name not in module.BUILDERS:
+        return "not written for it"
+    return module.gap(name, **options) if hasattr(module, "gap") else None
+
+
 def main() -> None:
     contender, name, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
     # Whatever prints to standard output must not get between the lines of JSON.
@@ -90,8 +100,9 @@ def main() -> None:
     module = importlib.import_module(module_name)
     module.set_threads(threads)
     data = workloads.BY_NAME[name].data()
-    if name not in module.BUILDERS:
-        say(version=module.VERSION, missing=True)
+    missing = gap(module, name, options)
+    if missing:
+        say(version=module.VERSION, missing=missing)
         return
     restart_peak()
     before = peak_megabytes()

@@ -1,15 +1,17 @@
-"""What is measured: sizes, data, and how much work each workload is. NumPy only: peers read it."""
+"""What is measured: sizes, data, and how much work each workload is.
+
+Peers read this file: it needs NumPy and Python 3.7 only, the last that TensorFlow 1.15 has.
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict  # of arrays by name
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def normal(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:
 
 def layer(seed: int, *shape: int) -> np.ndarray:
     """Weights whose last dimension is the output, scaled for ReLU."""
-    return normal(seed, *shape, scale=math.sqrt(2.0 / math.prod(shape[:-1])))
+    return normal(seed, *shape, scale=math.sqrt(2.0 / np.prod(shape[:-1])))
 
 
 def labels(count: int) -> np.ndarray:
@@ -59,7 +61,7 @@ def two_layers(d_out: int) -> Arrays:
 def mlp() -> Arrays:
     data = {"x": normal(0, 128, 784), "y": labels(128)}
     for k, (inputs, outputs) in enumerate([(784, 512), (512, 512), (512, 10)], 1):
-        data |= {f"w{k}": layer(k, inputs, outputs), f"b{k}": np.zeros(outputs, np.float32)}
+        data[f"w{k}"], data[f"b{k}"] = layer(k, inputs, outputs), np.zeros(outputs, np.float32)
     return data
 
 
@@ -67,7 +69,7 @@ def lenet() -> Arrays:
     data = {"x": normal(0, 64, 28, 28, 1), "y": labels(64)}
     shapes = [(5, 5, 1, 20), (5, 5, 20, 50), (800, 500), (500, 10)]
     for k, shape in enumerate(shapes, 1):
-        data |= {f"w{k}": layer(k, *shape), f"b{k}": np.zeros(shape[-1], np.float32)}
+        data[f"w{k}"], data[f"b{k}"] = layer(k, *shape), np.zeros(shape[-1], np.float32)
     return data
 
 
@@ -94,7 +96,7 @@ def encoder(batch: int) -> Arrays:
     data = {"x": normal(0, batch, TOKENS, WIDTH)}
     for k in range(LAYERS):
         shapes = dict.fromkeys("qkvo", (WIDTH, WIDTH))
-        shapes |= {"in": (WIDTH, INNER), "out": (INNER, WIDTH)}
+        shapes.update({"in": (WIDTH, INNER), "out": (INNER, WIDTH)})
         for j, (part, shape) in enumerate(shapes.items()):
             seed = 100 * k + 10 * j
             data[f"w{k}_{part}"] = layer(seed + 1, *shape)
@@ -141,7 +143,8 @@ def resnet() -> Arrays:
         data[f"b_{name}_offset"] = normal(10 * k + 2, outputs, scale=0.1)
         data[f"b_{name}_mean"] = normal(10 * k + 3, outputs, scale=0.1)
         data[f"w_{name}_variance"] = 1 + np.abs(normal(10 * k + 4, outputs))
-    return data | {"w_fc": layer(500, 512, 1000), "b_fc": normal(501, 1000, scale=0.1)}
+    data["w_fc"], data["b_fc"] = layer(500, 512, 1000), normal(501, 1000, scale=0.1)
+    return data
 
 
 def resnet_flops() -> float:
@@ -157,7 +160,7 @@ def turns() -> Arrays:
 
 def dense_flops(batch: int, *sizes: int) -> float:
     """Of the products of a row of dense layers, forward."""
-    return sum(2.0 * batch * m * n for m, n in itertools.pairwise(sizes))
+    return sum(2.0 * batch * sizes[k - 1] * sizes[k] for k in range(1, len(sizes)))
 
 
 LENET_FORWARD = 64 * 2.0 * (24 * 24 * 20 * 25 + 8 * 8 * 50 * 500 + 800 * 500 + 500 * 10)

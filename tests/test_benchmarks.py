@@ -16,11 +16,11 @@ import graphc as gc
 BENCHMARKS = Path(gc.__file__).parents[1] / "benchmarks"
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, given: str = "") -> subprocess.CompletedProcess[str]:
     """Run code where the benchmarks' modules can be imported by their names."""
     code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r})\n{code}"
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, check=False, capture_output=True, text=True)
+    return subprocess.run(command, check=False, capture_output=True, text=True, input=given)
 
 
 def test_the_work_of_the_model_rows():
@@ -50,7 +50,10 @@ def test_every_contender_has_a_module_a_title_and_known_rows():
     assert contenders == titles
     assert sorted(contenders) == sorted(modules)
     assert sorted(files) == sorted(p.stem for p in BENCHMARKS.glob("with_*.py"))
-    for name in files:
+    # These two run the same scripts.
+    shared = {"with_graphc", "with_tensorflow1"}
+    assert shared < set(files)
+    for name in {*files, "graphs"} - shared:
         tree = ast.parse((BENCHMARKS / f"{name}.py").read_text(encoding="utf-8"))
         (builders,) = (
             node.value for node in tree.body
@@ -70,6 +73,111 @@ def test_a_peer_may_have_an_interpreter_of_its_own():
     done = run(code.format("onnx=/a/python"))
     assert done.returncode == 1
     assert "expected NAME=PYTHON" in done.stderr
+
+
+def test_a_peer_in_another_way_of_running_has_the_same_interpreter():
+    names = "['torch', 'torch-compile', 'tensorflow', 'tensorflow-xla', 'tensorflow1']"
+    code = (
+        f"import sys, bench; sys.argv += ['--contenders', *{names}]\n"
+        "sys.argv += ['--peer', 'torch=/t', '--peer', 'tensorflow-xla=/x']\n"
+        "sys.argv += sys.stdin.read().split()\n"
+        "print(*bench.interpreters(bench.parse()).values())"
+    )
+    assert run(code, "--peer tensorflow=/f --peer tensorflow1=/one").stdout == "/t /t /f /x /one\n"
+    done = run(code, "--peer tensorflow=/f")
+    assert done.returncode == 1
+    assert "tensorflow1 is not installed here: --peer tensorflow1=" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["worker", "workloads", "graphs", "with_tensorflow1"])
+def test_what_tensorflow_1_runs_is_of_python_3_7(name):
+    text = (BENCHMARKS / f"{name}.py").read_text(encoding="utf-8")
+    tree = ast.parse(text, feature_version=(3, 7))
+    for node in ast.walk(tree):
+        # Annotations are not evaluated: from __future__ import annotations.
+        for field in ("annotation", "returns"):
+            if getattr(node, field, None) is not None:
+                setattr(node, field, ast.Constant(None))
+    for node in ast.walk(tree):
+        # | of dicts and of types, list[int], and what zip, math and itertools have since.
+        assert not isinstance(node, ast.BitOr), name
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+            assert node.value.id not in {"dict", "list", "tuple", "set", "Callable"}, node.lineno
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"prod", "pairwise"} or ast.unparse(node) == "np.prod"
+        if isinstance(node, ast.keyword):
+            assert node.arg != "strict", node.lineno
+
+
+@pytest.mark.parametrize("mode", ["static", "eager"])
+def test_the_shared_scripts_run(mode):
+    code = (
+        "import os; os.environ['GRAPHC_CACHE'] = 'off'\n"
+        "import with_graphc, with_numpy, workloads, worker\n"
+        "import graphc\nimport numpy as np\n"
+        "for name in ('x2p1_callable', 'two_layer_10', 'layer_norm'):\n"
+        "    data = workloads.BY_NAME[name].data()\n"
+        "    with graphc.Graph().as_default():\n"
+        f"        ours = with_graphc.make(name, data, {mode!r})\n"
+        "        theirs = with_numpy.make(name, data)\n"
+        "        for _ in range(2):\n"
+        "            np.testing.assert_allclose(ours(), theirs(), rtol=1e-4, atol=1e-5)\n"
+    )
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+RESULTS = {
+    "machine": {"threads": 2, "cpu": "a CPU", "gflops": 100.0, "gbytes": 10.0},
+    "settings": {"rounds": 3}, "date": "2026-01-01",
+    "workloads": {
+        "x2p1": {
+            "graphc": {"time": 2e-6, "version": "graphc 1"},
+            "graphc-eager": {"time": 1e-6, "version": "graphc 1"},
+            "torch": {"time": 9e-6, "version": "PyTorch 2"},
+            "torch-compile": {"time": 5e-6, "version": "PyTorch 2"},
+            "tensorflow1": {"time": 8e-5, "version": "TensorFlow 1"},
+        },
+        "softmax": {"graphc": {"time": 2e-3, "version": "graphc 1"}},
+    },
+    "gaps": {"x2p1": {}, "softmax": {"torch-compile": "no compiler", "torch": "why not"}},
+}  # fmt: skip
+
+
+def reported(function: str) -> str:
+    return run(f"import report; print(report.{function}({RESULTS!r}))").stdout
+
+
+def test_the_summary_names_the_fastest_other():
+    *_, row = reported("summary").splitlines()
+    cells = [c.strip() for c in row.strip("|").split("|")]
+    assert cells == [
+        "x * 2 + 1 on ten floats", "2.00 µs", "5.00 µs", "PyTorch, compiled", "2.5x",
+    ]  # fmt: skip
+
+
+def test_the_full_table_has_every_contender():
+    header, _, first, second = reported("table").splitlines()
+    titles = [c.strip() for c in header.strip("|").split("|")][1:]
+    assert titles == ["graphc", "graphc, eager", "PyTorch, eager", "PyTorch, compiled",
+                      "TF 1, Session"]  # fmt: skip
+    assert "80.0 µs (40x)" in first
+    assert second.count("ms") == 1
+
+
+def test_versions_are_named_once_and_gaps_with_their_reasons():
+    assert reported("caption").endswith(" graphc 1, PyTorch 2, TensorFlow 1.\n")
+    assert reported("gaps").splitlines() == [
+        "PyTorch, compiled lacks softmax: no compiler.", "PyTorch, eager lacks softmax: why not.",
+    ]  # fmt: skip
+
+
+def test_what_nobody_does_is_a_gap():
+    code = (
+        "import sys, bench; sys.argv += ['--contenders', 'numpy', '--quick']\n"
+        "args = bench.parse(); print(bench.measure('resnet18', bench.interpreters(args), args))"
+    )
+    assert run(code).stdout == "({}, {'numpy': 'not written for it'})\n"
 
 
 # --- scaling --------------------------------------------------------------------------------------
