@@ -101,6 +101,10 @@ class Backward:
         graph = op.graph
         with graph.control_dependencies(None), graph.control_dependencies(before):
             kept = {t: single(create("Identity", [t])) for t in dict.fromkeys(late)}
+        if "bodies" in op.attrs:
+            # The bodies name what they use from around.
+            op.reads = kept
+            return op
         seen = copy.copy(op)
         seen.inputs = tuple(kept.get(t, t) for t in op.inputs)
         return seen

@@ -154,6 +154,8 @@ class FunctionPlanner:
         x, out = op.inputs[0], op.outputs[0]
         if self.lowering.storage(out) is self.lowering.storage(x):
             before, size = dims.product(x.sizes or ()), dims.product(out.sizes or ())
+            if before == size:
+                return
             self.steps.append(Extend(self.slot(x), before, size))
 
     def plan_control(self, op: Operation) -> None:

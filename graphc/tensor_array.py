@@ -258,7 +258,7 @@ class TensorArray:
             inner = getitem(shape(rows), slice(1, None))
             whole = concat([reshape(count, [1]), inner], 0)
             flow = _call("ScatterNd", places, rows, whole)
-            if old.sizes is not None:
+            if old.op.type != "EmptyRows" or old.sizes is not None:
                 if self._dynamic:
                     more = concat([reshape(count - size, [1]), inner], 0)  # type: ignore[operator]
                     old = concat([old, zeros(more, self._dtype)], 0)

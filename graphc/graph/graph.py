@@ -86,6 +86,8 @@ class Graph:
                     f"Tensor '{tensor.name}' (declared at {tensor.op.location}) is computed inside "
                     f"'{home.name}' and cannot be used outside of it: return it from there."
                 )
+            if tensor in here.reads:
+                return here.reads[tensor]
             if here.recalled is home and here.recall is not None:
                 with self.within(here):
                     return here.recall(tensor)

@@ -172,6 +172,7 @@ class Operation:
         "inputs",
         "location",
         "outputs",
+        "reads",
         "region",
         "serial",
     )
@@ -201,6 +202,8 @@ class Operation:
         self.region: Region | None = None
         # A registered gradient's name, or a function, that takes the place of the op's own.
         self.gradient_rule: Any = None
+        # Of one with bodies: for reads of variables that are assigned behind it, what they gave.
+        self.reads: dict[Tensor, Tensor] = {}
         self.outputs = [Tensor(self, i, t) for i, t in enumerate(types)]
 
     @property

@@ -27,6 +27,7 @@ class Region:
       recalled: a region whose tensors may be used here although they are not visible: the forward
         computation of what this one differentiates.
       recall: gives a visible tensor that has the value of one of ``recalled``.
+      reads: what is used in the place of tensors from around: see ``Operation.reads``.
     """
 
     def __init__(self, graph: Graph, name: str, parent: Region | None) -> None:
@@ -40,6 +41,7 @@ class Region:
         self.operations: list[Operation] = []
         self.recalled: Region | None = None
         self.recall: Callable[[Tensor], Tensor] | None = None
+        self.reads: dict[Tensor, Tensor] = {}
 
     @property
     def carried(self) -> list[Tensor]:

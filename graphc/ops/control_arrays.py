@@ -74,6 +74,15 @@ def _base(body: Region, newest: Tensor) -> Tensor | None:
     return found
 
 
+def _writes_to(tensor: Tensor) -> bool:
+    """Whether the operation that gives a version of an array writes to it at all."""
+    op = tensor.op
+    if op.type != "Case":
+        return op.type in WRITES
+    number = op.outputs.index(tensor)
+    return any(written(body.results[number], body) for body in op.attrs["bodies"])
+
+
 def _writes(tensor: Tensor) -> list[Write]:
     """The rows that the operation which gives ``tensor`` has replaced, the last one first."""
     op = tensor.op
@@ -112,11 +121,11 @@ def grows_inside(op: Operation) -> bool:
     return op.type == "PutRowGrowing" or any(grows_inside(o) for o in inside)
 
 
-def grows_to(newest: Tensor, body: Region) -> bool:
-    """Whether an array grows in a body by the writes that made it."""
+def written(newest: Tensor, body: Region) -> bool:
+    """Whether a body has made an array by writes of single rows to another one."""
     version: Tensor | None = newest
     while version is not None and body.encloses(version.op.region):
-        if grows_inside(version.op):
+        if _writes_to(version):
             return True
         version = _older(version)
     return False
@@ -176,7 +185,20 @@ def is_rows(part: Tensor) -> bool:
         given = [b.results[number] for b in bodies if number < len(b.results)]
         inside = all(r.op.region is b for r, b in zip(given, bodies, strict=False))
         return bool(given) and inside and all(is_rows(r) for r in given)
-    return op.type == "ZerosLike"
+    return op.type == "ZerosLike" or _is_sum_of_rows(part)
+
+
+def _is_sum_of_rows(part: Tensor) -> bool:
+    """Whether a loop has made a gradient by adding rows, to zeros at first."""
+    op = part.op
+    number = op.outputs.index(part)
+    if op.type != "While" or number >= len(op.attrs["bodies"][1].params):
+        return False
+    body: Region = op.attrs["bodies"][1]
+    version = body.results[number]
+    while version.op.type == "PutRow" and version.op.attrs["add"] and version.op.region is body:
+        version = version.op.inputs[0]
+    return version is body.params[number] and op.inputs[number].op.type == "ZerosLike"
 
 
 def _rows(part: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -200,7 +222,13 @@ def _rows(part: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 def added(total: Tensor, part: Tensor) -> Tensor:
     """The sum of two gradients; rows are added in place, without zeros for all the others."""
-    if not is_rows(part):
+    op = part.op
+    if op.type == "While" and total.op.serial < op.serial and is_rows(part):
+        # The loop adds its rows to what there is.
+        number = op.outputs.index(part)
+        op.inputs = (*op.inputs[:number], total, *op.inputs[number + 1 :])
+        return part
+    if op.type == "While" or not is_rows(part):
         return _call("AddV2", total, part)
     for index, row in _rows(part):
         total = _call("PutRow", total, index, row, add=True)
@@ -237,20 +265,15 @@ class CarriedArrays:
         body = op.attrs["bodies"][1]
         for k, (param, result) in enumerate(zip(body.params, body.results, strict=True)):
             found = versions(result, body)
-            if found is not None and found[-1] is param:
+            if found is not None and found[-1] is param and any(_writes_to(t) for t in found):
                 self.numbers.update(dict.fromkeys(found, k))
 
     def __contains__(self, tensor: Tensor) -> bool:
         """Whether a tensor of the forward body is a value of an array that is carried."""
         return tensor in self.numbers
 
-    def recalled(
-        self, tensor: Tensor, recall: Callable[[Tensor], Tensor]
-    ) -> dict[Tensor, Tensor]:
-        """All values that an array had in the turn, ``tensor`` among them.
-
-        ``recall`` is as ``save``, but may compute a value again.
-        """
+    def recalled(self, tensor: Tensor) -> dict[Tensor, Tensor]:
+        """All values that an array had in the turn, ``tensor`` among them."""
         number = self.numbers[tensor]
         body: Region = self.op.attrs["bodies"][1]
         start = self.op.outputs[number]
@@ -266,8 +289,9 @@ class CarriedArrays:
         found = {chain[0]: array}
         for newer, older in itertools.pairwise(chain):
             for write in _writes(newer):
-                index = _call("Sub", recall(write.place), constant(1, dtypes.int64))
-                array = _call("PutRow", array, index, recall(write.before))
+                # Neither is computed again: that may take the array itself.
+                index = _call("Sub", self.save(write.place), constant(1, dtypes.int64))
+                array = _call("PutRow", array, index, self.save(write.before))
             found[older] = array
         self.results.append(array)
         if any(grows_inside(t.op) for t in chain):

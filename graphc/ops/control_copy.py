@@ -17,7 +17,9 @@ from graphc.ops.state import is_assignment
 Start = Callable[[Operation], Tensor]
 
 
-def copy_control(op: Operation, start: Start) -> Operation:
+def copy_control(
+    op: Operation, start: Start, passing: Callable[[Operation], bool]
+) -> Operation:
     """A copy of an operation and of what it owns, in the current region, that runs it again.
 
     What it reads of a region that is only recalled here is recalled.  Only what its values need is
@@ -27,11 +29,13 @@ def copy_control(op: Operation, start: Start) -> Operation:
     Args:
       op: a While or a Case.
       start: the counter that a random operation in it began with, in the current region.
+      passing: which operations would give something else by now, as reads of variables do that
+        are assigned meanwhile.
     Raises:
       GraphError: its values need those of an assignment or of a Python function that may be called
         only once.
     """
-    return _Again(needed_inside(op), start).owner(op)
+    return _Again(needed_inside(op), start, passing).owner(op)
 
 
 def copy_body(op: Operation, mapping: dict[Any, Any]) -> Operation:
@@ -139,8 +143,14 @@ class _Copier:
 class _Again(_Copier):
     """Copies what runs again, without its effects."""
 
-    def __init__(self, needed: Container[Operation], start: Start) -> None:
+    def __init__(
+        self,
+        needed: Container[Operation],
+        start: Start,
+        passing: Callable[[Operation], bool],
+    ) -> None:
         super().__init__()
+        self.passing = passing
         self.needed = needed
         self.start = start
         self.home = self.graph.region
@@ -160,8 +170,20 @@ class _Again(_Copier):
         elif is_assignment(op) or not (op.definition.pure or _repeatable(op)):
             for t in op.outputs:
                 self.mapping[t] = self.kept(t)
+        elif self.passing(op) and self.in_branches(op):
+            self.mapping[op.outputs[0]] = self.kept(op.outputs[0])
         else:
             self.note(op, self.copied(op, into))
+
+    def in_branches(self, op: Operation) -> bool:
+        """Whether nothing but branches lies between an operation and what is recalled."""
+        assert self.home is not None
+        region = op.region
+        while region is not None and region is not self.home.recalled:
+            if region.owner is None or region.owner.type != "Case":
+                return False
+            region = region.owner.region
+        return region is not None
 
     def kept(self, tensor: Tensor) -> Tensor:
         """The value that an effect in a branch gave: the branch hands it out.
@@ -169,18 +191,17 @@ class _Again(_Copier):
         Raises:
           GraphError: it is in a nested loop, which would give one in every turn.
         """
-        op = tensor.op
+        op, region = tensor.op, tensor.op.region
         assert self.home is not None
-        region = op.region
+        if not self.in_branches(op):
+            raise GraphError(
+                f"'{op.name}' ({op.type}, declared at {op.location}) has an effect, and is in a "
+                "nested loop whose gradient is asked for: that would have to run it twice"
+            )
         while region is not self.home.recalled:
             assert region is not None
-            owner = region.owner
-            if owner is None or owner.type != "Case":
-                raise GraphError(
-                    f"'{op.name}' ({op.type}, declared at {op.location}) has an effect, and is in "
-                    "a nested loop whose gradient is asked for: that would have to run it twice"
-                )
-            tensor, region = save_output(owner, tensor), owner.region
+            assert region.owner is not None
+            tensor, region = save_output(region.owner, tensor), region.owner.region
         with self.graph.within(self.home):
             return self.graph.visible(tensor)
 

@@ -26,7 +26,7 @@ from graphc.graph import (
 )
 from graphc.loop.scalar import FUNCTIONS
 from graphc.op import ElementOp
-from graphc.ops.control_arrays import CarriedArrays, added, grows_inside, grows_to, is_rows
+from graphc.ops.control_arrays import CarriedArrays, added, grows_inside, is_rows, written
 from graphc.ops.control_build import (
     make_owner,
     parameter,
@@ -129,6 +129,7 @@ class Recall:
     ) -> None:
         self.home = home
         self.save = save
+        self.changing = changing
         self.dear: Callable[[Operation], bool] = lambda op: (
             dear(op) or not changing.isdisjoint(variables_read(op))
         )
@@ -178,10 +179,14 @@ class Recall:
         """An operation with bodies run again, once for all that is asked of it."""
         found = self.copies.get(op)
         if found is None:
-            found = self.copies[op] = copy_control(op, self.start)
+            found = self.copies[op] = copy_control(op, self.start, self.passing)
         for a, b in zip(op.outputs, found.outputs, strict=False):
             self.known.setdefault(a, b)
         return found
+
+    def passing(self, op: Operation) -> bool:
+        """Whether an operation only reads a variable that is assigned meanwhile."""
+        return op.type == "Identity" and not self.changing.isdisjoint(variables_read(op))
 
     def start(self, op: Operation) -> Tensor:
         """The counter that a random operation in a nested region of ``home`` began with.
@@ -206,7 +211,7 @@ class Recall:
             t = stack.pop()
             op = t.op
             if self.arrays is not None and t in self.arrays and t not in self.known:
-                self.known.update(self.arrays.recalled(t, self))
+                self.known.update(self.arrays.recalled(t))
             if t in self.known or op.region is not self.home or t in wanted:
                 continue
             wanted.add(t)
@@ -259,12 +264,14 @@ class BodyBackward(Backward):
         target = replayed(op)
         if target is op:
             return found
-        here = get_default_graph().region
+        graph = get_default_graph()
+        here = graph.region
         assert here is not None
         assert isinstance(here.recall, Recall)
         count, known = own_operands(op), here.recall.known
         captured = dict(zip(target.inputs[count:], found[count:], strict=True))
-        return [*found[:count], *(captured.get(known.get(t, t)) for t in op.inputs[count:])]
+        there = (known.get(t, graph.visible(t)) for t in op.inputs[count:])
+        return [*found[:count], *(captured.get(t) for t in there)]
 
     def fit(self, tensor: Tensor, part: Tensor, like: Tensor) -> Tensor:
         """A contribution to the gradient of ``tensor``, as long as another one."""
@@ -377,7 +384,7 @@ def _way_back(
     def save(tensor: Tensor) -> Tensor:
         return _call("TakeRow", save_output(op, tensor), turn, checked=False)
 
-    back.recalled = body
+    back.recalled, back.reads = body, op.reads
     arrays = CarriedArrays(op, regions, save)
     back.recall = Recall(body, save, is_dear, variables_assigned(op), arrays)
     seeds = [*incoming, *(_call("TakeRow", g, turn, checked=False) for g in saved.values())]
@@ -397,12 +404,12 @@ def _way_back(
     return arrays, walk
 
 
-def _fitted(grad: Tensor, result: Tensor, grows: bool) -> Tensor:
+def _fitted(grad: Tensor, result: Tensor, array: bool) -> Tensor:
     """The gradient of a branch's result, of its sizes: another branch may give other ones."""
     sizes = result.sizes
     if sizes is not None and all(isinstance(s, int) for s in sizes) and grad.sizes == sizes:
         return grad
-    return array_gradient(grad, result) if grows else _call("FitLike", grad, result)
+    return array_gradient(grad, result) if array else _call("FitLike", grad, result)
 
 
 def case_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
@@ -427,14 +434,14 @@ def case_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
         return found
     with name_scope(op.name.rsplit("/", 1)[-1] + "_grad"):
         made, changing = [], variables_assigned(op)
-        longer = {k for k in active if any(grows_to(b.results[k], b) for b in branches)}
+        arrays = {k for k in active if any(written(b.results[k], b) for b in branches)}
         for b in branches:
             with region("gradient of " + b.name) as back:
-                back.recalled = b
+                back.recalled, back.reads = b, op.reads
                 back.recall = Recall(b, lambda t: save_output(op, t), has_effect, changing)
                 ys = [b.results[k] for k in active] + [s for s in saved if s.op.region is b]
                 seeds = [
-                    _fitted(g, b.results[k], k in longer)
+                    _fitted(g, b.results[k], k in arrays)
                     for k in active
                     if (g := grads[k]) is not None
                 ]
