@@ -6,6 +6,7 @@ the compiler knows of their operands; not of their names, nor of where the opera
 
 from __future__ import annotations
 
+from graphc.dims import product
 from graphc.function import format_type
 from graphc.graph import Tensor
 from graphc.lower_operands import Lowering
@@ -38,7 +39,7 @@ class _Key:
             for t in group.template.outputs:
                 self.tensor(t)
         members = [(m.role, m.place, self.tensor(m.tensor)) for m in group.members]
-        stored = [(self.tensor(t), self.buffer(t)) for t in group.outputs]
+        stored = [(self.tensor(t), self.buffer(t), self.length(t)) for t in group.outputs]
         frame = ", ".join(str(s) for s in group.frame)
         return (
             frame, tuple(group.reduced), group.plain, group.template is None, tuple(members),
@@ -49,6 +50,10 @@ class _Key:
         """The number of the tensor's storage, in the order in which storage is met."""
         root = self.lowering.storage(tensor)
         return self.buffers.setdefault(root, len(self.buffers))
+
+    def length(self, tensor: Tensor) -> str:
+        """The elements of the tensor's storage: of a view, those of what it is a view of."""
+        return str(product(self.lowering.storage(tensor).sizes or ()))
 
     def tensor(self, tensor: Tensor) -> int:
         """The number of a tensor whose description is among the parts."""
@@ -68,6 +73,6 @@ class _Key:
             inlined = tensor in plan.inlined
             part = (op.type, id(op.definition), tensor.index, inlined, attrs, known, operands)
         else:
-            part = ("operand", known, self.buffer(tensor))
+            part = ("operand", known, self.buffer(tensor), self.length(tensor))
         self.parts.append(part)
         return self.numbers.setdefault(tensor, len(self.parts) - 1)

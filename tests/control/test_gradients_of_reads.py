@@ -125,6 +125,21 @@ def test_the_row_comes_from_the_array_that_is_written(everywhere):
     check(ts(s) + ts(gc.sin(a.stack())), x, n, everywhere)
 
 
+def test_a_row_is_counted_by_a_view_of_another_array(everywhere):
+    x, n = gc.placeholder(F, [4]), gc.placeholder(gc.int32, [])
+
+    def step(i, a, p, s):
+        k = gc.reshape(p.stack()[:1], [])
+        return a.write(k + i - i, s * a.read(k)), p.write(0, (k + 1) % 2), gc.sin(s)
+
+    a = gc.TensorArray(F, size=n + 3).write(0, x).write(1, x * x)
+    p = gc.TensorArray(gc.int32, size=n + 1).write(0, 0)
+    a, _, s = loop(n, step, a, p, x)
+    y = ts(s) + ts(gc.sin(a.stack()))
+    check(y, x, n, everywhere)
+    check(ts(gc.gradients(y, x)[0] * WEIGHTS), x, n, everywhere)
+
+
 def test_an_array_that_could_grow_and_does_not(everywhere):
     x, n = gc.placeholder(F, [4]), gc.placeholder(gc.int32, [])
     rows = gc.stack([x, x * x, x * 2.0])
