@@ -12,13 +12,13 @@ TITLES = {
     "graphc": "graphc",
     "graphc-eager": "graphc, eager",
     "numpy": "NumPy",
-    "torch": "PyTorch, eager",
-    "torch-compile": "PyTorch, compiled",
+    "torch": "PyTorch eager",
+    "torch-compile": "PyTorch compiled",
     "onnxruntime": "ONNX Runtime",
-    "jax": "JAX, jit",
-    "tensorflow": "TF 2, function",
-    "tensorflow-xla": "TF 2, XLA",
-    "tensorflow1": "TF 1, Session",
+    "jax": "JAX jit",
+    "tensorflow": "TF 2 function",
+    "tensorflow-xla": "TF 2 XLA",
+    "tensorflow1": "TF 1 Session",
 }
 Results = dict[str, Any]
 
@@ -33,7 +33,9 @@ def duration(seconds: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """How many times, with two or three digits."""
+    """How many times, with up to three digits."""
+    if value < 0.1:
+        return f"{value:.1g}x"
     return f"{value:.0f}x" if value >= 10 else f"{value:.1f}x" if value >= 1 else f"{value:.2f}x"
 
 
