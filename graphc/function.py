@@ -56,7 +56,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Guard:
-    """An assumption about sizes that a run must meet: ``left == right``."""
+    """An assumption about sizes that a run must meet: ``left == right``.
+
+    ``reason`` says which operation of the user's needs it, if any does.
+    """
 
     left: DimLike
     right: DimLike

@@ -60,6 +60,8 @@ class Stretch(ElementOp):
         out = [ctx.env.canonical(s) for s in x]
         for i in range(max(front, 0), len(x)):
             size = ctx.env.canonical(like[i - front])
+            if isinstance(out[i], int) and isinstance(size, int) and 1 not in {out[i], size}:
+                ctx.equal(out[i], size)
             if ctx.attrs["joint"]:
                 out[i] = joint_size(out[i], size)
             elif out[i] != 1 or size == 1:

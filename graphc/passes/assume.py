@@ -51,6 +51,7 @@ class CompileEnv(ShapeEnv):
       ragged: for a user's tensor whose vector of parts stands for it, how they lie in it.
       needed, used: the user's operations and tensors that the run needs.
       hosted: the user's operations whose values depend on host steps that may run only once.
+      reader: the user's operation whose types are inferred.
       stretch: whether late sizes may be 1 where they are broadcast; ``met``, whether some are.
     """
 
@@ -71,6 +72,7 @@ class CompileEnv(ShapeEnv):
         self.needed: Container[Operation] = ()
         self.used: Container[Tensor] = ()
         self.hosted: set[Operation] = set()
+        self.reader: Operation | None = None
         self.stretch = False
         self.met = False
         self.ages: dict[Symbol, int] = {}
@@ -98,7 +100,7 @@ class CompileEnv(ShapeEnv):
         a, b = self.canonical(a), self.canonical(b)
         if a == b:
             return a
-        self.guards.append(Guard(a, b))
+        self.guards.append(Guard(a, b, self.reason()))
         for x, y in ((a, b), (b, a)):
             symbol = x.as_symbol if isinstance(x, Dim) else None
             if symbol is not None and symbol not in symbols_of(y) and self.follows(symbol, y):
@@ -107,6 +109,11 @@ class CompileEnv(ShapeEnv):
                 self.binding[symbol] = y
                 return y
         return b if isinstance(b, int) else a
+
+    def reason(self) -> str:
+        """Which of the user's operations needs what is assumed now."""
+        op = self.reader
+        return "" if op is None else f"'{op.name}' ({op.type}, declared at {op.location})"
 
     def follows(self, symbol: Symbol, size: DimLike) -> bool:
         """Whether a run knows the size when it learns the symbol: the sizes of feeds come first."""

@@ -108,7 +108,8 @@ def _without(env: CompileEnv, bound: set[Symbol]) -> list[Guard]:
     found = []
     for guard in env.guards:
         if bound & (symbols_of(guard.left) | symbols_of(guard.right)):
-            guard = Guard(env.canonical(guard.left), env.canonical(guard.right))
+            sides = env.canonical(guard.left), env.canonical(guard.right)
+            guard = Guard(*sides, guard.reason)
             if guard.left == guard.right:
                 continue
         found.append(guard)

@@ -56,7 +56,7 @@ class StretchingExtractor(Extractor):
     def guard(self, found: Sequence[tuple[int, DimLike, DimLike]]) -> None:
         """Sizes that meet are equal, or one of them is 1."""
         for _, a, b in found:
-            stated = Guard((a - b) * (a - 1) * (b - 1), 0)
+            stated = Guard((a - b) * (a - 1) * (b - 1), 0, self.env.reason())
             if stated not in self.env.guards:
                 self.env.guards.append(stated)
 

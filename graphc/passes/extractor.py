@@ -317,6 +317,7 @@ class Extractor:
 
     def copy(self, op: Operation) -> None:
         """The same operation over the function's operands, inferred anew."""
+        self.env.reader = op
         inputs = self.operands(op)
         passed = (*self.env.pending, *self.env.flat)
         if op.type in ("PlaceholderWithDefault", "Identity") and inputs[0] in passed:

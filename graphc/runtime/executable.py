@@ -259,11 +259,12 @@ class Executable:
     def guard_error(self) -> OpError:
         """The error of a run whose sizes do not go together where only the run tells them."""
         program = self.code.program
-        guards = [str(g) for segment in program.segments[1:] for g in segment.guards]
+        guards = [g for segment in program.segments[1:] for g in segment.guards]
+        needs = dict.fromkeys(f"{g.reason or 'the run'} needs {g}" for g in guards)
         return InvalidArgumentError(
             None, None,
-            "sizes that the run has computed do not go together; it needs "
-            f"{' and '.join(guards) or 'others'}; no variable was changed",
+            "sizes that the run has computed do not go together: "
+            f"{'; '.join(needs) or 'it needs others'}; no variable was changed",
         )  # fmt: skip
 
     def error(self, failure: native.Failure) -> OpError:
