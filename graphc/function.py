@@ -197,7 +197,14 @@ class Rebuilder:
         )  # fmt: skip
 
     def expand(self, op: Operation, build: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> None:
-        """Put what ``build`` declares over the mapped inputs in the place of ``op``.
+        """Put what ``build`` declares over the mapped inputs in the place of ``op``."""
+        new = self.declared(op, lambda: build([self.map[t] for t in op.inputs]))
+        self.map.update(zip(op.outputs, new, strict=True))
+
+    def declared(
+        self, op: Operation, build: Callable[[], Sequence[Tensor]]
+    ) -> Sequence[Tensor]:
+        """What ``build`` declares on behalf of ``op``.
 
         Names and locations are carried over here, so that no rule has to.
         """
@@ -205,14 +212,13 @@ class Rebuilder:
         self.graph.provenance = op.location
         graph = self.graph
         with graph.as_default(), graph.name_scope(None), graph.name_scope(op.name):
-            new = build([self.map[t] for t in op.inputs])
+            new = build()
         self.graph.provenance = None
-        for a, b in zip(op.outputs, new, strict=True):
-            self.map[a] = b
         source = self.old.origin.get(op.name)
         if source is not None:
             for added in list(self.graph._ops.values())[first:]:
                 self.origin[added.name] = source
+        return new
 
 
 def with_expanded(

@@ -233,15 +233,16 @@ class _Loop:
         new = replace_operation(rebuilder, op, operands, attrs, outs)
         if self.sums:
             assert turns is not None
-            stacks = [new.add_output(stack_type(t, turns)) for t in self.operands_of_sums]
-            rebuilder.expand(op, lambda _: self.with_sums(iter(stacks)))
+            stacks = iter([new.add_output(stack_type(t, turns)) for t in self.operands_of_sums])
+            found = rebuilder.declared(op, lambda: self.totals(stacks))
+            rebuilder.map.update(zip((op.outputs[k] for k in self.sums), found, strict=True))
 
-    def with_sums(self, stacks: Iterator[Tensor]) -> list[Tensor]:
-        """What stands for the outputs: for sums, the products behind the loop."""
-        found = [self.rebuilder.map.get(t, t) for t in self.op.outputs]
+    def totals(self, stacks: Iterator[Tensor]) -> list[Tensor]:
+        """The sums, by products behind the loop."""
+        found = []
         for k, products in self.sums.items():
             pairs = [(next(stacks), next(stacks)) for _ in products]
-            found[k] = summed(self.operands[k], pairs)
+            found.append(summed(self.operands[k], pairs))
         return found
 
     def has(self, k: int, symbol: Symbol) -> bool:
