@@ -96,6 +96,7 @@ class Backward:
         """
         late = [t for t in op.inputs if variable_read(t) in self.assigned]
         if not late:
+            op.reads = {}
             return op
         before = [*op.control_inputs, *(t.op for t in op.inputs if variable_read(t) is None)]
         graph = op.graph

@@ -90,12 +90,10 @@ class Updates:
                 roots.remove(t)
         found = []
         claimed: set[Tensor] = set()
-        results = iter(range(len(self.fn.outputs)))
-        for o in self.fn.outputs:
-            old = self.given.get(next(results)) if o.kind == "result" else None
-            if o.kind == "update":
-                old = before.get(o.key)
-            value = self.plan.root(o.tensor)
+        results = [o.tensor for o in self.fn.outputs if o.kind == "result"]
+        changes = [(o.tensor, before.get(o.key)) for o in self.fn.outputs if o.kind == "update"]
+        for tensor, old in [*changes, *((results[k], t) for k, t in self.given.items())]:
+            value = self.plan.root(tensor)
             if old is None or old in roots or value in claimed:
                 continue
             steps = self.chain(value, old, {*roots, *claimed})

@@ -15,7 +15,7 @@ import numpy as np
 
 from graphc import dtypes, modes
 from graphc.compiler import compile_graph
-from graphc.errors import CompileError, FinalizedError, OpError
+from graphc.errors import CompileError, FinalizedError, InvalidArgumentError
 from graphc.feeding import FetchTree, selectors
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
@@ -46,8 +46,9 @@ class RunPlan:
       feeds: the fed tensors, in the order of the values; ``numeric`` those that are no strings.
       computed, targets: the tensors and operations that a program must compute and run.
       keep: False for a run that must leave every variable and counter as it was.
-      executables: by the sizes that they are compiled for (a rank for any size) and the values of
-        ``needed``, tensors that must be constants for the compiler (axes, permutations).
+      executables: by the sizes that they are compiled for (a rank for any size), whether they
+        stretch, and the values of ``needed``, tensors that must be constants for the compiler
+        (axes, permutations).
       functions: what the other modes run, by shapes and values.
       single: the executable to try first.
       stated: how much of the shapes must be compiled in, because ranks depend on them: 0 nothing,
@@ -145,11 +146,15 @@ class Runner:
         except (GuardBroken, BadSize) as e:
             if isinstance(e, BadSize) and not executable.bound:
                 raise
-            try:
-                if executable.code.program.function.env.met and not plan.stretch:
-                    return self._run_stretched(plan, shapes, known, data, recording)
-            except (GuardBroken, OpError):
-                self._compile_for_stretching(plan, False)
+            stretched = self._stretched(plan, executable, shapes, known)
+            if stretched is not None:
+                try:
+                    answer = self._call(plan, stretched, data, recording)
+                except (GuardBroken, BadSize):
+                    pass
+                else:
+                    plan.stretch = True
+                    return answer
             try:
                 return self._run_specialised(plan, executable, shapes, known, data, recording)
             except OverflowError:
@@ -167,21 +172,25 @@ class Runner:
             self._current(plan)
             values = tuple(tuple(v) for v in known.values())
             for key in (shapes, ones_only(shapes)):
-                found = plan.executables.get((key, values))
+                found = plan.executables.get((key, values, plan.stretch))
                 if found is not None:
                     return found
             return self._made(plan, general_sizes(plan, shapes), shapes, known)
 
     def _made(
-        self, plan: RunPlan, sizes: Any, shapes: Shapes, known: Values
+        self, plan: RunPlan, sizes: Any, shapes: Shapes, known: Values, stretch: bool = False
     ) -> Executable:
-        """The executable for these sizes (None: any) and values, compiled if it is missing."""
+        """The executable for these sizes (None: any) and values, compiled if it is missing.
+
+        With ``stretch``, sizes that a run decides may be 1, whatever earlier runs have shown.
+        """
         with self.state.lock:
             self._current(plan)
-            key = (sizes, tuple(tuple(v) for v in known.values()))
+            stretch = stretch or plan.stretch
+            key = (sizes, tuple(tuple(v) for v in known.values()), stretch)
             found = plan.executables.get(key)
             if found is None:
-                found = self._compile(plan, sizes, shapes, known)
+                found = self._compile(plan, sizes, shapes, known, stretch)
                 if len(plan.executables) > MOST_SPECIALISED:
                     plan.executables.clear()
                 plan.executables[key] = found
@@ -206,24 +215,21 @@ class Runner:
         except GuardBroken:
             raise executable.guard_error() from None
 
-    def _run_stretched(
-        self, plan: RunPlan, shapes: Shapes, known: Values, data: list[np.ndarray],
-        recording: Recording | None,
-    ) -> Sequence[Any]:  # fmt: skip
-        """Run with an executable for which sizes that a run decides may be 1, now and later."""
-        self._compile_for_stretching(plan, True)
-        executable = self._made(plan, general_sizes(plan, shapes), shapes, known)
-        return self._call(plan, executable, data, recording)
-
-    def _compile_for_stretching(self, plan: RunPlan, stretch: bool) -> None:
-        """Forget what has been compiled otherwise."""
-        with self.state.lock:
-            plan.forget(self.state)
-            plan.stretch = stretch
+    def _stretched(
+        self, plan: RunPlan, tried: Executable, shapes: Shapes, known: Values
+    ) -> Executable | None:
+        """The executable for which sizes that a run decides may be 1, where that may help."""
+        if plan.stretch or not tried.code.program.function.env.met:
+            return None
+        try:
+            return self._made(plan, general_sizes(plan, shapes), shapes, known, stretch=True)
+        except InvalidArgumentError:
+            return None
 
     def _compile(
-        self, plan: RunPlan, sizes: Sequence[Sequence[int | None]], seen: Shapes, known: Values
-    ) -> Executable:
+        self, plan: RunPlan, sizes: Sequence[Sequence[int | None]], seen: Shapes, known: Values,
+        stretch: bool,
+    ) -> Executable:  # fmt: skip
         declared = {}
         for t, shape in zip(plan.numeric, sizes, strict=True):
             stated = t.sizes or (None,) * len(shape)
@@ -232,13 +238,13 @@ class Runner:
             )
         code = compile_graph(
             plan.computed, plan.targets, declared, self.state.variable_state, known=known,
-            seen=dict(zip(plan.numeric, seen, strict=True)), keep=plan.keep, stretch=plan.stretch,
+            seen=dict(zip(plan.numeric, seen, strict=True)), keep=plan.keep, stretch=stretch,
         )  # fmt: skip
         fn = code.program.function
-        if fn.env.met and code.program.hosts and not plan.stretch:
+        if fn.env.met and code.program.hosts and not stretch:
             # A run that has called Python cannot be begun anew.
             plan.stretch = True
-            return self._compile(plan, sizes, seen, known)
+            return self._made(plan, sizes, seen, known)
         plan.initialized = tuple((k, self.state.is_set(k)) for k in sorted(fn.consulted))
         self.compilations += 1
         arrays = {

@@ -111,6 +111,18 @@ def test_one_more_compilation_serves_all_sizes():
         assert session.compilations == 2
 
 
+def test_another_error_of_a_run_that_broadcasts_is_its_own():
+    p, x = gc.placeholder(gc.bool, []), gc.placeholder(F, [None])
+    k = gc.placeholder(gc.int32, [])
+    y = gc.gather(gc.cond(p, lambda: x[:1], lambda: x) * x, k)
+    with gc.Session() as session:
+        for _ in range(2):
+            with pytest.raises(gc.errors.InvalidArgumentError, match="= 7 is not in "):
+                session.run(y, {p: True, x: np.ones(3), k: 7})
+            assert session.run(y, {p: True, x: np.ones(3), k: 2}) == 1.0
+        assert session.compilations == 2
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_sizes_that_do_not_go_together_are_refused(mode):
     p, x, y = gc.placeholder(gc.bool, []), gc.placeholder(F, [None]), gc.placeholder(F, [None])
