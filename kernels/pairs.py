@@ -22,23 +22,12 @@ from graphc.kernels.panel import BlockOf, Builder
 from graphc.kernels.problem import Contraction, Indices, Target
 from graphc.kernels.tiles import RowTile, Steps
 from graphc.kernels.tiling import Depth, Schedule, known
+from graphc.kernels.words import K_WORDS, LANES, block_of, operations_of
 from graphc.loop import ir
 from graphc.loop.ir import Alloc, Block, Buffer, Expr, Guard, Load, LoopKind, Stmt, Store
 
-LANES = 16
-"""Pairs in a vector."""
 ELEMENTS = 32
 """Elements in a vector."""
-K_PAIRS = 256
-"""Pairs of ``k`` in a block, where ``k`` is blocked."""
-PANEL_BYTES = 256 * 1024
-"""The most that the packed panels of a block may take: a part of the second cache."""
-SUMS_BYTES = 256 * 1024
-"""The most that the sums of a block may take, where ``k`` is blocked."""
-BLOCK_ROWS = 512
-"""The most rows of a block: what packing the right operand costs is shared by so many."""
-BLOCK_COLUMNS = 256
-"""The most columns of a block: likewise for the left operand."""
 FEW_ROWS = (12, 24)
 """For so few rows panels take longer to make than they save: of rows that lie side by side, as
 vectors, and of columns that lie along ``k``, pair by pair."""
@@ -131,38 +120,16 @@ class _Pairs:
         width = LANES * vectors
         tiles, steps = tiling.tile_count(p.m, rows), tiling.volume(p.k)
         depth = Depth(0, None, steps or 0)
-        if steps is None or steps > 2 * K_PAIRS:
-            depth = tiling.blocks(p.k, K_PAIRS)
-        panels, block = self._block(rows.count, width, tiles, depth)
-        total, n, batch = tiling.volume(p.m), known(p.n), tiling.volume(p.batch)
-        operations = None
-        if total is not None and n is not None and steps is not None:
-            operations = 2 * total * n * steps * (batch or 1 << 20)
+        if steps is None or steps > 2 * K_WORDS:
+            depth = tiling.blocks(p.k, K_WORDS)
+        panels, block = block_of(p, rows.count, width, tiles, depth)
+        operations = operations_of(p, steps)
         serial = operations is not None and operations <= tiling.SERIAL_FLOPS
         grain = tiling.grain(p, block * rows.count, panels * width)
         pack_lhs = not (self.even and self.lhs_plain and self.in_a_run)
         return Schedule(
             LANES, vectors, rows, depth, pack_lhs, True, block, panels, not serial, grain
         )
-
-    def _block(self, rows: int, width: int, tiles: int | None, depth: Depth) -> tuple[int, int]:
-        """Panels and row tiles of an iteration of the parallel loop."""
-        most = min(BLOCK_COLUMNS, PANEL_BYTES // (4 * max(1, depth.size)))
-        n = known(self.problem.n)
-        panels = max(1, most // width)
-        if n is not None:
-            panels = tiling.balanced(math.ceil(n / width), panels)
-        block = max(1, BLOCK_ROWS // rows)
-        if depth.blocked:
-            block = max(1, min(block, SUMS_BYTES // (4 * rows * width * panels)))
-        if tiles is None:
-            return panels, block
-        block = tiling.balanced(tiles, block)
-        if n is not None and tiling.volume(self.problem.batch) == 1:
-            # Two threads and more want pieces enough.
-            while panels > 1 and math.ceil(tiles / block) * math.ceil(n / (panels * width)) < 4:
-                panels = math.ceil(panels / 2)
-        return panels, block
 
 
 class _Builder(Builder):

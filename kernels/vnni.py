@@ -22,23 +22,12 @@ from graphc.kernels.panel import BlockOf, Builder, EachLane
 from graphc.kernels.problem import Contraction, Indices, Target, access
 from graphc.kernels.tiles import Panel, RowTile, Steps
 from graphc.kernels.tiling import Depth, Schedule, known
+from graphc.kernels.words import K_WORDS, LANES, block_of, operations_of
 from graphc.loop import ir
 from graphc.loop.ir import Alloc, Block, Buffer, Expr, Guard, Load, LoopKind, Stmt, Store
 
-LANES = 16
-"""Words in a vector."""
 BYTES = 64
 """Bytes in a vector."""
-K_WORDS = 256
-"""Words of ``k`` in a block, where ``k`` is blocked."""
-PANEL_BYTES = 256 * 1024
-"""The most that the packed panels of a block may take: a part of the second cache."""
-SUMS_BYTES = 256 * 1024
-"""The most that the sums of a block may take, where ``k`` is blocked."""
-BLOCK_ROWS = 512
-"""The most rows of a block: what packing the right operand costs is shared by so many."""
-BLOCK_COLUMNS = 256
-"""The most columns of a block: likewise for the left operand."""
 ROW_VECTORS = 8
 """Vectors of a single row that is shifted: the sums of columns take as many registers again."""
 FEW_ROWS = 4
@@ -161,11 +150,12 @@ class _Words:
         if words is None or (words > 2 * K_WORDS and (pack_rhs or pack_lhs)):
             chunk = K_WORDS if words is None else tiling.balanced(words, K_WORDS)
             depth = Depth(0, chunk, chunk)
-        panels, block = self._block(rows.count, width, tiles, depth)
-        total, n, batch = tiling.volume(p.m), known(p.n), tiling.volume(p.batch)
-        operations = None
-        if total is not None and n is not None and words is not None:
-            operations = 2 * total * n * words * (batch or 1 << 20)
+        n, batch = known(p.n), tiling.volume(p.batch)
+        single = tiles is not None and rows.count == 1
+        panels, block = block_of(p, rows.count, width, None if single else tiles, depth)
+        if single:
+            panels = 1
+        operations = operations_of(p, words)
         serial = operations is not None and operations <= tiling.SERIAL_FLOPS
         grain = tiling.grain(p, block * rows.count, panels * width)
         if self.ready and serial and n is not None and words is not None and few:
@@ -176,27 +166,6 @@ class _Words:
         return Schedule(
             LANES, vectors, rows, depth, pack_lhs, pack_rhs, block, panels, not serial, grain
         )
-
-    def _block(self, rows: int, width: int, tiles: int | None, depth: Depth) -> tuple[int, int]:
-        """Panels and row tiles of an iteration of the parallel loop."""
-        most = min(BLOCK_COLUMNS, PANEL_BYTES // (4 * max(1, depth.size)))
-        n = known(self.problem.n)
-        panels = max(1, most // width)
-        if n is not None:
-            panels = tiling.balanced(math.ceil(n / width), panels)
-        block = max(1, BLOCK_ROWS // rows)
-        if depth.blocked:
-            block = max(1, min(block, SUMS_BYTES // (4 * rows * width * panels)))
-        if tiles is None:
-            return panels, block
-        if rows == 1:
-            return 1, block
-        block = tiling.balanced(tiles, block)
-        if n is not None and tiling.volume(self.problem.batch) == 1:
-            # Two threads and more want pieces enough.
-            while panels > 1 and math.ceil(tiles / block) * math.ceil(n / (panels * width)) < 4:
-                panels = math.ceil(panels / 2)
-        return panels, block
 
 
 class _Builder(Builder):

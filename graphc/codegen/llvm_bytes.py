@@ -12,43 +12,32 @@ from graphc.codegen.llvm_text import Emitter, Val
 
 def dp4a(e: Emitter, a: Val, b: Val, c: Val) -> Val | None:
     """``c`` plus products of unsigned and signed bytes; None if it takes several instructions."""
-    if not e.target.has_vnni:
-        return None
-    lanes = max(a.n, b.n, c.n)
-    a, b, c = (e.splat(v, lanes or 4) for v in (a, b, c))
-    if not lanes:
-        return e.lane(_register(e, a, b, c), 0)
-    pieces = [(_register(e, *some), count) for some, count in parts(e, (a, b, c), 4, 16)]
-    return join(e, pieces)
-
-
-def _register(e: Emitter, a: Val, b: Val, c: Val) -> Val:
-    name = f"llvm.x86.avx512.vpdpbusd.{32 * c.n}"
-    left, right = (
-        e.pure(f"bitcast {v.full} to <{4 * v.n} x i8>", "i8", 4 * v.n, v.level) for v in (a, b)
-    )
-    return e.intrinsic(name, c.ty, c.n, c, left, right, plain=True)
+    return _dot(e, (a, b, c), "avx512.vpdpbusd", 4, "i8") if e.target.has_vnni else None
 
 
 def dot2(e: Emitter, a: Val, b: Val, c: Val) -> Val | None:
     """``c`` plus products of two bfloat16; None if it takes several instructions."""
-    if not e.target.has_bf16:
-        return None
-    lanes = max(a.n, b.n, c.n)
-    a, b, c = (e.splat(v, lanes or 4) for v in (a, b, c))
+    return _dot(e, (a, b, c), "avx512bf16.dpbf16ps", 2, "bfloat") if e.target.has_bf16 else None
+
+
+def _dot(e: Emitter, values: tuple[Val, Val, Val], name: str, count: int, element: str) -> Val:
+    """An instruction that adds products of ``count`` elements of every word, by registers."""
+    lanes = max(v.n for v in values)
+    values = tuple(e.splat(v, lanes or 4) for v in values)  # type: ignore[assignment]
+
+    def register(a: Val, b: Val, c: Val) -> Val:
+        left, right = (
+            e.pure(
+                f"bitcast {v.full} to <{count * v.n} x {element}>", element, count * v.n, v.level
+            )
+            for v in (a, b)
+        )
+        full = f"llvm.x86.{name}.{32 * c.n}"
+        return e.intrinsic(full, c.ty, c.n, c, left, right, plain=True)
+
     if not lanes:
-        return e.lane(_pairs(e, a, b, c), 0)
-    pieces = [(_pairs(e, *some), count) for some, count in parts(e, (a, b, c), 4, 16)]
-    return join(e, pieces)
-
-
-def _pairs(e: Emitter, a: Val, b: Val, c: Val) -> Val:
-    name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * c.n}"
-    left, right = (
-        e.pure(f"bitcast {v.full} to <{2 * v.n} x bfloat>", "bfloat", 2 * v.n, v.level)
-        for v in (a, b)
-    )
-    return e.intrinsic(name, c.ty, c.n, c, left, right, plain=True)
+        return e.lane(register(*values), 0)
+    return join(e, [(register(*some), size) for some, size in parts(e, values, 4, 16)])
 
 
 def pack4(e: Emitter, values: list[Val]) -> Val | None:
