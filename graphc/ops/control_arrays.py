@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from graphc import dtypes
 from graphc.build import constant, create, single
 from graphc.graph import Operation, Region, Tensor, get_default_graph
-from graphc.ops.control_build import parameter, save_output
+from graphc.ops.control_build import make_owner, parameter, region, save_output
 from graphc.ops.shaping_slice import getitem
 
 WRITES = ("PutRow", "PutRowGrowing")
@@ -36,19 +36,63 @@ class Write:
     place: Tensor
     before: Tensor
 
+    def handed(self, op: Operation) -> Write:
+        """The same, as an operation hands it out of one of its bodies."""
+        # Where another branch has run both are zeros, which stands for no row.
+        return Write(save_output(op, self.place), save_output(op, self.before))
+
+    def undone(self, array: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
+        """The array before, in the current region, where ``value`` gives what tensors were."""
+        # Neither is computed again: that may take the array itself.
+        index = _call("Sub", value(self.place), constant(1, dtypes.int64))
+        return _call("PutRow", array, index, value(self.before))
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Rows that an inner loop has replaced: writes of one turn, stacked over all of them."""
+
+    writes: tuple[Write, ...]
+
+    def handed(self, op: Operation) -> Turns:
+        """The same, as an operation hands it out of one of its bodies."""
+        return Turns(tuple(w.handed(op) for w in self.writes))
+
+    def undone(self, array: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
+        """The array before, in the current region, where ``value`` gives what tensors were."""
+        stacks = {t: value(t) for w in self.writes for t in (w.place, w.before)}
+        turns = getitem(_call("Shape", stacks[self.writes[0].place]), 0)
+        with region("rows are left") as more:
+            turn = parameter(more, turns.type, "Parameter")
+            parameter(more, array.type, "Parameter")
+            more.results = [_call("Greater", turn, constant(0, turn.dtype))]
+        with region("rows put back") as back:
+            turn = parameter(back, turns.type, "Parameter")
+            rows = parameter(back, array.type, "Parameter")
+            turn = _call("Sub", turn, constant(1, turn.dtype))
+            for write in self.writes:
+                rows = write.undone(
+                    rows, lambda t: _call("TakeRow", stacks[t], turn, checked=False)
+                )
+            back.results = [turn, rows]
+        name = get_default_graph().unique_name("While")
+        return make_owner("While", (more, back), [turns, array], name).outputs[1]
+
 
 def versions(newest: Tensor, home: Region) -> list[Tensor] | None:
     """What an array was before ``newest``, by writes of single rows: the oldest value is last.
 
-    None where something else has made it, or nothing was written.
+    None where something else has made it than a parameter of ``home`` and such writes.
     """
     found = [newest]
-    while found[-1].op.type != "Parameter":
+    while found[-1].op.region is home:
+        if found[-1].op.type == "Parameter":
+            return found
         older = _older(found[-1])
-        if older is None or older.op.region is not home:
+        if older is None:
             return None
         found.append(older)
-    return found if len(found) > 1 else None
+    return None
 
 
 def _older(tensor: Tensor) -> Tensor | None:
@@ -56,6 +100,8 @@ def _older(tensor: Tensor) -> Tensor | None:
     op = tensor.op
     if op.type in WRITES or (op.type == "Identity" and not op.control_inputs):
         return op.inputs[0]
+    if op.type == "While":
+        return op.inputs[op.outputs.index(tensor)] if _chain_of_turn(tensor) else None
     if op.type != "Case":
         return None
     bodies: tuple[Region, ...] = op.attrs["bodies"]
@@ -74,33 +120,67 @@ def _base(body: Region, newest: Tensor) -> Tensor | None:
     return found
 
 
+def _chain_of_turn(tensor: Tensor) -> list[Tensor]:
+    """What an array that an inner loop gives was in a turn of it; see :func:`versions`.
+
+    Empty where it is not the same array in all turns, or where a loop in that loop writes to it:
+    what all its turns have replaced is of another length every time, and cannot be stacked twice.
+    """
+    op = tensor.op
+    body: Region = op.attrs["bodies"][1]
+    number = op.outputs.index(tensor)
+    if number >= len(body.params):
+        return []
+    chain = versions(body.results[number], body)
+    if chain is None or chain[-1] is not body.params[number] or any(map(_is_of_loop, chain)):
+        return []
+    return chain
+
+
+def _is_of_loop(tensor: Tensor) -> bool:
+    """Whether a version of an array is what a loop makes of it, maybe in a branch."""
+    if tensor.op.type != "Case":
+        return tensor.op.type == "While"
+    number = tensor.op.outputs.index(tensor)
+    for body in tensor.op.attrs["bodies"]:
+        version: Tensor | None = body.results[number]
+        while version is not None and body.encloses(version.op.region):
+            if _is_of_loop(version):
+                return True
+            version = _older(version)
+    return False
+
+
 def _writes_to(tensor: Tensor) -> bool:
     """Whether the operation that gives a version of an array writes to it at all."""
     op = tensor.op
+    if op.type == "While":
+        return any(map(_writes_to, _chain_of_turn(tensor)))
     if op.type != "Case":
         return op.type in WRITES
     number = op.outputs.index(tensor)
     return any(written(body.results[number], body) for body in op.attrs["bodies"])
 
 
-def _writes(tensor: Tensor) -> list[Write]:
+def _writes(tensor: Tensor) -> list[Write | Turns]:
     """The rows that the operation which gives ``tensor`` has replaced, the last one first."""
     op = tensor.op
-    if op.type == "Identity":
-        return []
     if op.type in WRITES:
         array, index = op.inputs[:2]
         with get_default_graph().within(op.region):
             return [Write(_place(index), _call("TakeRow", array, index, checked=False))]
-    found = []
+    if op.type == "While":
+        turn = [w for t in _chain_of_turn(tensor) for w in _writes(t)]
+        rows = tuple(w.handed(op) for w in turn if isinstance(w, Write))
+        return [Turns(rows)] if rows else []
+    found: list[Write | Turns] = []
+    if op.type != "Case":
+        return found
     number = op.outputs.index(tensor)
     for body in op.attrs["bodies"]:
         version = body.results[number]
         while body.encloses(version.op.region):
-            for write in _writes(version):
-                # Where another branch has run both are zeros, which stands for no row.
-                place, before = (save_output(op, t) for t in (write.place, write.before))
-                found.append(Write(place, before))
+            found += [write.handed(op) for write in _writes(version)]
             older = _older(version)
             assert older is not None
             version = older
@@ -152,13 +232,13 @@ def _reads_rows(op: Operation, arrays: set[Tensor]) -> bool:
     if not all(_reads_rows(inner, arrays) for body in bodies for inner in body.operations):
         return False
     if bodies:
-        handed = [op.inputs[: len(bodies[1].params)]] if op.type == "While" else []
-        handed.append(op.attrs["saved"])
-        if any(t in arrays for tensors in handed for t in tensors):
-            return False
         given = {k for body in bodies for k, t in enumerate(body.results) if t in arrays}
+        if op.type == "While":
+            count = len(bodies[1].params)
+            given |= {k for k, t in enumerate(op.inputs[:count]) if t in arrays}
+            arrays.update(body.params[k] for body in bodies for k in given)
         arrays.update(op.outputs[k] for k in given)
-        return not given or op.type == "Case"
+        return arrays.isdisjoint(op.attrs["saved"])
     used = [k for k, t in enumerate(op.inputs) if t in arrays]
     if used == [0] and op.type in (*WRITES, "Identity"):
         arrays.add(op.outputs[0])
@@ -260,41 +340,62 @@ class CarriedArrays:
         self.save = save
         self.starts: list[Tensor] = []
         self.results: list[Tensor] = []
-        #: The loop variables that are such arrays, by any of their values in a turn.
-        self.numbers: dict[Tensor, int] = {}
-        body = op.attrs["bodies"][1]
-        for k, (param, result) in enumerate(zip(body.params, body.results, strict=True)):
-            found = versions(result, body)
-            if found is not None and found[-1] is param and any(_writes_to(t) for t in found):
-                self.numbers.update(dict.fromkeys(found, k))
+        body: Region = op.attrs["bodies"][1]
+        #: What arrays were in a turn, by the loop variable that has them after it.
+        self.chains = {
+            k: found for k, t in enumerate(body.results) if (found := versions(t, body)) is not None
+        }
+        #: The loop variables whose arrays change places, by any of their values in a turn.
+        self.cycles: dict[Tensor, list[int]] = {}
+        for k in self.chains:
+            cycle = self._cycle(k)
+            tensors = [t for n in cycle for t in self.chains[n]]
+            if any(map(_writes_to, tensors)):
+                self.cycles.update(dict.fromkeys(tensors, cycle))
+
+    def _cycle(self, first: int) -> list[int]:
+        """The loop variables that an array goes through until it comes back to ``first``.
+
+        Empty where it does not: then what it was is lost.
+        """
+        params = self.op.attrs["bodies"][1].params
+        found = [first]
+        while True:
+            # A turn leaves in the last one what was in this one before.
+            before = params.index(self.chains[found[-1]][-1])
+            if before == first:
+                return found
+            if before in found or before not in self.chains:
+                return []
+            found.append(before)
 
     def __contains__(self, tensor: Tensor) -> bool:
         """Whether a tensor of the forward body is a value of an array that is carried."""
-        return tensor in self.numbers
+        return tensor in self.cycles
 
     def recalled(self, tensor: Tensor) -> dict[Tensor, Tensor]:
-        """All values that an array had in the turn, ``tensor`` among them."""
-        number = self.numbers[tensor]
+        """All values that an array had in the turn, ``tensor`` among them.
+
+        Those of arrays with which it changes places are there, too.
+        """
+        cycle = self.cycles[tensor]
+        starts = [self.op.outputs[k] for k in cycle]
+        params: list[list[Tensor]] = []
+        for region_ in self.regions:
+            with get_default_graph().within(region_):
+                params.append([parameter(region_, t.type, "Parameter") for t in starts])
+        found: dict[Tensor, Tensor] = {}
+        for k, array in zip(cycle, params[-1], strict=True):
+            chain = self.chains[k]
+            found[chain[0]] = array
+            for newer, older in itertools.pairwise(chain):
+                for write in _writes(newer):
+                    array = write.undone(array, self.save)
+                found[older] = array
+        self.starts += starts
         body: Region = self.op.attrs["bodies"][1]
-        start = self.op.outputs[number]
-        self.starts.append(start)
-        graph = get_default_graph()
-        params = []
-        for region in self.regions:
-            with graph.within(region):
-                params.append(parameter(region, start.type, "Parameter"))
-        array = params[-1]
-        chain = versions(body.results[number], body)
-        assert chain is not None
-        found = {chain[0]: array}
-        for newer, older in itertools.pairwise(chain):
-            for write in _writes(newer):
-                # Neither is computed again: that may take the array itself.
-                index = _call("Sub", self.save(write.place), constant(1, dtypes.int64))
-                array = _call("PutRow", array, index, self.save(write.before))
-            found[older] = array
-        self.results.append(array)
-        if any(grows_inside(t.op) for t in chain):
+        self.results += [found[body.params[k]] for k in cycle]
+        if any(grows_inside(t.op) for k in cycle for t in self.chains[k]):
             found = {t: a if _by_rows(t) else self.cut(t, a) for t, a in found.items()}
         return found
 

@@ -8,7 +8,6 @@ again from that.  Of a branch, everything that is not random is computed again.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 from graphc import dims
@@ -26,7 +25,7 @@ from graphc.graph import (
 )
 from graphc.loop.scalar import FUNCTIONS
 from graphc.op import ElementOp
-from graphc.ops.control_arrays import CarriedArrays, added, grows_inside, is_rows, written
+from graphc.ops.control_arrays import CarriedArrays, added, is_rows, written
 from graphc.ops.control_build import (
     make_owner,
     parameter,
@@ -34,6 +33,7 @@ from graphc.ops.control_build import (
     save_output,
 )
 from graphc.ops.control_copy import copy_control, needed_inside, own_operands, repeated
+from graphc.ops.control_growing import grows
 from graphc.ops.indexing_row import array_gradient
 from graphc.ops.state import assigned_variable, is_assignment
 
@@ -274,26 +274,12 @@ class BodyBackward(Backward):
         return [*found[:count], *(captured.get(t) for t in there)]
 
     def fit(self, tensor: Tensor, part: Tensor, like: Tensor) -> Tensor:
-        """A contribution to the gradient of ``tensor``, as long as another one."""
-        return _call("FitLike", part, like) if tensor in self.growing else part
+        """A contribution to the gradient of ``tensor``, as long as another one.
 
-    @functools.cached_property
-    def growing(self) -> set[Tensor]:
-        """The tensors of the region that may be arrays that grow."""
-        found: set[Tensor] = set()
-        for op in self.on_path:
-            if op.type == "PutRowGrowing":
-                found |= {op.inputs[0], op.outputs[0]}
-            elif grows_inside(op):
-                found |= {*op.inputs, *op.outputs}
-        size = 0
-        while len(found) > size:
-            size = len(found)
-            for op in self.on_path:
-                same = {op.inputs[0], op.outputs[0]} if op.type in ("Identity", "PutRow") else ()
-                if not found.isdisjoint(same):
-                    found.update(same)
-        return found
+        What a loop around has may be such an array: the region does not tell.
+        """
+        free = grows(tensor) or tensor.op.region not in (self.region, None)
+        return _call("FitLike", part, like) if free and not _same_sizes(part, like) else part
 
 
 def while_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
@@ -322,7 +308,7 @@ def while_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
             params = [parameter(cond, t, "Parameter") for t in types]
             cond.results = [_call("GreaterEqual", params[0], constant(0))]
         with region("gradient of " + body.name) as back:
-            arrays, walk = _way_back(op, (cond, back), types, active, outer, saved)
+            arrays = _way_back(op, (cond, back), types, active, outer, saved)
         start += arrays.starts
         name = get_default_graph().unique_name("While")
         loop = make_owner("While", (cond, back), start, name)
@@ -330,11 +316,16 @@ def while_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
     found: list[Tensor | None] = [None] * len(op.inputs)
     for i, k in enumerate(active):
         found[k] = loop.outputs[1 + i]
-        if body.params[k] in walk.growing:
+        if grows(body.params[k]):
             found[k] = array_gradient(loop.outputs[1 + i], op.inputs[k])
     for i, t in enumerate(outer):
         found[op.inputs.index(t, count)] = loop.outputs[1 + len(active) + i]
     return found
+
+
+def _same_sizes(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are known to be of the same shape."""
+    return a.sizes is not None and a.sizes == b.sizes
 
 
 def _any_turn(param: Tensor, grad: Tensor) -> TensorType:
@@ -374,8 +365,8 @@ def _way_back(
     active: Sequence[int],
     outer: Sequence[Tensor],
     saved: dict[Tensor, Tensor],
-) -> tuple[CarriedArrays, BodyBackward]:
-    """The body of the loop that goes back: the arrays it carries, and the walk."""
+) -> CarriedArrays:
+    """The body of the loop that goes back, and the arrays it carries."""
     body, back = op.attrs["bodies"][1], regions[1]
     params = [parameter(back, t, "Parameter") for t in types]
     turn, incoming = params[0], params[1 : 1 + len(active)]
@@ -401,7 +392,7 @@ def _way_back(
             total = added(total, part if is_rows(part) else walk.fit(t, part, total))
         results.append(total)
     back.results = results + arrays.results
-    return arrays, walk
+    return arrays
 
 
 def _fitted(grad: Tensor, result: Tensor, array: bool) -> Tensor:
@@ -452,7 +443,7 @@ def case_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
                     for t, g in zip(outer, walk.run(seeds), strict=True)
                 ]
                 back.results = [
-                    array_gradient(g, t) if t in walk.growing else g
+                    array_gradient(g, t) if grows(t) else g
                     for t, g in zip(outer, back.results, strict=True)
                 ]
             made.append(back)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from graphc.dims import Dim, DimLike, Symbol, symbols_of
+from graphc.dims import Dim, DimLike, Symbol, substitute, symbols_of
 from graphc.dtypes import DType
 from graphc.errors import GraphcError, VerifyError
 from graphc.function import Function, format_operation, format_tensor, format_type
@@ -312,8 +312,10 @@ class _Verifier:
         """Guards can be checked: their symbols are bound; and they can hold."""
         # What is assumed in a body stands with all that is assumed.
         bound = (self.bound | bound_inside(self.fn)) if self.fn.guards else self.bound
+        learnt = getattr(self.fn.env, "learnt", {})
         for g in self.fn.guards:
-            unbound = (symbols_of(g.left) | symbols_of(g.right)) - bound
+            sides = [substitute(s, learnt) for s in (g.left, g.right)]
+            unbound = {s for side in sides for s in symbols_of(side)} - bound
             if unbound:
                 raise self.fail(f"guard {g}: no input binds {', '.join(map(str, unbound))}")
             if isinstance(g.left, int) and isinstance(g.right, int):

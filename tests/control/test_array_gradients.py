@@ -150,6 +150,80 @@ def numbers_that_say_which_row(x, n, grows):
 
 
 @case
+def written_by_an_inner_loop(x, n, grows):
+    def step(i, a, s):
+        def inner(j, b, t):
+            t = gc.tanh(t * b.read(i // 2) + x)
+            return b.write(i + 1, t), t
+
+        a, s = loop(i % 3, inner, a, s)
+        return a.write(i + 1, a.read(i // 2) + gc.sin(s)), s
+
+    a, s = loop(n, step, array(n, grows).write(0, x), x)
+    return ts(s) + ts(gc.square(a.stack()))
+
+
+@case
+def written_by_loops_in_branches(x, n, grows):
+    """Their turns have branches of their own, which write two rows or none."""
+
+    def step(i, a, s):
+        def inner(j, b, t):
+            both = lambda: (b.write(j, gc.tanh(t)).write(i + 1, b.read(j) * x), gc.sin(t))  # noqa: E731
+            return gc.cond(gc.equal(j % 2, 0), both, lambda: (b, t * b.read(i)))
+
+        odd = lambda: loop(i, inner, a, s)  # noqa: E731
+        a, s = gc.cond(gc.equal(i % 2, 1), lambda: tuple(odd()), lambda: (a.write(i + 1, s), s))
+        return a.write(i + 1, gc.sin(a.read(i)) + s), s
+
+    a, s = loop(n, step, array(n, grows).write(0, x), x)
+    return ts(s) + ts(gc.square(a.stack()))
+
+
+@case
+def sorted_by_insertion(x, n, grows):
+    """What an inner loop writes depends on how many turns its data give it."""
+
+    def step(i, a):
+        value = gc.sin(x * gc.cast(i * i + 1, F))
+
+        def greater(j, b):
+            return gc.logical_and(j > 0, ts(b.read(gc.maximum(j - 1, 0))) > ts(value))
+
+        move = lambda j, b: (j - 1, b.write(j, b.read(j - 1)))  # noqa: E731
+        j, a = gc.while_loop(greater, move, [i + 1, a])
+        return (a.write(j, gc.tanh(value) * a.read(gc.maximum(j - 1, 0))),)
+
+    a = loop(n, step, array(n, grows).write(0, x))[0]
+    weights = gc.cast(gc.range(n + 1), F)[:, None]
+    return ts(gc.square(a.stack()) * weights)
+
+
+@case
+def three_arrays_that_go_round(x, n, grows):
+    def step(i, a, b, c, s):
+        s = gc.tanh(a.read(0) * s + b.read(i // 2))
+        return c, a.write(i // 2, s).write(i + 1, s * x), b, gc.sin(s)
+
+    start = [array(n, grows).write(0, x * k) for k in (1.0, 2.0, 3.0)]
+    a, b, c, s = loop(n, step, *start, x)
+    return ts(s) + ts(a.stack()) + ts(gc.square(b.stack())) + ts(gc.sin(c.stack()))
+
+
+@case
+def another_array_by_an_inner_loop(x, n, grows):
+    """It gives back one from around."""
+
+    def step(i, a, b, s):
+        b = b.write(i, a.read(0) * s)
+        b = loop(1, lambda j, _: (a,), b)[0]
+        return a.write(i + 1, s), b, gc.sin(s)
+
+    _, b, s = loop(n, step, array(n, grows).write(0, x), array(n, grows).write(0, x), x)
+    return ts(gc.sin(b.stack())) + ts(s)
+
+
+@case
 def two_arrays_that_change_places(x, n, grows):
     def step(i, a, b, s):
         s = gc.cond(gc.equal(i % 2, 0), lambda: gc.tanh(a.read(0) * s), lambda: gc.sin(s) + x)
@@ -190,6 +264,27 @@ def test_the_way_back_keeps_some_rows_of_every_turn(name, grows):
             # At most 14 rows of every turn, and what growing leaves free: a half.
             assert kept(session) <= 1.5 * turns * (14 * row + 200) + 4096
         assert session.compilations == 1
+
+
+@pytest.mark.parametrize("grows", [True, False], ids=["grows", "fixed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "three_arrays_that_go_round",
+        "two_arrays_that_change_places",
+        "written_by_an_inner_loop",
+    ],
+)
+def test_four_times_the_turns_keep_four_times_the_bytes(name, grows):
+    """There are more arrays, or more turns in a turn: so many rows, and not whole arrays."""
+    x, n = gc.placeholder(F, [None]), gc.placeholder(gc.int32, [])
+    grad = gc.gradients(CASES[name](x, n, grows), x)[0]
+    with gc.Session() as session:
+        found = []
+        for turns in (100, 400):
+            session.run(grad, {x: np.full(64, 0.5), n: turns})
+            found.append(kept(session))
+        assert found[1] <= 6 * found[0]
 
 
 @pytest.mark.parametrize("grows", [True, False], ids=["grows", "fixed"])

@@ -1,0 +1,76 @@
+"""Which tensors of a graph are arrays that may grow, whatever loops and branches hand them on."""
+
+from __future__ import annotations
+
+import itertools
+
+from graphc.graph import Graph, Operation, Tensor
+
+_KEEPING = frozenset({"Identity", "PutRow", "PutRowGrowing", "ZerosLike"})
+"""Ops that give their first operand, changed in place, or something of its length."""
+
+
+class ArrayFamilies:
+    """Tensors that are one array at different times, and its gradients, as disjoint sets.
+
+    A graph only grows, so a family is never taken apart; operations are read once.
+    """
+
+    def __init__(self) -> None:
+        self._read = 0
+        self._parent: dict[Tensor, Tensor] = {}
+        self._growing: set[Tensor] = set()
+
+    def update(self, graph: Graph) -> None:
+        """Take in the operations that were declared since the last time."""
+        new = list(itertools.islice(graph._ops.values(), self._read, None))
+        self._read += len(new)
+        for op in new:
+            if op.type in _KEEPING:
+                self._unite(op.inputs[0], op.outputs[0])
+                if op.type == "PutRowGrowing":
+                    self._growing.add(self._root(op.outputs[0]))
+            elif "bodies" in op.attrs:
+                self._hand_on(op)
+
+    def grows(self, tensor: Tensor) -> bool:
+        """Whether something writes rows behind the end of the array that a tensor is."""
+        return self._root(tensor) in self._growing
+
+    def _hand_on(self, op: Operation) -> None:
+        """What an operation with bodies takes in and gives back is one array."""
+        bodies = op.attrs["bodies"]
+        if op.type == "Case":
+            for body in bodies:
+                for outside, inside in zip(op.outputs, body.results, strict=False):
+                    self._unite(outside, inside)
+            return
+        for k, first in enumerate(op.inputs[: len(bodies[1].params)]):
+            self._unite(first, op.outputs[k])
+            self._unite(first, bodies[0].params[k])
+            self._unite(first, bodies[1].params[k])
+            self._unite(first, bodies[1].results[k])
+
+    def _root(self, tensor: Tensor) -> Tensor:
+        parent = self._parent
+        path = []
+        while (above := parent.get(tensor, tensor)) is not tensor:
+            path.append(tensor)
+            tensor = above
+        parent.update(dict.fromkeys(path, tensor))
+        return tensor
+
+    def _unite(self, a: Tensor, b: Tensor) -> None:
+        a, b = self._root(a), self._root(b)
+        if a is not b:
+            self._parent[b] = a
+            if b in self._growing:
+                self._growing.add(a)
+
+
+def grows(tensor: Tensor) -> bool:
+    """Whether a tensor is an array, or a gradient of one, that is of another length elsewhere."""
+    found = tensor.graph.scratch.setdefault(ArrayFamilies, ArrayFamilies())
+    assert isinstance(found, ArrayFamilies)
+    found.update(tensor.graph)
+    return found.grows(tensor)
