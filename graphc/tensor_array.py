@@ -260,8 +260,7 @@ class TensorArray:
             flow = _call("ScatterNd", places, rows, whole)
             if old.op.type != "EmptyRows" or old.sizes is not None:
                 if self._dynamic:
-                    more = concat([reshape(count - size, [1]), inner], 0)  # type: ignore[operator]
-                    old = concat([old, zeros(more, self._dtype)], 0)
+                    old = _call("FitLike", old, flow)
                 mask = _call("ScatterNd", places, ones(shape(rows), dtypes.int32), whole)
                 flow = where_v2(greater(mask, 0), flow, old)
         return TensorArray._of(flow, like)

@@ -328,8 +328,9 @@ class CarriedArrays:
       save: gives, in the body that goes back, the value that a tensor of the forward body had.
 
     Attributes:
-      starts: the first values of the arrays.
-      results: their values for the next turn.
+      numbers: the loop variables that are carried, in the order in which they are asked for.
+      again: for a value of an array, in the body that goes back, the same value after something
+        that has changed it and changed it back: an inner loop that ran again, and its gradient.
     """
 
     def __init__(
@@ -338,8 +339,9 @@ class CarriedArrays:
         self.op = op
         self.regions = regions
         self.save = save
-        self.starts: list[Tensor] = []
-        self.results: list[Tensor] = []
+        self.numbers: list[int] = []
+        self.again: dict[Tensor, Tensor] = {}
+        self._before: list[Tensor] = []
         body: Region = op.attrs["bodies"][1]
         #: What arrays were in a turn, by the loop variable that has them after it.
         self.chains = {
@@ -379,11 +381,11 @@ class CarriedArrays:
         Those of arrays with which it changes places are there, too.
         """
         cycle = self.cycles[tensor]
-        starts = [self.op.outputs[k] for k in cycle]
+        types = [self.op.outputs[k].type for k in cycle]
         params: list[list[Tensor]] = []
         for region_ in self.regions:
             with get_default_graph().within(region_):
-                params.append([parameter(region_, t.type, "Parameter") for t in starts])
+                params.append([parameter(region_, t, "Parameter") for t in types])
         found: dict[Tensor, Tensor] = {}
         for k, array in zip(cycle, params[-1], strict=True):
             chain = self.chains[k]
@@ -392,11 +394,26 @@ class CarriedArrays:
                 for write in _writes(newer):
                     array = write.undone(array, self.save)
                 found[older] = array
-        self.starts += starts
+        self.numbers += cycle
         body: Region = self.op.attrs["bodies"][1]
-        self.results += [found[body.params[k]] for k in cycle]
+        self._before += [found[body.params[k]] for k in cycle]
         if any(grows_inside(t.op) for k in cycle for t in self.chains[k]):
             found = {t: a if _by_rows(t) else self.cut(t, a) for t, a in found.items()}
+        return found
+
+    @property
+    def starts(self) -> list[Tensor]:
+        """The first values of the arrays in the loop that goes back."""
+        return [self.op.outputs[k] for k in self.numbers]
+
+    @property
+    def results(self) -> list[Tensor]:
+        """Their values for its next turn: the last that are the same, so that none is copied."""
+        found = []
+        for tensor in self._before:
+            while tensor in self.again:
+                tensor = self.again[tensor]
+            found.append(tensor)
         return found
 
     def cut(self, tensor: Tensor, array: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from graphc.ops.control_build import (
 )
 from graphc.ops.control_copy import copy_control, needed_inside, own_operands, repeated
 from graphc.ops.control_growing import grows
-from graphc.ops.indexing_row import array_gradient
+from graphc.ops.indexing_row import KEEPERS, array_gradient
 from graphc.ops.state import assigned_variable, is_assignment
 
 DEAR = 10
@@ -259,7 +259,15 @@ class BodyBackward(Backward):
     def own_gradients(
         self, op: Operation, totals: Sequence[Tensor | None]
     ) -> Sequence[Tensor | None]:
-        """Of an operation that runs again, the gradients of what its copy uses from around."""
+        """Of an operation that runs again, the gradients of what its copy uses from around.
+
+        One that knows nothing of arrays gets a gradient as long as what it gave.
+        """
+        if op.type not in KEEPERS and op.type != "Identity":
+            totals = [
+                _call("FitLike", g, t) if g is not None and grows(t) else g
+                for t, g in zip(op.outputs, totals, strict=True)
+            ]
         found = super().own_gradients(op, totals)
         target = replayed(op)
         if target is op:
@@ -313,6 +321,11 @@ def while_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
         name = get_default_graph().unique_name("While")
         loop = make_owner("While", (cond, back), start, name)
         check_variables(op, loop)
+    here = get_default_graph().region
+    if here is not None and isinstance(here.recall, Recall) and here.recall.arrays is not None:
+        first = len(loop.outputs) - 1 - len(arrays.numbers)
+        initial = (op.inputs[k] for k in arrays.numbers)
+        here.recall.arrays.again.update(zip(initial, loop.outputs[first:], strict=False))
     found: list[Tensor | None] = [None] * len(op.inputs)
     for i, k in enumerate(active):
         found[k] = loop.outputs[1 + i]

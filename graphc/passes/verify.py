@@ -9,6 +9,7 @@ A complaint shows the operations around the fault with the message below the lin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -60,6 +61,21 @@ def bound_inside(fn: Function) -> set[Symbol]:
     return found
 
 
+def _primitive(size: DimLike) -> DimLike:
+    """The size without the factor that all its terms have."""
+    if isinstance(size, int):
+        return size
+    factor = math.gcd(*(c for _, c in size.terms))
+    return Dim(tuple((atoms, c // factor) for atoms, c in size.terms))
+
+
+def _lengths(fn: Function) -> dict[Symbol, DimLike]:
+    """For numbers that may be negative by themselves, and are sizes: the same that may not."""
+    sizes = (size for op in fn.operations for t in op.outputs for size in t.sizes or ())
+    found = {s.as_symbol for s in sizes if isinstance(s, Dim)}
+    return {s: Dim.symbol(s.name) for s in found if s is not None and not s.positive}
+
+
 class CheckingEnv(ShapeEnv):
     """Inference that may use what was assumed while compiling, and may assume nothing more.
 
@@ -71,7 +87,8 @@ class CheckingEnv(ShapeEnv):
         self._wild: set[Symbol] = set()
         guards = getattr(fn.env, "guards", fn.guards)
         pairs = [(self.canonical(g.left), self.canonical(g.right)) for g in guards]
-        self._known = {d for a, b in pairs for d in (a - b, b - a)}
+        self._lengths = _lengths(fn)
+        self._known = {_primitive(self.of_lengths(d)) for a, b in pairs for d in (a - b, b - a)}
 
     def canonical(self, size: DimLike) -> DimLike:
         """The size with every assumption applied."""
@@ -80,7 +97,14 @@ class CheckingEnv(ShapeEnv):
     def agree(self, a: DimLike, b: DimLike) -> bool:
         """Whether two sizes are equal by what is known."""
         a, b = self.canonical(a), self.canonical(b)
-        return a == b or self.is_wild(a) or self.is_wild(b) or (a - b) in self._known
+        if a == b or self.is_wild(a) or self.is_wild(b):
+            return True
+        apart = _primitive(self.of_lengths(a - b))
+        return apart == 0 or apart in self._known
+
+    def of_lengths(self, size: DimLike) -> DimLike:
+        """The size where what is the size of some tensor, and so not negative, is known as that."""
+        return substitute(size, self._lengths)
 
     def is_wild(self, size: DimLike) -> bool:
         """Whether only a run can tell the size."""

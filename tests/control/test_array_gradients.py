@@ -200,6 +200,17 @@ def sorted_by_insertion(x, n, grows):
 
 
 @case
+def scattered(x, n, grows):
+    def step(i, a, s):
+        a = a.write(i, s * a.read(0)).scatter([0, 1], gc.stack([s, gc.tanh(a.read(1))]))
+        return a, gc.sin(s)
+
+    a = array(n + 2, grows).unstack(gc.stack([x, x * x, x])) if grows else array(n + 2, grows)
+    a, s = loop(n, step, a.write(0, x).write(1, x), x)
+    return ts(s) + ts(gc.square(a.stack()))
+
+
+@case
 def three_arrays_that_go_round(x, n, grows):
     def step(i, a, b, c, s):
         s = gc.tanh(a.read(0) * s + b.read(i // 2))
@@ -304,8 +315,8 @@ def test_second_derivatives_keep_some_rows_of_every_turn(grows):
 # --- time -----------------------------------------------------------------------------------------
 
 
-def copied_in_turns(session):
-    """Names of slots as long as an array that turns copy to or have for themselves."""
+def copied_in_turns(session, temporaries=True):
+    """Names of slots as long as an array that turns copy to, or have for themselves."""
     found = []
     for plan in session._plans.values():
         for executable in plan.executables.values():
@@ -317,7 +328,7 @@ def copied_in_turns(session):
                     own = [k for k in slots_of(inner) if k not in around]
                     slots = [program.slots[k] for k in copied or own]
                     long = (s for s in slots if not isinstance(s.size, int))
-                    found += [s.name for s in long if copied or s.kind == "temp"]
+                    found += [s.name for s in long if copied or (temporaries and s.kind == "temp")]
     return found
 
 
@@ -338,3 +349,16 @@ def test_a_turn_copies_no_array(name, grows):
     with gc.Session() as session:
         session.run([y, gc.gradients(y, x)[0]], {x: POINT, n: 5})
         assert copied_in_turns(session) == []
+
+
+@pytest.mark.parametrize("grows", [True, False], ids=["grows", "fixed"])
+def test_a_turn_copies_no_array_that_an_inner_loop_writes(grows):
+    """The inner loop runs again on the way back, where the array is, and is undone by its gradient.
+
+    What a turn has for itself are the rows that the inner loop has replaced.
+    """
+    x, n = gc.placeholder(F, [4]), gc.placeholder(gc.int32, [])
+    y = written_by_an_inner_loop(x, n, grows)
+    with gc.Session() as session:
+        session.run([y, gc.gradients(y, x)[0]], {x: POINT, n: 5})
+        assert copied_in_turns(session, temporaries=False) == []
