@@ -13,6 +13,7 @@ from graphc.errors import CompileError, GraphcError, VerifyError
 from graphc.function import Function, Rebuilder, format_function
 from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
 from graphc.passes.control import Control
+from graphc.passes.narrow import NarrowProducts
 from graphc.passes.panels import Panels
 from graphc.passes.prepare import Prepare
 from graphc.passes.products import MergeProducts
@@ -46,6 +47,10 @@ def default_pipeline(words: bool = False) -> list[Pass]:
         Simplify(),
         CommonSubexpressions(),
         Control(),
+        DeadCode(),
+        # Loops are rid by now of what nobody needs.
+        NarrowProducts(),
+        DeadCode(),
         DeadCode(),
         MergeProducts(),
         Winograd(),
