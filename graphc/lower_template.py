@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphc.dims import DimLike, product
+from graphc.dims import DimLike, floordiv, product
 from graphc.errors import CompileError
 from graphc.graph import Operation
 from graphc.kernels.contraction import contraction_kernel
@@ -19,6 +19,7 @@ from graphc.kernels.scatter import (
 )
 from graphc.kernels.sort import first_sorted_kernel
 from graphc.kernels.tiling import Tiles
+from graphc.kernels.windows import Windows, windows_kernel
 from graphc.loop import ir
 from graphc.loop.ir import ZERO, Expr, Kernel, Stmt, Var
 from graphc.lower_operands import GroupOperands, Index, Reader
@@ -47,6 +48,7 @@ class TemplateLowering(GroupOperands):
         build = {
             "scatter_add": self.scatter_add, "put_row": self.put_row, "positions": self.positions,
             "put_part": self.put_part, "scan": self.scan, "first_sorted": self.first_sorted,
+            "windows": self.windows,
         }.get(op.definition.template)  # fmt: skip
         if build is None:
             raise CompileError(f"no template computes {op.type}")
@@ -195,6 +197,34 @@ class TemplateLowering(GroupOperands):
         return lambda: first_sorted_kernel(
             self.name, params, scalars, **extents, site=site, element=element,
             descending=op.attrs["descending"], values=values, places=places,
+        )  # fmt: skip
+
+    def windows(self, op: Operation) -> Callable[[], Kernel]:
+        """Products added up where the taps of windows fall on an image."""
+        reader, out = Reader(self, op, 0), op.outputs[0]
+        buffer = self.buffer(out)
+        self.writes[self.lowering.storage(out)] = None
+        probe = Var("i")
+        reader.operand(0, (probe,) * 4)
+        reader.operand(1, (probe,) * 3)
+        shape = self.windows_on_images(reader)
+        self.memo.clear()
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        return lambda: windows_kernel(
+            self.name, params, scalars, windows=shape, target=self.lowering.target, out=buffer,
+            gradient=lambda *at: reader.operand(0, at), weight=lambda *at: reader.operand(1, at),
+        )  # fmt: skip
+
+    def windows_on_images(self, reader: Reader) -> Windows:
+        """The windows of an operation that adds up what they give, over the parameters."""
+        (images, oh, ow, depth), (kh, _, run) = reader.sizes(0), reader.sizes(1)
+        attrs = reader.op.attrs
+        (sh, sw), (top, left), channels = attrs["strides"], attrs["before"], attrs["channels"]
+        height, width = (self.size(s) for s in attrs["sizes"])
+        return Windows(
+            self.size(images), (height, width), self.size(channels), (top, left),
+            (self.size(oh), self.size(ow)), self.size(depth),
+            (self.size(kh), self.size(floordiv(run, channels))), (sh, sw), attrs["dilations"][0],
         )  # fmt: skip
 
     def put_row(self, op: Operation) -> Callable[[], Kernel]:

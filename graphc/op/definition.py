@@ -222,6 +222,8 @@ class TemplateOp(Op):
 
     family = "contraction"
     template: ClassVar[str] = ""
+    #: Operands whose elements are read so often that they have to lie in order.
+    dense_operands: ClassVar[tuple[int, ...]] = ()
 
 
 @dataclass(frozen=True)

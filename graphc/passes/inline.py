@@ -88,7 +88,8 @@ class Inliner:
             if "bodies" in op.attrs or op.type == "Host":
                 return False
             if isinstance(op.definition, TemplateOp):
-                if not (free and self.moved(tensor)):
+                dense = any(op.inputs[k] is tensor for k in op.definition.dense_operands)
+                if dense or not (free and self.moved(tensor)):
                     return False
                 continue
             turned = is_view(op) and not only_unit_dims(op)

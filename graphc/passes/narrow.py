@@ -128,8 +128,10 @@ def _strided_starts(op: Operation) -> list[int] | None:
         return None
     starts: list[DimLike] = []
     for entry, size in zip(found, whole, strict=True):
-        given = entry.position is not None and not entry.begin_masked
-        starts.append(dims.maximum(0, from_front(begins[entry.position], size)) if given else 0)
+        begin = 0
+        if entry.position is not None and not entry.begin_masked:
+            begin = begins[entry.position]
+        starts.append(dims.maximum(0, from_front(begin, size)))
     return _known(starts)
 
 
