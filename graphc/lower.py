@@ -20,10 +20,12 @@ from graphc.kernels.contraction import other_tiles
 from graphc.kernels.tiling import Tiles
 from graphc.loop.cpu import schedule_cpu
 from graphc.loop.cpu_stream import stream
+from graphc.loop.gpu import GpuTarget, schedule_gpu
 from graphc.loop.ir import Kernel
 from graphc.loop.printer import format_kernel
 from graphc.loop.verify import verify_kernel
 from graphc.lower_cost import Cost, kernel_cost
+from graphc.lower_gpu import grid_template
 from graphc.lower_loops import LoopLowering
 from graphc.lower_operands import GroupOperands, Lowering, Reader, Site
 from graphc.lower_template import TemplateLowering
@@ -69,6 +71,9 @@ class Lowered:
         self.has_fast = group.template is not None and bool(self.symbols) and self._hinted()
 
     def _hinted(self) -> bool:
+        """Whether a fast version is worth having; a GPU's kernels take every size alike."""
+        if isinstance(self._lowering.target, GpuTarget):
+            return False
         return all(s in self._lowering.hints for s in self.symbols)
 
     def stream(self, root: Tensor) -> None:
@@ -203,13 +208,18 @@ def prepare(
     """The settled parameters of a group's kernel, and what builds it."""
     if group.template is not None:
         template = TemplateLowering(lowering, group, name, hints)
-        return template, template.prepare()
+        build = template.prepare()
+        if isinstance(lowering.target, GpuTarget):
+            return template, grid_template(template, build, lowering.target)
+        return template, build
     loops = LoopLowering(lowering, group, name, hints, streamed)
     body = loops.loops()
     params, scalars = tuple(loops.buffers.values()), tuple(loops.symbols.values())
     kernel = Kernel(name, params, scalars, body)
     if not lowering.scheduled:
         return loops, lambda: kernel
+    if isinstance(lowering.target, GpuTarget):
+        return loops, lambda: schedule_gpu(kernel, lowering.target)
     return loops, lambda: schedule_cpu(kernel, lowering.target)
 
 

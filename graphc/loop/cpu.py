@@ -88,7 +88,7 @@ def schedule_cpu(kernel: Kernel, target: Target) -> Kernel:
         lets.append(stmt)
     rest = Block(kernel.body.stmts[len(lets) :])
     loops, body = open_nest(rest) if len(rest.stmts) == 1 else ([], rest)
-    if not _independent(body, loops):
+    if not iterations_are_independent(body, loops):
         return kernel
     loops, body = tidy_nest(loops, body)
     if any(known(extent) == 0 for _, extent in loops):
@@ -99,7 +99,7 @@ def schedule_cpu(kernel: Kernel, target: Target) -> Kernel:
     return replace(kernel, body=Block((*lets, *parallel.stmts)), grain=grain)
 
 
-def _independent(body: Block, loops: Sequence[Loop]) -> bool:
+def iterations_are_independent(body: Block, loops: Sequence[Loop]) -> bool:
     """Whether the iterations of the kept dimensions may be done in any order."""
     variables = {v for v, _ in loops}
     if any(mentions(extent, variables) for _, extent in loops):

@@ -29,6 +29,7 @@ from graphc.loop.interpret_values import (
 )
 from graphc.loop.ir import (
     Alloc,
+    AllReduce,
     Barrier,
     Block,
     For,
@@ -55,7 +56,7 @@ _UFUNC: dict[str, np.ufunc] = {
     "and": np.logical_and,
     "or": np.logical_or,
 }
-Steps = Generator[Barrier, None, None]
+Steps = Generator[Barrier | AllReduce, None, None]
 
 
 def run_kernel(
@@ -129,7 +130,7 @@ class _Machine(Evaluator):
                     self.env[stmt.var] = self.eval(stmt.value)
                 elif isinstance(stmt, Alloc):
                     self.alloc(stmt)
-                elif isinstance(stmt, Barrier):
+                elif isinstance(stmt, (Barrier, AllReduce)):
                     yield stmt
                 elif isinstance(stmt, Block):
                     yield from self.block(stmt)
@@ -268,11 +269,12 @@ class _Machine(Evaluator):
 
     def threads(self, loop: For, count: int) -> Steps:
         """All iterations side by side, from barrier to barrier."""
-        running = []
+        threads = []
         for i in range(count):
             thread = self.fork()
             thread.env[loop.var] = i
-            running.append(thread.block(loop.body))
+            threads.append(thread)
+        running = [thread.block(loop.body) for thread in threads]
         while running:
             reached = [next(steps, None) for steps in running]
             if any(r is not reached[0] for r in reached):
@@ -280,15 +282,28 @@ class _Machine(Evaluator):
                 raise KernelFault(f"a divergent barrier: {loop.var.name} = 0.. reach {names}")
             if reached[0] is None:
                 return
-            if self.threaded:
+            if isinstance(reached[0], AllReduce):
+                combine(threads, reached[0])
+            elif self.threaded:
                 yield reached[0]
+
+
+def combine(threads: Sequence[_Machine], stmt: AllReduce) -> None:
+    """Give every thread what all of them have together."""
+    stores = [thread.memory[stmt.buffer] for thread in threads]
+    places = [int(thread.eval(stmt.index)) for thread in threads]
+    both = list(zip(stores, places, strict=True))
+    values = np.array([typed(s.read(i, None), stmt.buffer.dtype) for s, i in both])
+    total = _UFUNC[stmt.op].reduce(values, dtype=values.dtype)
+    for storage, place in both:
+        storage.data[place] = total
 
 
 _BATCHED = (LoopKind.SERIAL, LoopKind.PARALLEL, LoopKind.UNROLLED)
 
 
 def _has_barrier(loop: For) -> bool:
-    return any(isinstance(s, Barrier) for s in walk_stmt(loop))
+    return any(isinstance(s, (Barrier, AllReduce)) for s in walk_stmt(loop))
 
 
 def _same(values: Array) -> bool:

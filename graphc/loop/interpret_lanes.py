@@ -8,6 +8,7 @@ from typing import Any
 
 from graphc.loop.ir import (
     Alloc,
+    AllReduce,
     Barrier,
     Block,
     Buffer,
@@ -36,7 +37,9 @@ def independent(loop: For) -> bool:
     read: set[Buffer] = set()
     written: list[Buffer] = []
     for stmt in walk_stmt(loop.body):
-        if isinstance(stmt, Barrier) or (isinstance(stmt, For) and stmt.kind not in _PLAIN):
+        if isinstance(stmt, (Barrier, AllReduce)):
+            return False
+        if isinstance(stmt, For) and stmt.kind not in _PLAIN:
             return False
         if isinstance(stmt, Alloc):
             made.add(stmt.buffer)

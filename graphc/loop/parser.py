@@ -16,6 +16,7 @@ from graphc.dtypes import DType, bool_, int64
 from graphc.errors import CompileError
 from graphc.loop.ir import (
     Alloc,
+    AllReduce,
     Apply,
     Barrier,
     Block,
@@ -236,6 +237,8 @@ class _Parser:
             return None
         if line == "barrier":
             return Barrier()
+        if word == "allreduce":
+            return self.all_reduce(line)
         if word.startswith("%"):
             self.shared[word] = self.expr(line.partition(" = ")[2])
             return None
@@ -253,6 +256,13 @@ class _Parser:
         if assign == "=":
             return Store(target, at, value, bool(stream))
         return Reduce(target, at, _ASSIGN[assign], value)
+
+    def all_reduce(self, line: str) -> AllReduce:
+        match = re.fullmatch(r"allreduce (\w+) (\w+)\[(.*)\]", line)
+        if match is None:
+            self.fail("expected 'allreduce OP BUFFER[INDEX]'")
+        op, name, index = match.groups()
+        return AllReduce(self.buffer(name), self.expr(index), op)
 
     def loop(self, kind: LoopKind, rest: str, indent: int) -> For:
         head, found, extent_text = rest.strip().removesuffix(":").partition(" in ")

@@ -25,6 +25,7 @@ import struct
 from graphc.dtypes import DType, bool_, float32, float64, int32, int64
 from graphc.loop.ir import (
     Alloc,
+    AllReduce,
     Apply,
     Barrier,
     Block,
@@ -71,7 +72,7 @@ ASSIGN = {"add": "+=", "mul": "*=", "max": "max=", "min": "min=", "and": "and=",
 LOOP_WORD = {kind: "for" if kind is LoopKind.SERIAL else kind.value for kind in LoopKind}
 KEYWORDS = frozenset(
     {"for", "if", "else", "let", "scope", "pass", "barrier", "stream", "kernel", "in", "grain"}
-    | {"global", "shared", "local", "true", "false", "and", "or", "xor"}
+    | {"global", "shared", "local", "true", "false", "and", "or", "xor", "allreduce"}
     | {kind.value for kind in LoopKind}
 )
 _SPECIAL = re.compile(r"(?:inf|nan|nan_0x[0-9a-f]+)_(?:bf|[fiub])\d+\Z")
@@ -263,6 +264,9 @@ class _Printer:
             self.lines.append(f"{indent}{stmt.buffer.scope.value} {self.buffer(stmt.buffer)}")
         elif isinstance(stmt, Barrier):
             self.lines.append(f"{indent}barrier")
+        elif isinstance(stmt, AllReduce):
+            (index,) = self.exprs((stmt.index,), indent)
+            self.lines.append(f"{indent}allreduce {stmt.op} {self.name(stmt.buffer)}[{index}]")
         else:
             assert isinstance(stmt, Block)
             self.lines.append(f"{indent}scope:")

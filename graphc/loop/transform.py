@@ -16,6 +16,7 @@ from graphc.loop.ir import (
     ONE,
     ZERO,
     Alloc,
+    AllReduce,
     Block,
     Buffer,
     Expr,
@@ -123,6 +124,9 @@ class Rewriter:
             buffer = self.buffers.get(stmt.buffer, stmt.buffer)
             at = self._at(buffer, self.expr(stmt.index))
             return replace(stmt, buffer=buffer, index=at, value=self.expr(stmt.value))
+        if isinstance(stmt, AllReduce):
+            buffer = self.buffers.get(stmt.buffer, stmt.buffer)
+            return replace(stmt, buffer=buffer, index=self.expr(stmt.index))
         if isinstance(stmt, For):
             extent = self.expr(stmt.extent)
             return For(self._declare(stmt.var), extent, stmt.kind, self.block(stmt.body))

@@ -19,6 +19,7 @@ from graphc.errors import VerifyError
 from graphc.loop.ir import (
     REDUCE_OPS,
     Alloc,
+    AllReduce,
     Apply,
     Barrier,
     Block,
@@ -48,6 +49,8 @@ from graphc.loop.scalar import FUNCTIONS
 _KIND = {"float": "f", "int": "i", "uint": "u", "bool": "b"}
 _IN_VECTOR = (LoopKind.SERIAL, LoopKind.UNROLLED)
 _GRID = (LoopKind.BLOCK, LoopKind.THREAD)
+_WARP = 32
+_MOST_THREADS = 1024
 _NAME = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
 
 
@@ -139,6 +142,9 @@ class _Verifier:
         self.loops: list[For] = []
         # What differs from lane to lane of the vectorized loop around.
         self.varying: set[Var | Buffer] = set()
+        # The thread variables that a value depends on, and those that decide what runs here.
+        self.threads: dict[Var | Buffer, frozenset[Var]] = {}
+        self.deciding: frozenset[Var] = frozenset()
         self.grid = any(
             isinstance(s, For) and s.kind is LoopKind.THREAD for s in walk_stmt(kernel.body)
         )
@@ -223,13 +229,17 @@ class _Verifier:
         elif isinstance(stmt, If):
             _expect(stmt.cond, bool_, "the condition")
             self.exprs(stmt.cond)
+            outer = self.deciding
+            self.deciding = outer | self.by_thread(stmt.cond)
             self.block(stmt.then)
             if stmt.otherwise is not None:
                 self.block(stmt.otherwise)
+            self.deciding = outer
         elif isinstance(stmt, Let):
             self.exprs(stmt.value)
             _expect(stmt.value, stmt.var.dtype, f"the value of {stmt.var.name!r}")
             self.declare(stmt.var)
+            self.threads[stmt.var] = self.by_thread(stmt.value)
             if self.varies(stmt.value):
                 self.varying.add(stmt.var)
         elif isinstance(stmt, Alloc):
@@ -237,6 +247,9 @@ class _Verifier:
         elif isinstance(stmt, Barrier):
             if not self.inside((LoopKind.THREAD,)) or self.inside((LoopKind.VECTORIZED,)):
                 raise _Fault("a barrier stands inside a thread loop and no vectorized loop")
+            self.together(self.thread_loops())
+        elif isinstance(stmt, AllReduce):
+            self.all_reduce(stmt)
         else:
             raise _Fault(f"no statement: {stmt!r}")
 
@@ -248,12 +261,55 @@ class _Verifier:
         _expect(stmt.index, int64, f"the index of {buffer.name!r}")
         _expect(stmt.value, buffer.dtype, f"the value stored to {buffer.name!r}")
         if isinstance(stmt, Reduce):
-            if stmt.op not in REDUCE_OPS:
-                raise _Fault(f"no reduction {stmt.op!r}: there are {', '.join(REDUCE_OPS)}")
-            if (stmt.op in ("and", "or")) is not (buffer.dtype is bool_):
-                raise _Fault(f"the reduction {stmt.op} is not defined for {buffer.dtype.code}")
+            self.reduction(stmt.op, buffer)
         elif buffer not in self.varying and not self.varies(stmt.index) and self.varies(stmt.value):
             raise _Fault(f"every lane stores its own value to one element of {buffer.name!r}")
+
+    # --- threads ---
+
+    def thread_loops(self) -> list[For]:
+        """The thread loops around, outermost first."""
+        return [loop for loop in self.loops if loop.kind is LoopKind.THREAD]
+
+    def by_thread(self, *roots: Expr) -> frozenset[Var]:
+        """The thread variables that a value may depend on."""
+        found: frozenset[Var] = frozenset()
+        for node in walk_expr(*roots):
+            if isinstance(node, Var):
+                found |= self.threads.get(node, frozenset())
+            elif isinstance(node, Load) and node.buffer.scope is Scope.LOCAL:
+                found |= {loop.var for loop in self.thread_loops()}
+        return found
+
+    def together(self, loops: Iterable[For]) -> None:
+        """Refuse a statement that threads wait in and that not all of them may reach."""
+        apart = [loop.var.name for loop in loops if loop.var in self.deciding]
+        if apart:
+            raise _Fault(f"whether a thread comes here depends on {', '.join(apart)}")
+
+    def all_reduce(self, stmt: AllReduce) -> None:
+        loops = self.thread_loops()
+        if not loops or self.inside((LoopKind.VECTORIZED,)):
+            raise _Fault("an allreduce stands inside a thread loop and no vectorized loop")
+        if stmt.buffer not in self.scope or stmt.buffer.scope is not Scope.LOCAL:
+            raise _Fault(f"an allreduce is of a local buffer in scope, not {stmt.buffer.name!r}")
+        self.reduction(stmt.op, stmt.buffer)
+        self.exprs(stmt.index)
+        _expect(stmt.index, int64, f"the index of {stmt.buffer.name!r}")
+        extent = loops[-1].extent
+        count = extent.value if isinstance(extent, Const) else 0
+        if count > _WARP and count % _WARP == 0:
+            self.together(loops)
+        elif count in (1, 2, 4, 8, 16, _WARP):
+            self.together(loops[-1:])
+        else:
+            raise _Fault(f"an allreduce is over a power of two or whole warps, not {count} threads")
+
+    def reduction(self, op: str, buffer: Buffer) -> None:
+        if op not in REDUCE_OPS:
+            raise _Fault(f"no reduction {op!r}: there are {', '.join(REDUCE_OPS)}")
+        if (op in ("and", "or")) is not (buffer.dtype is bool_):
+            raise _Fault(f"the reduction {op} is not defined for {buffer.dtype.code}")
 
     def loop(self, loop: For) -> None:
         _expect(loop.extent, int64, "the extent")
@@ -265,10 +321,15 @@ class _Verifier:
         self.declare(loop.var)
         if loop.kind is LoopKind.VECTORIZED:
             self.varying.add(loop.var)
+        outer_deciding = self.deciding
+        self.deciding = outer_deciding | self.by_thread(loop.extent)
+        if loop.kind is LoopKind.THREAD:
+            self.threads[loop.var] = frozenset((loop.var,))
         self.loops.append(loop)
         self.block(loop.body)
         self.loops.pop()
         self.scope, self.varying = outer_scope, outer_varying
+        self.deciding = outer_deciding
 
     def nesting(self, loop: For) -> None:
         kind = loop.kind
@@ -282,8 +343,16 @@ class _Verifier:
                 raise _Fault("the extent differs from lane to lane")
         if kind is LoopKind.BLOCK and any(o.kind is not LoopKind.BLOCK for o in self.loops):
             raise _Fault("a block loop stands inside block loops only")
-        if kind is LoopKind.THREAD and any(o.kind not in _GRID for o in self.loops):
-            raise _Fault("a thread loop stands inside block and thread loops only")
+        if kind is LoopKind.THREAD:
+            if any(o.kind not in _GRID for o in self.loops):
+                raise _Fault("a thread loop stands inside block and thread loops only")
+            around = self.thread_loops()
+            extents = [known.extent for known in (*around, loop)]
+            total = 1
+            for extent in extents:
+                total *= extent.value if isinstance(extent, Const) else 0
+            if len(extents) > 2 or not 1 <= total <= _MOST_THREADS:
+                raise _Fault(f"a block has 1 to {_MOST_THREADS} threads, in one or two loops")
 
     def alloc(self, buffer: Buffer) -> None:
         if buffer.scope is Scope.GLOBAL:

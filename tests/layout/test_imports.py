@@ -23,13 +23,13 @@ ROWS = """
     tensor_array branches control_flow function rewrite
     passes
     kernels
-    lower_operands lower_twins lower_loops lower_template lower_cost lower
+    lower_operands lower_twins lower_loops lower_template lower_cost lower_gpu lower
     program_steps program_arena program_text program_updates program_function
     program_control program program_verify program_interpret
     runtime
     compiler
     feeding modes
-    runner callables
+    runner cuda_runner callables
     session
     eager
     nn losses layers train math random linalg hessian

@@ -111,13 +111,34 @@ def test_a_loop_that_carries_a_value_is_run_in_order():
         ("parallel i in 4:\n    x[0] = f32(i)", "store different values to x[0]"),
         ("parallel i in 4:\n    x[0] += 1.0f32", "parallel iterations reduce into x[0]"),
         ("vectorized l in 4:\n    x[l // 2] = 0.0f32", "two iterations write element 0"),
-        ("thread i in 4:\n    if i < 2:\n      barrier", "a divergent barrier"),
     ],
 )
 def test_faults_are_reported_with_the_statement(body, message):
     with pytest.raises(KernelFault) as caught:
         run(f"kernel k(x: f32[4]):\n  {body}\n", np.zeros(4, np.float32))
     assert message in str(caught.value)
+
+
+def test_a_barrier_that_some_threads_do_not_reach_is_reported():
+    text = "kernel k(x: f32[4]):\n  thread i in 4:\n    if i < 2:\n      barrier\n"
+    with pytest.raises(KernelFault, match="a divergent barrier"):
+        run_kernel(parse_kernel(text), [np.zeros(4, np.float32)])
+
+
+def test_threads_combine_what_they_have():
+    text = """\
+kernel k(x: f32[2 * 8], y: f32[2 * 8]):
+  block b in 1:
+    thread r in 2:
+      thread i in 8:
+        local t: f32[1]
+        t[0] = x[r * 8 + i]
+        allreduce max t[0]
+        y[r * 8 + i] = t[0]
+"""
+    x, y = np.arange(16, dtype=np.float32), np.zeros(16, np.float32)
+    run(text, x, y)
+    assert y.tolist() == [7] * 8 + [15] * 8
 
 
 def test_guards_hide_what_is_out_of_bounds():

@@ -64,6 +64,9 @@ kernel grid(x: f32[256], y: f32[256]):
       thread tx in 32:
         t[ty * 32 + tx] = x[b * 128 + ty * 32 + tx]
         barrier
+        local m: f32[1]
+        m[0] = t[tx]
+        allreduce max m[0]
         y[b * 128 + ty * 32 + tx] = t[127 - (ty * 32 + tx)]
 """
 

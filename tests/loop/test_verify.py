@@ -24,6 +24,7 @@ from graphc.loop.ir import (
 from graphc.loop.parser import parse_kernel
 from graphc.loop.verify import verify_kernel
 
+T, T2 = (f"{' ' * n}local t: f32[1]\n{' ' * n}t[0] = 0.0f32\n" for n in (4, 6))
 HEAD = "kernel k(x: f32[n], y: i32[n], f: b1[n]; n):\n"
 
 
@@ -60,6 +61,21 @@ HEAD = "kernel k(x: f32[n], y: i32[n], f: b1[n]; n):\n"
         ("global a: f32[4]", "no global ones"),
         ("shared a: f32[4]", "allocated in block loops"),
         ("block b in 4:\n    local a: f32[4]\n    thread t in 2:\n      pass", "inside its thread"),
+        ("thread i in 4:\n    if i < 2:\n      barrier", "a thread comes here depends on i"),
+        ("thread i in 4:\n    let a = i + 1\n    for j in a:\n      barrier", "depends on i"),
+        ("thread i in 2048:\n    pass", "a block has 1 to 1024 threads"),
+        ("thread i in n:\n    pass", "a block has 1 to 1024 threads"),
+        ("thread i in 2:\n    thread j in 2:\n      thread k in 2:\n        pass", "or two loops"),
+        ("allreduce add x[0]", "inside a thread loop"),
+        ("thread i in 4:\n    allreduce add x[0]", "of a local buffer in scope, not 'x'"),
+        (f"thread i in 4:\n{T}    allreduce and t[0]", "the reduction and is not defined for f32"),
+        (f"thread i in 4:\n{T}    allreduce sub t[0]", "no reduction 'sub'"),
+        (f"thread i in 33:\n{T}    allreduce add t[0]", "whole warps, not 33 threads"),
+        (f"thread i in 4:\n{T}    if i < 1:\n      allreduce add t[0]", "depends on i"),
+        (
+            f"thread r in 2:\n    thread i in 64:\n{T2}      if r < 1:\n        allreduce add t[0]",
+            "depends on r",
+        ),
         ("x[0] and= 1.0f32", "the reduction and is not defined for f32"),
     ],
 )

@@ -12,6 +12,7 @@ The grammar, on one page::
               | Let(var, value)                      in scope for the rest of the Block
               | Alloc(buffer)                        likewise; a SHARED or LOCAL buffer
               | Barrier()                            every thread of a block waits here
+              | AllReduce(buffer, index, op)         threads combine what each has in a LOCAL buffer
     Expr      = Const | Var | Load(buffer, index)
               | Apply(fn, args)                      fn: a row of ``scalar.py``
               | Cast(value)
@@ -28,7 +29,11 @@ inside its body is private to the lane.  A ``Reduce`` inside it whose buffer was
 and whose index does not depend on the lane combines all lanes (in an order fixed by W alone).
 An ``If`` whose condition depends on the lane is a mask.
 A ``parallel`` loop may only be the outermost statement of the kernel, alone or below Lets; its
-iterations are independent.  ``block`` and ``thread`` loops are the CUDA grid.
+iterations are independent.
+
+``block`` and ``thread`` loops are the CUDA grid.  A grid kernel is Lets and then block loops, each
+of which is one launch; in one stand SHARED buffers, Lets and thread loops, at most two of which
+are nested.  Threads see each other's stores behind a Barrier, blocks in the next launch.
 """
 
 from __future__ import annotations
@@ -41,6 +46,7 @@ from graphc.loop.ir.nodes import (
     TRUE,
     ZERO,
     Alloc,
+    AllReduce,
     Apply,
     Barrier,
     Block,
@@ -94,6 +100,7 @@ __all__ = [
     "REDUCE_OPS",
     "TRUE",
     "ZERO",
+    "AllReduce",
     "Alloc",
     "Apply",
     "Barrier",

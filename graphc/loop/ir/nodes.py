@@ -252,6 +252,19 @@ class Barrier(Stmt):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class AllReduce(Stmt):
+    """Threads combine what each has in a LOCAL buffer; then every one of them has the result.
+
+    The threads are those of the innermost thread loop; the order in which they are combined
+    depends on its extent alone. ``op`` is one of ``Reduce``.
+    """
+
+    buffer: Buffer
+    index: Expr
+    op: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Kernel:
     """One kernel: ``params`` are GLOBAL buffers, ``scalars`` int64 symbols, bound by the caller.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from graphc.dtypes import int64
 from graphc.loop.ir.nodes import (
+    AllReduce,
     Apply,
     Block,
     Cast,
@@ -60,6 +61,8 @@ def stmt_exprs(stmt: Stmt) -> tuple[Expr, ...]:
     """The expressions that stand directly in a statement."""
     if isinstance(stmt, (Store, Reduce)):
         return (stmt.index, stmt.value)
+    if isinstance(stmt, AllReduce):
+        return (stmt.index,)
     if isinstance(stmt, For):
         return (stmt.extent,)
     if isinstance(stmt, If):

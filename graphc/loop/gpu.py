@@ -1,0 +1,115 @@
+"""Schedules for GPUs: a naive kernel as blocks of threads.
+
+A naive kernel is a nest of serial loops over the kept dimensions whose body is a sequence of
+stages: scalars that are reduced into by nests of serial loops, and stores, of one element or of
+rows. The iterations of the kept dimensions, *items*, are independent of each other. The schedule
+
+* gives every item a thread where there is nothing to reduce, where a row is short, and where the
+  rows lie side by side in memory, so that neighbouring threads read neighbouring elements;
+* else gives every item a warp or a block, whose threads share out the iterations of each nest,
+  have totals of their own and combine them;
+* gives a sum of everything many blocks, which leave their totals in a workspace, and a second
+  launch of one block that combines these.
+
+No order of additions depends on the device: the same sizes give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from graphc.loop.affine import known
+from graphc.loop.cpu import iterations_are_independent
+from graphc.loop.cpu_cost import SYMBOLIC, accesses, step
+from graphc.loop.cpu_rows import tidy_nest
+from graphc.loop.gpu_grid import GpuTarget, grid_stride
+from graphc.loop.gpu_rows import has_spread, spread_rows, total_of_everything, waits
+from graphc.loop.ir import ONE, Block, Expr, For, Kernel, Let, Stmt, Var, walk_stmt
+from graphc.loop.transform import Loop, fuse_counters, open_nest
+
+__all__ = ["GpuTarget", "schedule_gpu", "thread_per_item"]
+
+_SHORT = 16  # iterations that one thread does alone
+_WARP = 32
+_LONG = 1024  # iterations from which on a row has a whole block
+_HUGE = 1 << 14  # and from which on many blocks, if there is but one row
+
+
+def schedule_gpu(kernel: Kernel, target: GpuTarget) -> Kernel:
+    """A naive kernel as launches of blocks of threads."""
+    loops, body = open_nest(kernel.body)
+    if not iterations_are_independent(body, loops):
+        return thread_per_item(kernel, [], kernel.body, target)
+    loops, body = tidy_nest(loops, body)
+    if any(known(extent) == 0 for _, extent in loops):
+        return replace(kernel, body=Block(()))
+    length = _longest(body, SYMBOLIC if loops else _HUGE + 1)
+    if not has_spread(body) or _alone(loops, body, length):
+        return thread_per_item(kernel, loops, body, target)
+    if not loops and length > _HUGE:
+        found = total_of_everything(kernel, body, target)
+        if found is not None:
+            return found
+    by_warps = bool(loops) and length <= _LONG and not waits(body)
+    across = _WARP if by_warps else target.threads
+    count, lets = _items(loops)
+    side = target.threads // across if loops else 1
+
+    def item(number: Var, x: Var) -> Block:
+        rows = spread_rows(body, x, across)
+        return Block((*lets(number), *rows.stmts))
+
+    launch = grid_stride(count, target, (side, across), item)
+    return replace(kernel, body=launch)
+
+
+def thread_per_item(
+    kernel: Kernel, loops: Sequence[Loop], body: Block, target: GpuTarget
+) -> Kernel:
+    """The kernel with a thread for every iteration of a nest."""
+    count, lets = _items(loops)
+    side = target.threads if loops else 1
+    launch = grid_stride(
+        count, target, (side, 1), lambda number, _: Block((*lets(number), *body.stmts))
+    )
+    return replace(kernel, body=launch)
+
+
+def _items(loops: Sequence[Loop]) -> tuple[Expr, Callable[[Var], list[Stmt]]]:
+    """How many items a nest has, and what gives its variables for an item's number."""
+    if not loops:
+        return ONE, lambda _: []
+    counter, count, lets = fuse_counters(loops)
+    return count, lambda number: [Let(counter, number), *lets]
+
+
+def _longest(body: Block, unknown: int) -> int:
+    """Iterations of the longest nest; an extent that is not known counts as ``unknown``."""
+    longest = 0
+    for stmt in body.stmts:
+        if isinstance(stmt, For):
+            length = 1
+            for _, extent in open_nest(stmt)[0]:
+                size = known(extent)
+                length *= unknown if size is None else size
+            longest = max(longest, length)
+    return longest
+
+
+def _alone(loops: Sequence[Loop], body: Block, length: int) -> bool:
+    """Whether a thread does the whole of an item."""
+    if not loops:
+        return length <= 1
+    if length <= _SHORT:
+        return True
+    kept = loops[-1][0]
+    along = across = False
+    for stmt in body.stmts:
+        if isinstance(stmt, For):
+            nest, inner = open_nest(stmt)
+            for found in walk_stmt(inner):
+                for index, _, _ in accesses(found):
+                    along |= step(index, nest[-1][0]) == 1
+                    across |= step(index, kept) == 1
+    return across and not along

@@ -1,0 +1,43 @@
+"""Contractions on a GPU."""
+
+from __future__ import annotations
+
+from graphc.kernels import emit
+from graphc.kernels.problem import Contraction, Indices
+from graphc.kernels.tiling import known
+from graphc.loop import ir
+from graphc.loop.gpu import GpuTarget, thread_per_item
+from graphc.loop.ir import ZERO, Alloc, Block, Buffer, Expr, Kernel, Load, Reduce, Stmt, Store, Var
+
+
+def contraction_grid(
+    name: str,
+    params: tuple[Buffer, ...],
+    scalars: tuple[Var, ...],
+    problem: Contraction,
+    target: GpuTarget,
+) -> Kernel:
+    """A kernel for the problem as blocks of threads."""
+    kernel = Kernel(name, params, scalars, Block(()))
+    if any(known(extent) == 0 for extent in (*problem.batch, *problem.m, problem.n)):
+        return kernel
+    return thread_per_element(kernel, problem, target)
+
+
+def thread_per_element(kernel: Kernel, problem: Contraction, target: GpuTarget) -> Kernel:
+    """A thread for every element of the result, which goes through the whole of its sum."""
+    batch = tuple(emit.fresh("b") for _ in problem.batch)
+    rows = tuple(emit.fresh("m") for _ in problem.m)
+    column = emit.fresh("n")
+    total = ir.local("total", problem.acc, 1)
+
+    def term(k: Indices) -> list[Stmt]:
+        value = ir.mul(problem.lhs_value(batch, rows, k), problem.rhs_value(batch, k, column))
+        return [Reduce(total, ZERO, "add", value)]
+
+    stmts: list[Stmt] = [Alloc(total), Store(total, ZERO, ir.Const(0, problem.acc))]
+    stmts += emit.nest(problem.k, term)
+    stmts += problem.epilogue(batch, rows, column, Load(total, ZERO))
+    extents: Indices = (*problem.batch, *problem.m, problem.n)
+    loops: list[tuple[Var, Expr]] = list(zip((*batch, *rows, column), extents, strict=True))
+    return thread_per_item(kernel, loops, Block(tuple(stmts)), target)
