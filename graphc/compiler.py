@@ -8,6 +8,7 @@ from typing import Any
 from graphc.dims import Dim, DimLike, Symbol
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
+from graphc.loop.gpu import GpuTarget
 from graphc.options import current_options
 from graphc.passes.extract import VariableState, extract
 from graphc.passes.pipeline import Pass, default_pipeline, run_passes, verifying
@@ -18,6 +19,9 @@ from graphc.runtime.autotune import autotune
 from graphc.runtime.executable import Code
 
 Shapes = Mapping[Tensor, Sequence[int]]
+
+FOR_CPUS = frozenset({"winograd", "panels", "prepare"})
+"""Passes that rewrite products for the CPU's templates."""
 
 
 def compile_function(
@@ -44,6 +48,14 @@ def plan_function(
     passed = run_passes(fn, default_pipeline(target.has_vnni) if passes is None else passes)
     program = build_program(passed, target, size_hints(fn, seen or {}))
     return verify_program(program) if verifying() else program
+
+
+def plan_for_gpu(
+    fn: Function, target: GpuTarget, seen: Shapes | None = None
+) -> Program:
+    """The program of a function for a GPU."""
+    passes = [p for p in default_pipeline() if p.name not in FOR_CPUS]
+    return plan_function(fn, target, seen, passes)
 
 
 def size_hints(fn: Function, seen: Shapes) -> dict[Symbol, int]:

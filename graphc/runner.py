@@ -7,7 +7,7 @@ pattern of ones among the run's sizes, and where that is not enough, for exactly
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,12 @@ from graphc.function import Function
 from graphc.graph import Operation, Tensor
 from graphc.passes.assume import RanksNeeded, ValuesNeeded
 from graphc.passes.extract import extract
+from graphc.program import Program
 from graphc.runtime.executable import (
     BadSize,
     Executable,
     GuardBroken,
+    Runnable,
     flat_fetches,
     reshaped,
 )
@@ -35,6 +37,7 @@ MOST_SPECIALISED = 256
 
 Shapes = tuple[tuple[int, ...], ...]
 Values = dict[Tensor, list[int]]
+Declared = dict[Tensor, tuple[Any, ...]]
 
 
 @dataclass
@@ -63,9 +66,9 @@ class RunPlan:
     computed: list[Tensor]
     targets: list[Operation]
     keep: bool = True
-    executables: dict[Any, Executable] = field(default_factory=dict)
+    executables: dict[Any, Runnable] = field(default_factory=dict)
     functions: dict[Any, Function] = field(default_factory=dict)
-    single: Executable | None = None
+    single: Runnable | None = None
     initialized: tuple[tuple[str, bool], ...] = ()
     needed: list[Tensor] = field(default_factory=list)
     layout: int = -1
@@ -166,7 +169,7 @@ class Runner:
         if moved or any(self.state.is_set(k) != v for k, v in plan.initialized):
             plan.forget(self.state)
 
-    def _executable(self, plan: RunPlan, shapes: Shapes, known: Values) -> Executable:
+    def _executable(self, plan: RunPlan, shapes: Shapes, known: Values) -> Runnable:
         """The executable to try first: a specialised one, else the general one of the ranks."""
         with self.state.lock:
             self._current(plan)
@@ -179,7 +182,7 @@ class Runner:
 
     def _made(
         self, plan: RunPlan, sizes: Any, shapes: Shapes, known: Values, stretch: bool = False
-    ) -> Executable:
+    ) -> Runnable:
         """The executable for these sizes (None: any) and values, compiled if it is missing.
 
         With ``stretch``, sizes that a run decides may be 1, whatever earlier runs have shown.
@@ -197,7 +200,7 @@ class Runner:
             return found
 
     def _run_specialised(
-        self, plan: RunPlan, tried: Executable, shapes: Shapes, known: Values,
+        self, plan: RunPlan, tried: Runnable, shapes: Shapes, known: Values,
         data: list[np.ndarray], recording: Recording | None,
     ) -> Sequence[Any]:  # fmt: skip
         """Run with an executable that is compiled for the shapes of this run."""
@@ -216,10 +219,10 @@ class Runner:
             raise executable.guard_error() from None
 
     def _stretched(
-        self, plan: RunPlan, tried: Executable, shapes: Shapes, known: Values
-    ) -> Executable | None:
+        self, plan: RunPlan, tried: Runnable, shapes: Shapes, known: Values
+    ) -> Runnable | None:
         """The executable for which sizes that a run decides may be 1, where that may help."""
-        if plan.stretch or not tried.code.program.function.env.met:
+        if plan.stretch or not tried.program.function.env.met:
             return None
         try:
             return self._made(plan, general_sizes(plan, shapes), shapes, known, stretch=True)
@@ -229,29 +232,41 @@ class Runner:
     def _compile(
         self, plan: RunPlan, sizes: Sequence[Sequence[int | None]], seen: Shapes, known: Values,
         stretch: bool,
-    ) -> Executable:  # fmt: skip
-        declared = {}
+    ) -> Runnable:  # fmt: skip
+        declared: Declared = {}
         for t, shape in zip(plan.numeric, sizes, strict=True):
             stated = t.sizes or (None,) * len(shape)
             declared[t] = tuple(
                 k if isinstance(k, int) else s for k, s in zip(stated, shape, strict=True)
             )
-        code = compile_graph(
-            plan.computed, plan.targets, declared, self.state.variable_state, known=known,
-            seen=dict(zip(plan.numeric, seen, strict=True)), keep=plan.keep, stretch=stretch,
-        )  # fmt: skip
-        fn = code.program.function
-        if fn.env.met and code.program.hosts and not stretch:
+        shapes = dict(zip(plan.numeric, seen, strict=True))
+        program, bind = self._build(plan, declared, known, shapes, stretch)
+        fn = program.function
+        if fn.env.met and program.hosts and not stretch:
             # A run that has called Python cannot be begun anew.
             plan.stretch = True
             return self._made(plan, sizes, seen, known)
         plan.initialized = tuple((k, self.state.is_set(k)) for k in sorted(fn.consulted))
         self.compilations += 1
-        arrays = {
-            i.key: self.state.cell(i).array for i in code.program.inputs if i.kind == "variable"
-        }
         plan.layout = self.state.layout
-        return Executable(code, arrays, self.state.native_lock, plan.layout)
+        return bind()
+
+    def _build(
+        self, plan: RunPlan, declared: Declared, known: Values,
+        seen: Mapping[Tensor, Sequence[int]], stretch: bool,
+    ) -> tuple[Program, Callable[[], Runnable]]:  # fmt: skip
+        """The program for these sizes, and what binds it to the session's variables."""
+        code = compile_graph(
+            plan.computed, plan.targets, declared, self.state.variable_state, known=known,
+            seen=seen, keep=plan.keep, stretch=stretch,
+        )  # fmt: skip
+
+        def bind() -> Executable:
+            variables = [i for i in code.program.inputs if i.kind == "variable"]
+            arrays = {i.key: self.state.cell(i).array for i in variables}
+            return Executable(code, arrays, self.state.native_lock, self.state.layout)
+
+        return code.program, bind
 
     def _values_of(
         self, plan: RunPlan, tensors: list[Tensor], data: list[np.ndarray]
@@ -281,7 +296,7 @@ class Runner:
             return found
 
     def _call(
-        self, plan: RunPlan, executable: Executable, data: list[np.ndarray],
+        self, plan: RunPlan, executable: Runnable, data: list[np.ndarray],
         recording: Recording | None,
     ) -> Sequence[Any]:  # fmt: skip
         if not executable.exclusive:
@@ -292,7 +307,7 @@ class Runner:
             return self._called(plan, executable, data, recording)
 
     def _called(
-        self, plan: RunPlan, executable: Executable, arguments: list[np.ndarray],
+        self, plan: RunPlan, executable: Runnable, arguments: list[np.ndarray],
         recording: Recording | None,
     ) -> Sequence[Any]:  # fmt: skip
         answer: Sequence[Any]
@@ -300,6 +315,7 @@ class Runner:
         if recording is None:
             answer = executable.call(*arguments)
         else:
+            assert isinstance(executable, Executable)
             answer = recording.call(executable, arguments)
         if executable.changes:
             self.state.note_change(executable.updates)
@@ -315,7 +331,7 @@ class Runner:
             plan.single = executable
         return answer
 
-    def commit(self, executable: Executable) -> None:
+    def commit(self, executable: Runnable) -> None:
         """Note that the variables that a run has updated are initialized."""
         for key in executable.fresh:
             cell = self.state.cells.get(key)

@@ -10,6 +10,7 @@ import numpy as np
 from graphc import feeding
 from graphc.callables import Outs, form_of
 from graphc.config import traces
+from graphc.cuda_runner import CudaRunner
 from graphc.errors import (
     DTypeError,
     FinalizedError,
@@ -29,8 +30,10 @@ from graphc.graph import (
 )
 from graphc.passes.extract import VariableState
 from graphc.runner import Runner, RunPlan, is_numeric, make_plan
+from graphc.runtime.cuda_device import cuda_device
+from graphc.runtime.cuda_state import CudaState
 from graphc.runtime.direct import Direct
-from graphc.runtime.executable import BadSize, Executable, GuardBroken, Mismatch
+from graphc.runtime.executable import BadSize, Executable, GuardBroken, Mismatch, Runnable
 from graphc.runtime.state import State
 from graphc.runtime.trace import Recording
 
@@ -47,12 +50,17 @@ class Session:
       mode: ``"static"`` compiles a whole fetch into one program; ``"eager"`` runs the same
         compiled kernels one op at a time; ``"reference"`` runs the NumPy definitions.
 
+      device: ``"cpu"``, or ``"cuda"`` for the CUDA device that CuPy has chosen.
+
+    Raises:
+      UnavailableError: there is no such device, or what it needs is not installed.
+
     A session owns the values of the variables.  Many threads may use one session.
     """
 
     def __init__(
         self, target: str = "", graph: Graph | None = None, config: Any = None,
-        mode: str = "static",
+        mode: str = "static", device: Any = "cpu",
     ) -> None:  # fmt: skip
         if target:
             raise GraphError(f"a Session runs in this process: its target is '', not {target!r}")
@@ -63,8 +71,13 @@ class Session:
         self._mode = mode
         self._closed = False
         self._plans: dict[Any, RunPlan] = {}
-        self._state = State()
-        self._runner = Runner(self._state, mode)
+        self._device = device
+        if device == "cpu":
+            self._state = State()
+            self._runner = Runner(self._state, mode)
+        else:
+            cuda = _cuda_state(device, mode)
+            self._state, self._runner = cuda, CudaRunner(cuda)
         self._contexts: list[Any] = []
 
     # --- life ---------------------------------------------------------------------------------
@@ -104,7 +117,11 @@ class Session:
 
     def list_devices(self) -> list[Any]:
         """The devices that can run this session's graph."""
-        return [feeding.Device("/job:localhost/replica:0/task:0/device:CPU:0", "CPU")]
+        prefix = "/job:localhost/replica:0/task:0/device:"
+        found = [feeding.Device(f"{prefix}CPU:0", "CPU")]
+        if self._device != "cpu":
+            found.append(feeding.Device(f"{prefix}GPU:0", "GPU"))
+        return found
 
     # --- running ------------------------------------------------------------------------------
 
@@ -176,7 +193,7 @@ class Session:
                 self._check_open(e)
                 raise
             single = plan.single
-            if single is not None and single.layout == self._state.layout:
+            if isinstance(single, Executable) and single.layout == self._state.layout:
                 direct.aim(single)
             return plan.tree.build(found if outs is None else outs.fill(found))
 
@@ -196,6 +213,8 @@ class Session:
             raise UnimplementedError(
                 None, None, f"only runs of mode 'static' can be traced, not of {self._mode!r}"
             )
+        if self._device != "cpu":
+            raise UnimplementedError(None, None, "only runs on device 'cpu' can be traced")
         recording = Recording()
         found = self._execute(plan, values, recording)
         if metadata is not None:
@@ -250,7 +269,7 @@ class Session:
         data = [a for t, a in pairs if is_numeric(t)]
         return self._results(plan, arrays, self._runner.run(plan, data, recording))
 
-    def _try(self, executable: Executable, values: list[Any]) -> Sequence[Any] | None:
+    def _try(self, executable: Runnable, values: list[Any]) -> Sequence[Any] | None:
         """The answer of the executable that was right last time; None if it is not this time."""
         state = self._state
         try:
@@ -304,6 +323,17 @@ class Session:
     def read_variables(self, ops: Sequence[Operation]) -> list[np.ndarray | None]:
         """Copies of the variables' values as they are between two runs; None for one without."""
         return self._state.read_all(ops)
+
+
+def _cuda_state(device: Any, mode: str) -> CudaState:
+    """The variables of a session on a device: ``"cuda"``, or a device as ``runtime`` has it."""
+    if mode != "static":
+        raise GraphError(f"mode {mode!r} runs on device 'cpu' only")
+    if isinstance(device, str):
+        if device != "cuda":
+            raise GraphError(f"device must be 'cpu' or 'cuda', not {device!r}")
+        device = cuda_device()
+    return CudaState(device)
 
 
 class InteractiveSession(Session):

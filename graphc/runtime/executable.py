@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import hashlib
 import os
@@ -109,10 +110,8 @@ class Mismatch(Exception):
         self.index = index
 
 
-class Executable:
-    """One program bound to one session's variables.
-
-    ``call(*feeds)`` takes C-contiguous arrays of the declared dtypes in the order of ``inputs``.
+class Runnable(abc.ABC):
+    """One program bound to one session's variables, on some device.
 
     Attributes:
       bound: the user's tensors whose elements are sizes.
@@ -122,18 +121,63 @@ class Executable:
       changes: whether a run changes any variable.
       exclusive: whether it must have the session's turn: it changes variables, or needs what was
         prepared to be of the same moment as those that it reads.
-      is_plain: whether a call of the native code is all there is to a run.
+      is_plain: whether a call of native code is all there is to a run.
       layout: the number of the arrangement of variables that it is bound to.
     """
+
+    exclusive = True
+    is_plain = False
+
+    def __init__(self, program: Program, layout: int) -> None:
+        self.program = program
+        self.layout = layout
+        self.feeds = [i.source for i in program.inputs if i.kind == "feed"]
+        self.bound = [s.source for s in program.function.late if s.source is not None]
+        self.flat = flat_fetches(program.function)
+        self.stores = [o.source for o in program.function.outputs if o.kind == "store"]
+        self.fresh = tuple(program.updated)
+        self.changes = bool(self.stores or self.fresh)
+        self.updates = frozenset((*program.updated, *(s.name for s in self.stores)))
+
+    @abc.abstractmethod
+    def call(self, *feeds: Any) -> tuple[Any, ...]:
+        """Run the program on C-contiguous arrays of the declared dtypes, in the order of inputs.
+
+        Raises:
+          Mismatch, GuardBroken: see there.
+          OpError: the run failed; no variable was changed.
+        """
+
+    @abc.abstractmethod
+    def prepare(self, state: Changes) -> None:
+        """Before a call: bring up to date what depends on variables that have changed since."""
+
+    def guard_error(self) -> OpError:
+        """The error of a run whose sizes do not go together where only the run tells them."""
+        guards = [g for segment in self.program.segments[1:] for g in segment.guards]
+        needs = dict.fromkeys(f"{g.reason or 'the run'} needs {g}" for g in guards)
+        return InvalidArgumentError(
+            None, None,
+            "sizes that the run has computed do not go together: "
+            f"{'; '.join(needs) or 'it needs others'}; no variable was changed",
+        )  # fmt: skip
+
+    def site_error(self, site: int, details: Sequence[int]) -> OpError:
+        """The error of a condition that did not hold, naming the operation."""
+        found = self.program.sites[site]
+        return InvalidArgumentError(found.op.node_def, found.op, found.text(details))
+
+
+class Executable(Runnable):
+    """Native code of a program, for the CPU."""
 
     def __init__(
         self, code: Code, variables: dict[str, np.ndarray], lock: Any, layout: int = 0
     ) -> None:
+        super().__init__(code.program, layout)
         self.code = code
-        self.layout = layout
         program = code.program
         feeds = [i for i in program.inputs if i.kind == "feed"]
-        self.feeds = [i.source for i in feeds]
         numbers = {s: k for k, s in enumerate(program.symbols)}
         slots = {id(s.source): s.number for s in program.slots if s.kind == "input"}
         inputs = [
@@ -154,11 +198,6 @@ class Executable:
                     number, result.dtype.numpy, rank, first, scalar=rank == 0, late=result.late
                 )
             )
-        self.bound = [s.source for s in program.function.late if s.source is not None]
-        self.flat = flat_fetches(program.function)
-        self.stores = [o.source for o in program.function.outputs if o.kind == "store"]
-        self.fresh = tuple(program.updated)
-        self.changes = bool(self.stores or self.fresh)
         signature = native.Signature(
             inputs, outputs, len(program.symbols), code.dims,
             len(program.slots), ARENA if program.blocks else -1,
@@ -166,7 +205,6 @@ class Executable:
         )  # fmt: skip
         self.constants: list[np.ndarray] = []
         self.context = native.CallContext(signature, code.plan, code.run, lock=lock, keep=code)
-        self.updates = frozenset((*program.updated, *(s.name for s in self.stores)))
         self.preparation: Preparation | None = None
         self.bind(variables)
         if code.prepare is not None:
@@ -256,17 +294,6 @@ class Executable:
             raise InvalidArgumentError(None, None, error.message)
         raise error
 
-    def guard_error(self) -> OpError:
-        """The error of a run whose sizes do not go together where only the run tells them."""
-        program = self.code.program
-        guards = [g for segment in program.segments[1:] for g in segment.guards]
-        needs = dict.fromkeys(f"{g.reason or 'the run'} needs {g}" for g in guards)
-        return InvalidArgumentError(
-            None, None,
-            "sizes that the run has computed do not go together: "
-            f"{'; '.join(needs) or 'it needs others'}; no variable was changed",
-        )  # fmt: skip
-
     def error(self, failure: native.Failure) -> OpError:
         """The error of a failed run, naming the operation."""
         program = self.code.program
@@ -282,8 +309,7 @@ class Executable:
             return BadSize(None, None, "a computed size is negative or too large")
         if failure.code == native.FailureCode.REENTRANT:
             return InvalidArgumentError(None, None, "a run was started inside a run")
-        site = program.sites[failure.status[0] - 1]
-        return InvalidArgumentError(site.op.node_def, site.op, site.text(failure.status[1:]))
+        return self.site_error(failure.status[0] - 1, failure.status[1:])
 
 
 class Changes(Protocol):

@@ -1,0 +1,267 @@
+"""One run of a program on a device: its steps in order, driven from the host.
+
+The memory of a run mirrors the plan: an arena of blocks, outputs, slots that grow. What the host
+must know in the course of a run (a loop's condition, sizes that the run computes, whether a
+condition has failed) is read back where it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from graphc.dims import Dim, DimLike, Symbol, substitute
+from graphc.ops.control import branch_number
+from graphc.ops.host import host_values
+from graphc.program import (
+    Append,
+    Bind,
+    Branch,
+    Call,
+    Copy,
+    Extend,
+    Grow,
+    Host,
+    Loop,
+    Program,
+    Publish,
+    Reserve,
+    Slot,
+    Step,
+    walk,
+)
+from graphc.program_steps import check_fixed
+from graphc.runtime.cuda_device import Device, Memory
+from graphc.runtime.cuda_kernels import Kernels
+from graphc.runtime.executable import BadSize, GuardBroken
+
+STATUS = np.zeros(3, np.int64)
+
+
+class Failed(Exception):
+    """A condition of a kernel did not hold: ``site``, and two details."""
+
+    def __init__(self, site: int, details: tuple[int, int]) -> None:
+        super().__init__(site, details)
+        self.site = site
+        self.details = details
+
+
+class Owner(Protocol):
+    """What a run needs of the executable that it is a run of."""
+
+    program: Program
+    device: Device
+    kernels: Kernels
+    constants: dict[int, Memory]
+
+
+class Run:
+    """The memory of one run, and its steps.
+
+    Args:
+      owner: the executable.
+      binding: the sizes that the inputs tell.
+      given: the memory of inputs and variables, by slot.
+    """
+
+    def __init__(
+        self, owner: Owner, binding: Mapping[Symbol, int], given: Mapping[int, Memory]
+    ) -> None:
+        self.program = owner.program
+        self.device = owner.device
+        self.kernels = owner.kernels
+        self.binding: dict[Symbol, DimLike] = dict(binding)
+        self.memory: dict[int, Memory] = {**owner.constants, **given}
+        self.blocks: dict[int, Memory] = {}
+        self.room: dict[int, int] = {}
+        self.turns: dict[int, int] = {}
+        self.published: dict[int, int] = {}
+        self.status = self.device.allocate(STATUS.nbytes)
+        self.device.clear(self.status.address, STATUS.nbytes)
+
+    def run(self) -> None:
+        """All steps.
+
+        Raises:
+          GuardBroken, BadSize, Failed, MemoryError: nothing was committed.
+        """
+        late = {r.slot for r in self.program.results if r.late}
+        self.check_guards(0)
+        for slot in self.program.slots:
+            if slot.kind == "output" and slot.number not in late:
+                self.memory[slot.number] = self.device.allocate(self.nbytes(slot))
+        self.make_room(0)
+        self.steps(self.program.steps)
+
+    # --- sizes and places -------------------------------------------------------------------------
+
+    def size(self, size: DimLike) -> int:
+        """The value of a size in this run."""
+        value = substitute(size, self.binding)
+        assert isinstance(value, int)
+        if value < 0:
+            raise BadSize(None, None, "a computed size is negative or too large")
+        return value
+
+    def nbytes(self, slot: Slot) -> int:
+        """The bytes of a slot."""
+        return self.size(slot.size) * slot.dtype.size
+
+    def address(self, number: int) -> int:
+        """Where a slot is."""
+        slot = self.program.slots[number]
+        if slot.kind == "temp":
+            return self.blocks[slot.block].address
+        if slot.kind == "row":
+            stack, turns = slot.source
+            return self.memory[stack].address + self.turns[turns] * self.nbytes(slot)
+        return self.memory[number].address
+
+    def element(self, number: int, place: int) -> int:
+        """An element, on the host."""
+        dtype = self.program.slots[number].dtype
+        found = np.empty(1, dtype.numpy)
+        self.device.read(self.address(number) + place * dtype.size, found)
+        return int(found[0])
+
+    def array(self, number: int, sizes: Sequence[DimLike]) -> np.ndarray:
+        """A slot's elements, on the host, in a shape."""
+        shape = [self.size(s) for s in sizes]
+        found = np.empty(shape, self.program.slots[number].dtype.numpy)
+        if found.nbytes:
+            self.device.read(self.address(number), found)
+        return found
+
+    def check_guards(self, segment: int) -> None:
+        """The assumptions about a segment's sizes must hold."""
+        for guard in self.program.segments[segment].guards:
+            left, right = (substitute(g, self.binding) for g in (guard.left, guard.right))
+            if left != right:
+                raise GuardBroken
+
+    def make_room(self, segment: int) -> None:
+        """The blocks of a segment, whose sizes are known from now on."""
+        for number, (size, bytes_) in enumerate(self.program.blocks):
+            if self.program.segment_of(size) == segment:
+                self.blocks[number] = self.device.allocate(self.size(size) * bytes_)
+
+    def grow(self, number: int, nbytes: int, kept: int) -> None:
+        """Give a slot room for so many bytes; the first ``kept`` stay."""
+        if number in self.memory and self.room.get(number, -1) >= nbytes:
+            return
+        room = max(nbytes, 2 * kept)
+        new = self.device.allocate(room)
+        if kept:
+            self.device.copy(new.address, self.memory[number].address, kept)
+        self.memory[number], self.room[number] = new, room
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    def steps(self, steps: Sequence[Step]) -> None:
+        """Steps in order."""
+        for step in steps:
+            self.step(step)
+
+    def step(self, step: Step) -> None:
+        """One step."""
+        slots = self.program.slots
+        if isinstance(step, Call):
+            self.call(step)
+        elif isinstance(step, Copy):
+            nbytes = self.nbytes(slots[step.source])
+            self.device.copy(self.address(step.target), self.address(step.source), nbytes)
+        elif isinstance(step, Bind):
+            self.bind(step)
+        elif isinstance(step, Grow):
+            slot = slots[step.slot]
+            self.grow(step.slot, self.size(step.size) * slot.dtype.size, 0)
+        elif isinstance(step, Extend):
+            self.extend(step)
+        elif isinstance(step, Reserve):
+            row = self.nbytes(slots[step.row])
+            kept = self.turns[step.count] * row
+            self.grow(step.target, kept + row, kept)
+        elif isinstance(step, Append):
+            row = self.nbytes(slots[step.source])
+            kept = self.turns[step.count] * row
+            self.grow(step.target, kept + row, kept)
+            place = self.memory[step.target].address + kept
+            self.device.copy(place, self.address(step.source), row)
+        elif isinstance(step, Loop):
+            self.loop(step)
+        elif isinstance(step, Branch):
+            number = branch_number(self.element(step.selector, 0), len(step.cases))
+            self.steps(step.cases[number])
+        elif isinstance(step, Host):
+            self.host(step)
+        else:
+            assert isinstance(step, Publish)
+            self.published[step.output] = step.source
+
+    def call(self, step: Call) -> None:
+        """Launch a kernel; one that can fail is waited for, so that nothing follows a failure."""
+        low = step.lowered
+        sizes = [self.size(Dim((((s,), 1),))) for s in low.symbols]
+        addresses = [self.address(number) for number in step.slots]
+        self.kernels.launch(low, addresses, sizes, self.status.address)
+        if low.fallible:
+            status = STATUS.copy()
+            self.device.read(self.status.address, status)
+            if status[0]:
+                raise Failed(int(status[0]) - 1, (int(status[1]), int(status[2])))
+
+    def bind(self, step: Bind) -> None:
+        """Learn sizes in the course of the run."""
+        segment = self.program.segments[step.segment]
+        values = [
+            self.element(*source) if isinstance(source, tuple) else self.size(source)
+            for source in step.sources
+        ]
+        self.binding.update(zip(segment.symbols, values, strict=True))
+        self.check_guards(step.segment)
+        self.make_room(step.segment)
+
+    def extend(self, step: Extend) -> None:
+        """Make a slot longer; zeros come behind what it holds."""
+        size = self.program.slots[step.slot].dtype.size
+        before, after = self.size(step.before) * size, self.size(step.size) * size
+        self.grow(step.slot, after, before)
+        self.device.clear(self.memory[step.slot].address + before, after - before)
+
+    def loop(self, step: Loop) -> None:
+        """Test and body in turn."""
+        for inner in walk([*step.test, *step.body]):
+            if isinstance(inner, (Append, Reserve)):
+                self.grow(inner.target, 0, 0)
+        turn = 0
+        while True:
+            self.turns[step.turns] = turn
+            self.device.write(self.address(step.turns), np.array([turn], np.int32))
+            self.steps(step.test)
+            if not self.element(step.flag, 0):
+                return
+            self.steps(step.body)
+            turn += 1
+
+    def host(self, step: Host) -> None:
+        """Let Python compute."""
+        call = self.program.hosts[step.number]
+        given = [self.array(n, s) for n, s in zip(step.inputs, call.inputs, strict=True)]
+        results = host_values(call.op, given)
+        check_fixed(call, results, self.size)
+        for number, value in zip(step.outputs, results, strict=True):
+            if self.program.slots[number].kind == "grown":
+                self.grow(number, value.nbytes, 0)
+            if value.nbytes:
+                self.device.write(self.address(number), np.ascontiguousarray(value))
+
+    def results(self) -> tuple[np.ndarray, ...]:
+        """The fetches, on the host."""
+        found = []
+        for result in self.program.results:
+            slot = self.published.get(result.slot, result.slot)
+            found.append(self.array(slot, result.sizes)[()])
+        return tuple(found)

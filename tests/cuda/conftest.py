@@ -1,0 +1,31 @@
+"""Lets the tests of this folder import ``support.py``, and that of the ops."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+_HERE = Path(__file__).parent
+for _name, _path in (
+    ("cuda_support", _HERE / "support.py"),
+    ("ops_support", _HERE.parent / "ops" / "support.py"),
+):
+    if _name not in sys.modules:
+        _spec = importlib.util.spec_from_file_location(_name, _path)
+        assert _spec is not None
+        assert _spec.loader is not None
+        sys.modules[_name] = importlib.util.module_from_spec(_spec)
+        _spec.loader.exec_module(sys.modules[_name])
+
+
+@pytest.fixture
+def shim():
+    """A device whose kernels run on this CPU."""
+    import cuda_support
+
+    if not cuda_support.has_compiler():
+        pytest.skip(f"no C++ compiler: {cuda_support.COMPILER} (CXX names another)")
+    return cuda_support.ShimDevice()
