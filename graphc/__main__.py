@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE.npy",
         help="where to write the output (several outputs: FILE-NAME.npy each); or FILE.npz",
     )  # fmt: skip
+    run.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where it runs (cpu)"
+    )
     run.set_defaults(run=_run)
     profile = commands.add_parser("profile", help="run a model and tell how long its kernels take")
     _add_model(profile)
@@ -149,7 +152,7 @@ def _feeds(model: Model, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(args: argparse.Namespace) -> None:
-    model = load(args.model)
+    model = load(args.model, device=args.device)
     values = model.run(**_feeds(model, args))
     if args.out is None:
         for name, value in values.items():

@@ -141,6 +141,6 @@ def _once(value: str, src: DType) -> str:
     if src is float64:
         return f"gc_round_to_odd({value})"
     if src.is_integer and src.size >= 4:
-        exact = f"gc_sticky({value})" if src.size == 8 else f"(double){value}"
+        exact = f"gc_sticky(({TYPES[src.code]}){value})" if src.size == 8 else f"(double){value}"
         return f"gc_round_to_odd({exact})"
     return value if src is float32 else f"(float){value}"

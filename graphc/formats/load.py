@@ -25,14 +25,14 @@ _KEYS = {
 _VARIABLE_KEYS = {"handle", "initial_value", "initializer", "snapshot", "trainable"}
 
 
-def load(path: Any, mode: str = "static") -> Model:
+def load(path: Any, mode: str = "static", device: Any = "cpu") -> Model:
     """Load a model that :func:`~graphc.formats.save.save` wrote.
 
     Nothing in the file is executed, and everything it claims is checked first.
 
     Args:
       path: the file.
-      mode: how its session runs; see :class:`~graphc.Session`.
+      mode, device: how and where its session runs; see :class:`~graphc.Session`.
     Raises:
       FileFormatError: (a ValueError) a file that is truncated, altered, hostile or too new.
       OSError: it cannot be read.
@@ -49,7 +49,7 @@ def load(path: Any, mode: str = "static") -> Model:
     with graph.as_default():
         variables = _variables(decoder, description["variables"])
     _collections(decoder, variables, description["collections"])
-    session = Session(graph=graph, mode=mode)
+    session = Session(graph=graph, mode=mode, device=device)
     for op, v in variables.items():
         _load_value(decoder, session, v, arrays.get(f"variable:{op.name}"))
     inputs = _signature(decoder, description["inputs"], "the inputs")

@@ -13,7 +13,8 @@ import numpy as np
 from graphc.errors import CompileError, UnavailableError
 
 EXTRA = "pip install 'graphc[cuda13]' (or [cuda12]) installs what is needed"
-OPTIONS = ("-std=c++17", "--fmad=false")
+# 177: a function or a variable that a text has and does not use.
+OPTIONS = ("-std=c++17", "--fmad=false", "-diag-suppress=177")
 """Products and sums are contracted where a kernel says so and nowhere else, as on the CPU."""
 
 
@@ -69,26 +70,31 @@ def compile_cubin(text: str, arch: str, options: Sequence[str] = ()) -> tuple[by
       CompileError: NVRTC refuses the text.
       UnavailableError: CuPy is not installed, or finds no NVRTC.
     """
-    nvrtc = _nvrtc()
-    program = nvrtc.createProgram(text, "kernels.cu", (), ())
+    compiler = nvrtc()
+    program = compiler.createProgram(text, "kernels.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture={arch}", *OPTIONS, *options))
-        return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
-    except nvrtc.NVRTCError as error:
-        log = nvrtc.getProgramLog(program)
+        compiler.compileProgram(program, (f"--gpu-architecture={arch}", *OPTIONS, *options))
+        return compiler.getCUBIN(program), compiler.getProgramLog(program)
+    except compiler.NVRTCError as error:
+        log = compiler.getProgramLog(program)
         raise CompileError(f"NVRTC refuses a kernel ({error}):\n{log}") from None
     finally:
-        nvrtc.destroyProgram(program)
+        compiler.destroyProgram(program)
 
 
-def _nvrtc() -> Any:
+def nvrtc() -> Any:
+    """CuPy's module for NVRTC.
+
+    Raises:
+      UnavailableError: CuPy is not installed, or finds no NVRTC.
+    """
     try:
-        from cupy.cuda import nvrtc
+        from cupy.cuda import nvrtc as compiler
 
-        nvrtc.getVersion()
+        compiler.getVersion()
     except (ImportError, RuntimeError) as error:
         raise UnavailableError(None, None, f"no NVRTC: {error}; {EXTRA}") from None
-    return nvrtc
+    return compiler
 
 
 def cuda_device() -> Device:

@@ -8,7 +8,7 @@ condition has failed) is read back where it is needed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -120,12 +120,12 @@ class Run:
             return self.memory[stack].address + self.turns[turns] * self.nbytes(slot)
         return self.memory[number].address
 
-    def element(self, number: int, place: int) -> int:
+    def element(self, number: int, place: int) -> Any:
         """An element, on the host."""
         dtype = self.program.slots[number].dtype
         found = np.empty(1, dtype.numpy)
         self.device.read(self.address(number) + place * dtype.size, found)
-        return int(found[0])
+        return found[0]
 
     def array(self, number: int, sizes: Sequence[DimLike]) -> np.ndarray:
         """A slot's elements, on the host, in a shape."""
@@ -217,7 +217,7 @@ class Run:
         """Learn sizes in the course of the run."""
         segment = self.program.segments[step.segment]
         values = [
-            self.element(*source) if isinstance(source, tuple) else self.size(source)
+            int(self.element(*source)) if isinstance(source, tuple) else self.size(source)
             for source in step.sources
         ]
         self.binding.update(zip(segment.symbols, values, strict=True))

@@ -10,8 +10,9 @@ import pytest
 
 _HERE = Path(__file__).parent
 for _name, _path in (
-    ("cuda_support", _HERE / "support.py"),
     ("ops_support", _HERE.parent / "ops" / "support.py"),
+    ("cuda_support", _HERE / "support.py"),
+    ("cuda_rows", _HERE / "rows.py"),
 ):
     if _name not in sys.modules:
         _spec = importlib.util.spec_from_file_location(_name, _path)

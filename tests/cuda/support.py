@@ -16,10 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from graphc.errors import UnavailableError
+from graphc.runtime.cuda_device import nvrtc
+
 SHIM = Path(__file__).parent / "shim" / "shim.hpp"
 COMPILER = os.environ.get("CXX") or "g++"
 FLAGS = (
-    "-std=c++17", "-O1", "-march=native", "-ffp-contract=off", "-fPIC", "-shared",
+    "-std=c++17", "-O0", "-march=native", "-ffp-contract=off", "-fPIC", "-shared",
     "-Wno-unknown-pragmas", "-w",
 )  # fmt: skip
 MARGIN = 256
@@ -72,6 +75,33 @@ def compile_shim(text: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr[:4000]}"
     return ctypes.CDLL(str(library))
+
+
+def has_nvrtc() -> bool:
+    """Whether kernels can be compiled for GPUs."""
+    try:
+        nvrtc()
+    except UnavailableError:
+        return False
+    return True
+
+
+class Recorded(Exception):
+    """The text that a program would be compiled from; nothing has run."""
+
+    def __init__(self, text: str, functions: list[str]) -> None:
+        super().__init__("recorded")
+        self.text = text
+        self.functions = functions
+
+
+class TextDevice:
+    """A device that stops where kernels would be compiled."""
+
+    arch = "sm_80"
+
+    def load(self, text: str, functions: Sequence[str]) -> list[Any]:
+        raise Recorded(text, list(functions))
 
 
 class ShimMemory:

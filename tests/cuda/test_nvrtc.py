@@ -1,0 +1,85 @@
+"""Kernels compiled for real GPUs, which needs none: every one of the registry's samples."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_rows import batches, run_together
+from cuda_support import Recorded, TextDevice, has_nvrtc
+from ops_support import cases
+
+import graphc as gc
+from graphc.errors import CompileError
+from graphc.runtime.cuda_device import compile_cubin
+from graphc.session import Session
+
+pytestmark = pytest.mark.skipif(not has_nvrtc(), reason="no NVRTC: graphc[test] installs it")
+ARCHITECTURES = ("sm_80", "sm_90")
+
+
+def numbered() -> list[Any]:
+    """Each batch for one architecture, in turn; with `slow`, for the other one too."""
+    found = []
+    for number, batch in enumerate(batches()):
+        for k, arch in enumerate(ARCHITECTURES):
+            marks = [*batch.marks, *([] if (number + k) % 2 == 0 else [pytest.mark.slow])]
+            found.append(pytest.param(arch, *batch.values, marks=marks, id=f"{arch}-{batch.id}"))
+    return found
+
+
+@pytest.mark.parametrize(("arch", "batch"), numbered())
+def test_kernels_of_ops_compile(arch: str, batch: list[Any]):
+    rows = [case for op, dtype in batch for case in cases(op, dtype)]
+    with pytest.raises(Recorded) as recorded:
+        run_together(rows, TextDevice())
+    cubin, log = compile_cubin(recorded.value.text, arch)
+    assert cubin[:4] == b"\x7fELF"
+    assert "warning" not in log, log
+    for name in recorded.value.functions:
+        assert name.encode() in cubin
+
+
+def test_what_nvrtc_refuses_is_an_error_with_its_words():
+    with pytest.raises(CompileError, match='identifier "missing" is undefined'):
+        compile_cubin("__global__ void k() { missing(); }", "sm_90")
+
+
+def resources(fetch: Any, feeds: dict[Any, Any], arch: str) -> str:
+    """Registers, spills and shared memory of the kernels of a run, as ptxas tells them."""
+    with pytest.raises(Recorded) as recorded, Session(device=TextDevice()) as session:
+        session.run(fetch, feeds)
+    _, log = compile_cubin(recorded.value.text, arch, ("-Xptxas=-v",))
+    lines = []
+    for name, spills, used in re.findall(
+        r"Function properties for (\w+)\n(.*)\n.*: Used (.*?), used \d+ barriers", log
+    ):
+        stack, stores, loads = re.findall(r"(\d+) bytes", spills)
+        shared = re.search(r"Function properties for " + name + r"\n.*\n.*?(\d+) bytes smem", log)
+        lines.append(
+            f"{name}: {used}, {shared[1] if shared else 0} bytes of shared memory, "
+            f"{stack} of stack, {stores} + {loads} of spills"
+        )
+    return "\n".join(sorted(lines))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["add", "erf", "softmax", "sum", "matmul", "layer_norm"])
+def test_registers_and_shared_memory(name, arch, golden):
+    with gc.Graph().as_default():
+        x = gc.placeholder(gc.float32, [None, 1000])
+        y = gc.placeholder(gc.float32, [1000, None])
+        ones = np.ones((64, 1000), np.float32)
+        fetch = {
+            "add": lambda: x + 1.0,
+            "erf": lambda: gc.erf(x),
+            "softmax": lambda: gc.nn.softmax(x),
+            "sum": lambda: gc.reduce_sum(x),
+            "matmul": lambda: gc.matmul(x, y),
+            "layer_norm": lambda: gc.nn.moments(x, [1])[1],
+        }[name]()
+        feeds = {x: ones, y: ones.T.copy()}
+        wanted = {t: v for t, v in feeds.items() if t is x or name == "matmul"}
+        golden(f"resources-{name}-{arch}", resources(fetch, wanted, arch))
