@@ -11,6 +11,7 @@ from typing import Protocol
 
 from graphc.errors import CompileError, GraphcError, VerifyError
 from graphc.function import Function, Rebuilder, format_function
+from graphc.passes.attention import FuseAttention
 from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
 from graphc.passes.control import Control
 from graphc.passes.narrow import NarrowProducts
@@ -42,6 +43,8 @@ def default_pipeline(words: bool = False) -> list[Pass]:
     return [
         DeadCode(),
         Simplify(),
+        FuseAttention(),
+        DeadCode(),
         Decompose(),
         Fold(),
         Simplify(),

@@ -1,0 +1,153 @@
+"""Attention over many keys as one kernel, which stores no matrix of scores.
+
+``softmax(q @ k^T * scale + bias) @ v``, where nothing else reads the scores.  The gradient reads
+them, so this is for graphs that are only run forward.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphc import dims
+from graphc.dtypes import float32, float64
+from graphc.function import Function, Rebuilder
+from graphc.graph import Operation, Tensor
+from graphc.ops.base import call
+from graphc.ops.movement_value import int_tensor
+from graphc.passes.plan import is_literal
+
+LEAST_BYTES = 1 << 20
+"""Scores of one pair of matrices that take less stay in a cache: stored, they are as fast."""
+MOST_DEPTH = 256
+"""Columns of queries and of values that a block's buffers are made for."""
+PRODUCTS = {"MatMul": ("transpose_a", "transpose_b"), "BatchMatMulV2": ("adj_x", "adj_y")}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What makes up attention: the two products, the factor, and what is added to the scores."""
+
+    scores: Operation
+    mixed: Operation
+    scale: float
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class FuseAttention:
+    """Replace the products and the softmax by the one op."""
+
+    name: str = "attention"
+
+    def run(self, fn: Function) -> Function:
+        """The function with attention as an op; what it replaces is dead."""
+        search = _Search(fn)
+        found = {op: part for op in fn.operations if (part := search.attention(op)) is not None}
+        if not found:
+            return fn
+        rebuilder = Rebuilder(fn)
+        for op in fn.operations:
+            part = found.get(op)
+            if part is None:
+                rebuilder.copy(op)
+                continue
+            operands = [*part.scores.inputs, op.inputs[1]]
+            operands += [] if part.bias is None else [part.bias]
+            mapped = [rebuilder.map[t] for t in operands]
+            build = functools.partial(_fused, part, mapped)
+            rebuilder.map.update(zip(op.outputs, rebuilder.declared(op, build), strict=True))
+        return rebuilder.finish()
+
+
+def _fused(part: Found, operands: Sequence[Tensor]) -> list[Tensor]:
+    query, key, value, *bias = operands
+    if not part.scores.attrs[PRODUCTS[part.scores.type][1]]:
+        return [call("Attention", query, key, value, bias, scale=part.scale)]
+    rank = len(key.sizes or ())
+    order = [*range(rank - 2), rank - 1, rank - 2]
+    key = call("Transpose", key, int_tensor(order))
+    return [call("Attention", query, key, value, bias, scale=part.scale)]
+
+
+class _Search:
+    """Finds attention in a function."""
+
+    def __init__(self, fn: Function) -> None:
+        self.readers: dict[Tensor, int] = dict.fromkeys(fn.results(), 1)
+        for op in fn.operations:
+            for t in op.inputs:
+                self.readers[t] = self.readers.get(t, 0) + 1
+
+    def made(self, tensor: Tensor, *types: str) -> Operation | None:
+        """The operation of one of these types that gives a tensor, which is read once."""
+        return tensor.op if tensor.op.type in types and self.readers[tensor] == 1 else None
+
+    def attention(self, mixed: Operation) -> Found | None:
+        """What makes up attention, if an operation is its last product."""
+        if mixed.type not in PRODUCTS or any(mixed.attrs[f] for f in PRODUCTS[mixed.type]):
+            return None
+        softmax = self.made(mixed.inputs[0], "Softmax")
+        if softmax is None or softmax.outputs[0].dtype.base_dtype not in (float32, float64):
+            return None
+        rank = len(softmax.outputs[0].sizes or ())
+        if softmax.attrs["axis"] not in (-1, rank - 1):
+            return None
+        bias, tensor = None, softmax.inputs[0]
+        added = self.made(tensor, "Add", "AddV2", "BiasAdd")
+        if added is not None and added.type != "BiasAdd":
+            sides = [t for t in added.inputs if self._scores(t) is not None]
+            if len(sides) == 1:
+                tensor = sides[0]
+                bias = added.inputs[1 if added.inputs[0] is tensor else 0]
+        scores = self._scores(tensor)
+        if scores is None:
+            return None
+        found = Found(*scores[:1], mixed, scores[1], bias)
+        return found if _suits(found) else None
+
+    def _scores(self, tensor: Tensor) -> tuple[Operation, float] | None:
+        """The product that gives scores, and the number that they are multiplied by."""
+        scale = 1.0
+        scaled = self.made(tensor, "Mul", "RealDiv")
+        if scaled is not None:
+            sides = [t for t in scaled.inputs if not is_literal(t)]
+            numbers = [t for t in scaled.inputs if is_literal(t)]
+            if len(sides) != 1 or (scaled.type == "RealDiv" and sides[0] is not scaled.inputs[0]):
+                return None
+            number = float(np.asarray(numbers[0].op.attrs["value"]).reshape(-1)[0])
+            scale = number if scaled.type == "Mul" else 1.0 / number if number else np.inf
+            tensor = sides[0]
+        product = self.made(tensor, *PRODUCTS)
+        return None if product is None else (product, scale)
+
+
+def _suits(found: Found) -> bool:
+    """Whether the shapes are those of attention, and the scores too many to be stored."""
+    scores, mixed = found.scores, found.mixed
+    if scores.attrs[PRODUCTS[scores.type][0]] or not np.isfinite(found.scale):
+        return False
+    query, key, value, out = (
+        t.sizes for t in (*scores.inputs, mixed.inputs[1], mixed.outputs[0])
+    )
+    matrix = scores.outputs[0].sizes
+    if query is None or key is None or value is None or matrix is None or out is None:
+        return False
+    batch = query[:-2]
+    if key[:-2] != batch or value[:-2] != batch or matrix[:-2] != batch or out[:-2] != batch:
+        return False
+    if found.bias is not None:
+        bias = found.bias.sizes
+        if bias is None or len(bias) > len(matrix):
+            return False
+        if any(s not in (1, m) for s, m in zip(bias[::-1], matrix[::-1], strict=False)):
+            return False
+    depths = (query[-1], value[-1])
+    if not all(isinstance(s, int) and 0 < s <= MOST_DEPTH for s in depths):
+        return False
+    count = dims.product(matrix[-2:])
+    size = scores.outputs[0].dtype.base_dtype.size
+    return not isinstance(count, int) or count * size >= LEAST_BYTES
