@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from graphc.codegen.cuda_expr import Expressions, Lines, bare
 from graphc.codegen.cuda_ops import primitive
 from graphc.codegen.cuda_text import PRELUDE, TYPES
+from graphc.codegen.cuda_vector import print_vectors
 from graphc.dtypes import float32, float64, int64
 from graphc.errors import CompileError
 from graphc.loop.interpret_values import Evaluator
@@ -231,6 +232,9 @@ class _Printer:
             self.out.add(f"const long long {name} = threadIdx.{place};")
             self.block(stmt.body)
             self.threads.pop()
+            return
+        if stmt.kind is LoopKind.VECTORIZED:
+            print_vectors(self.exprs, stmt, self.stmt)
             return
         if stmt.kind not in (LoopKind.SERIAL, LoopKind.UNROLLED):
             raise CompileError(f"a {stmt.kind.value} loop is for CPUs only")

@@ -84,14 +84,14 @@ class Expressions:
     Attributes:
       names: of the variables and buffers in scope.
       data: variables whose values come from memory: arithmetic with them wraps around.
-      reports: whether some condition has been printed whose failure is reported.
+      vectors: loads whose values are in registers already, with their texts.
     """
 
     def __init__(self, out: Lines) -> None:
         self.out = out
         self.names: dict[Var | Buffer, str] = {}
         self.data: set[Var] = set()
-        self.reports = False
+        self.vectors: dict[Expr, str] = {}
         self._expanded: dict[int, tuple[Expr, Expr]] = {}
 
     def declare(self, thing: Var | Buffer) -> str:
@@ -134,7 +134,7 @@ class Expressions:
                 if found is None:
                     found = self._expanded[id(node)] = (node, row.expand(*node.args))
                 return (found[1],)
-        return children(node)
+        return () if node in self.vectors else children(node)
 
     def _text(self, root: Expr, memo: Texts, uses: dict[Expr, int]) -> str:
         stack = [root]
@@ -172,6 +172,8 @@ class Expressions:
             return literal(node)
         if isinstance(node, Var):
             return self._name(node)
+        if node in self.vectors:
+            return self.vectors[node]
         if isinstance(node, Load):
             return f"{self._name(node.buffer)}[{bare(memo[node.index])}]"
         if isinstance(node, Cast):
@@ -226,7 +228,6 @@ class Expressions:
         return name
 
     def _require(self, node: Require, memo: Texts, uses: dict[Expr, int]) -> str:
-        self.reports = True
         name = self._result(node.dtype)
         self.out.open(f"if ({bare(memo[node.cond])})")
         self.out.add(f"{name} = {bare(self._text(node.value, dict(memo), uses))};")

@@ -60,6 +60,9 @@ def unsigned(dtype: DType) -> str:
 
 
 PRELUDE = r"""
+// Elements that are read or written at once.
+template <class T, int N> struct alignas(sizeof(T) * N) gc_vector { T lane[N]; };
+
 #define GC_FN template <class T> static __device__ __forceinline__
 
 template <class To, class From> static __device__ __forceinline__ To gc_bits(From x) {

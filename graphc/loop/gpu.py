@@ -4,8 +4,10 @@ A naive kernel is a nest of serial loops over the kept dimensions whose body is 
 stages: scalars that are reduced into by nests of serial loops, and stores, of one element or of
 rows. The iterations of the kept dimensions, *items*, are independent of each other. The schedule
 
-* gives every item a thread where there is nothing to reduce, where a row is short, and where the
-  rows lie side by side in memory, so that neighbouring threads read neighbouring elements;
+* gives a thread several elements that lie side by side, which it reads and writes at once, where
+  they are 16 bytes together and there is nothing to reduce;
+* gives every other item a thread where there is nothing to reduce, where a row is short, and where
+  the rows lie side by side in memory, so that neighbouring threads read neighbouring elements;
 * else gives every item a warp or a block, whose threads share out the iterations of each nest,
   have totals of their own and combine them;
 * gives a sum of everything many blocks, which leave their totals in a workspace, and a second
@@ -19,17 +21,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from graphc.loop.affine import known
+from graphc.loop.affine import known, multiple_of
 from graphc.loop.cpu import iterations_are_independent
 from graphc.loop.cpu_cost import SYMBOLIC, accesses, step
 from graphc.loop.cpu_rows import tidy_nest
 from graphc.loop.gpu_grid import GpuTarget, grid_stride
 from graphc.loop.gpu_rows import has_spread, spread_rows, total_of_everything, waits
-from graphc.loop.ir import ONE, Block, Expr, For, Kernel, Let, Stmt, Var, walk_stmt
-from graphc.loop.transform import Loop, fuse_counters, open_nest
+from graphc.loop.ir import (
+    ONE,
+    Block,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Let,
+    LoopKind,
+    Stmt,
+    Store,
+    Var,
+    add,
+    block,
+    const,
+    mul,
+    sub,
+    walk_stmt,
+)
+from graphc.loop.transform import Loop, fuse_counters, instance, open_nest
+from graphc.loop.transform_vector import vector_count
 
 __all__ = ["GpuTarget", "schedule_gpu", "thread_per_item"]
 
+_MOST_LANES = 8
 _SHORT = 16  # iterations that one thread does alone
 _WARP = 32
 _LONG = 1024  # iterations from which on a row has a whole block
@@ -46,7 +68,8 @@ def schedule_gpu(kernel: Kernel, target: GpuTarget) -> Kernel:
         return replace(kernel, body=Block(()))
     length = _longest(body, SYMBOLIC if loops else _HUGE + 1)
     if not has_spread(body) or _alone(loops, body, length):
-        return thread_per_item(kernel, loops, body, target)
+        found = _thread_per_vector(kernel, loops, body, target)
+        return found or thread_per_item(kernel, loops, body, target)
     if not loops and length > _HUGE:
         found = total_of_everything(kernel, body, target)
         if found is not None:
@@ -74,6 +97,41 @@ def thread_per_item(
         count, target, (side, 1), lambda number, _: Block((*lets(number), *body.stmts))
     )
     return replace(kernel, body=launch)
+
+
+def _thread_per_vector(
+    kernel: Kernel, loops: Sequence[Loop], body: Block, target: GpuTarget
+) -> Kernel | None:
+    """The kernel with a thread for several elements of the innermost loop, if it is elementwise."""
+    if not loops or not all(isinstance(s, (Let, Store)) for s in body.stmts):
+        return None
+    *outer, (var, extent) = loops
+    width = _width(body, var, target)
+    whole = multiple_of(extent, width)
+    total = known(_items(loops)[0])
+    few = total is not None and total < target.threads * _WARP
+    if width < 2 or few or not (whole or not outer):
+        return None
+    group, lane = Var(f"{var.name}g"), Var("l")
+    start = mul(group, width)
+    vector = For(
+        lane, const(width), LoopKind.VECTORIZED, instance(body, {var: add(start, lane)})
+    )
+    done: Stmt = vector
+    if not whole:
+        rest = instance(body, {var: add(start, lane)})
+        tail = For(lane, sub(extent, start), LoopKind.SERIAL, rest)
+        done = If(add(start, width) <= extent, block(vector), block(tail))
+    groups = (group, vector_count(extent, width))
+    return thread_per_item(kernel, [*outer, groups], block(done), target)
+
+
+def _width(body: Block, var: Var, target: GpuTarget) -> int:
+    """Elements that a thread reads and writes at once: those of 16 bytes, where they are stored."""
+    found = [use for stmt in body.stmts for use in accesses(stmt) if step(use[0], var) == 1]
+    if not any(is_write for _, _, is_write in found):
+        return 1
+    return min(target.vector_bytes // max(size for _, size, _ in found), _MOST_LANES)
 
 
 def _items(loops: Sequence[Loop]) -> tuple[Expr, Callable[[Var], list[Stmt]]]:

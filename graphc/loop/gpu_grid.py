@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.dtypes import int64
 from graphc.loop.affine import known
 from graphc.loop.ir import (
     ONE,
+    Alloc,
     Apply,
     Block,
+    Buffer,
     Expr,
     For,
     If,
@@ -67,12 +69,16 @@ def minimum(a: Expr, most: int) -> Expr:
 
 
 def grid_stride(
-    count: Expr, target: GpuTarget, shape: tuple[int, int], item: Callable[[Var, Var], Block]
+    count: Expr,
+    target: GpuTarget,
+    shape: tuple[int, int],
+    item: Callable[[Var, Var], Block],
+    shared: Sequence[Buffer] = (),
 ) -> Block:
     """A launch that does ``item(number, x)`` for every number below ``count``.
 
     ``shape`` is (side, across): a block works on ``side`` items at once, each by ``across``
-    threads, whose number is ``x``.
+    threads, whose number is ``x``. ``shared`` are the buffers that the threads of a block share.
     """
     side, across = shape
     blocks, b, step, number = Var("blocks"), Var("b"), Var("s"), Var("i")
@@ -93,6 +99,7 @@ def grid_stride(
         body = block(For(x, const(across), LoopKind.THREAD, body))
     if side > 1 or across == 1:
         body = block(For(y, const(side), LoopKind.THREAD, body))
+    body = Block((*(Alloc(s) for s in shared), *body.stmts))
     grid = Let(blocks, minimum(groups, target.blocks))
     return Block((grid, For(b, blocks, LoopKind.BLOCK, body)))
 

@@ -7,7 +7,8 @@ condition has failed) is read back where it is needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,6 +38,7 @@ from graphc.runtime.cuda_device import Device, Memory
 from graphc.runtime.cuda_kernels import Kernels
 from graphc.runtime.executable import BadSize, GuardBroken
 
+ALIGNMENT = 16  # bytes of the widest access
 STATUS = np.zeros(3, np.int64)
 
 
@@ -206,12 +208,28 @@ class Run:
         low = step.lowered
         sizes = [self.size(Dim((((s,), 1),))) for s in low.symbols]
         addresses = [self.address(number) for number in step.slots]
-        self.kernels.launch(low, addresses, sizes, self.status.address)
+        with self.aligned(step.slots, addresses):
+            self.kernels.launch(low, addresses, sizes, self.status.address)
         if low.fallible:
             status = STATUS.copy()
             self.device.read(self.status.address, status)
             if status[0]:
                 raise Failed(int(status[0]) - 1, (int(status[1]), int(status[2])))
+
+    @contextlib.contextmanager
+    def aligned(self, numbers: Sequence[int], addresses: list[int]) -> Iterator[None]:
+        """Parts of a stack may begin anywhere: kernels get them where vectors may begin."""
+        aside = []
+        for k, number in enumerate(numbers):
+            if addresses[k] % ALIGNMENT:
+                nbytes = self.nbytes(self.program.slots[number])
+                memory = self.device.allocate(nbytes)
+                self.device.copy(memory.address, addresses[k], nbytes)
+                aside.append((memory, addresses[k], nbytes))
+                addresses[k] = memory.address
+        yield
+        for memory, place, nbytes in aside:
+            self.device.copy(place, memory.address, nbytes)
 
     def bind(self, step: Bind) -> None:
         """Learn sizes in the course of the run."""

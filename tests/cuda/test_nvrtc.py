@@ -66,20 +66,23 @@ def resources(fetch: Any, feeds: dict[Any, Any], arch: str) -> str:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("name", ["add", "erf", "softmax", "sum", "matmul", "layer_norm"])
+@pytest.mark.parametrize(
+    "name", ["add", "erf", "softmax", "sum", "tiles", "large-tiles", "variance"]
+)
 def test_registers_and_shared_memory(name, arch, golden):
     with gc.Graph().as_default():
-        x = gc.placeholder(gc.float32, [None, 1000])
-        y = gc.placeholder(gc.float32, [1000, None])
+        x, y = gc.placeholder(gc.float32, [None, 1000]), gc.placeholder(gc.float32, [1000, None])
+        z = gc.placeholder(gc.float32, [1024, 1024])
         ones = np.ones((64, 1000), np.float32)
-        fetch = {
-            "add": lambda: x + 1.0,
-            "erf": lambda: gc.erf(x),
-            "softmax": lambda: gc.nn.softmax(x),
-            "sum": lambda: gc.reduce_sum(x),
-            "matmul": lambda: gc.matmul(x, y),
-            "layer_norm": lambda: gc.nn.moments(x, [1])[1],
+        feeds = {x: ones, y: ones.T.copy(), z: np.ones((1024, 1024), np.float32)}
+        fetch, used = {
+            "add": lambda: (x + 1.0, [x]),
+            "erf": lambda: (gc.erf(x), [x]),
+            "softmax": lambda: (gc.nn.softmax(x), [x]),
+            "sum": lambda: (gc.reduce_sum(x), [x]),
+            "tiles": lambda: (gc.matmul(x, y), [x, y]),
+            "large-tiles": lambda: (gc.matmul(z, z), [z]),
+            "variance": lambda: (gc.nn.moments(x, [1])[1], [x]),
         }[name]()
-        feeds = {x: ones, y: ones.T.copy()}
-        wanted = {t: v for t, v in feeds.items() if t is x or name == "matmul"}
-        golden(f"resources-{name}-{arch}", resources(fetch, wanted, arch))
+        text = resources(fetch, {t: feeds[t] for t in used}, arch)
+        golden(f"resources-{name}-{arch}", text)

@@ -1,0 +1,151 @@
+"""Schedules for GPUs: what they look like, and that they do what the naive kernel does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphc.loop.gpu import GpuTarget, schedule_gpu
+from graphc.loop.gpu_grid import thread_per_iteration
+from graphc.loop.interpret import run_kernel
+from graphc.loop.interpret_values import Evaluator
+from graphc.loop.ir import Kernel
+from graphc.loop.parser import parse_kernel
+from graphc.loop.printer import format_kernel
+from graphc.loop.transform import ScheduleError
+from graphc.loop.verify import verify_kernel
+
+SMALL = GpuTarget(threads=32, blocks=3)
+
+SCALE = """\
+kernel scale(x: f32[n], y: f32[n]; n):
+  for i in n:
+    y[i] = x[i] * 2.0f32 + 1.0f32
+"""
+BIAS = """\
+kernel bias(x: f32[n * 12], b: f32[12], y: f32[n * 12]; n):
+  for i in n:
+    for j in 12:
+      let v: f32 = x[i * 12 + j] + b[j]
+      y[i * 12 + j] = max(v, 0.0f32)
+"""
+TURNED = """\
+kernel turned(x: f32[n * 7], y: f32[n * 7]; n):
+  for i in n:
+    for j in 7:
+      y[i * 7 + j] = x[j * n + i]
+"""
+SOFTMAX = """\
+kernel softmax(x: f32[n * 50], y: f32[n * 50]; n):
+  for i in n:
+    local m: f32[1]
+    m[0] = -inf_f32
+    for j in 50:
+      m[0] max= x[i * 50 + j]
+    let most: f32 = m[0]
+    local s: f32[1]
+    s[0] = 0.0f32
+    for j in 50:
+      let e: f32 = exp(x[i * 50 + j] - most)
+      y[i * 50 + j] = e
+      s[0] += e
+    let sum: f32 = s[0]
+    for j in 50:
+      y[i * 50 + j] = y[i * 50 + j] / sum
+"""
+ROWS = """\
+kernel rows(x: f32[n * 50], y: f32[n]; n):
+  for i in n:
+    local s: f32[1]
+    s[0] = 0.0f32
+    for j in 50:
+      s[0] += x[i * 50 + j]
+    y[i] = s[0] / 50.0f32
+"""
+COLUMNS = """\
+kernel columns(x: f32[50 * n], y: f32[n]; n):
+  for i in n:
+    local s: f32[1]
+    s[0] = 0.0f32
+    for j in 50:
+      s[0] += x[j * n + i]
+    y[i] = s[0]
+"""
+EVERYTHING = """\
+kernel everything(x: f32[n], y: f32[1]; n):
+  local s: f32[1]
+  s[0] = 0.0f32
+  for i in n:
+    s[0] += x[i]
+  y[0] = s[0] * 0.5f32
+"""
+CHAIN = """\
+kernel chain(x: f32[n], y: f32[n]; n):
+  local s: f32[1]
+  s[0] = 0.0f32
+  for i in n:
+    s[0] += x[i]
+    y[i] = s[0]
+"""
+LANES = """\
+kernel lanes(x: f32[n * 16], y: f32[n * 16]; n) grain 4:
+  let first = 0
+  parallel i in n:
+    vectorized l in 16:
+      if l < 15:
+        y[i * 16 + l] = x[first + i * 16 + l] + 1.0f32
+"""
+NAIVE = {
+    k.split("(")[0].split()[-1]: k
+    for k in (SCALE, BIAS, TURNED, SOFTMAX, ROWS, COLUMNS, EVERYTHING, CHAIN)
+}
+
+
+def workspaces(kernel: Kernel, given: int) -> list[np.ndarray]:
+    evaluator = Evaluator()
+    return [
+        np.full(evaluator.eval(p.size), np.nan, p.dtype.numpy) for p in kernel.params[given:]
+    ]
+
+
+def outputs(kernel: Kernel, size: int, workspace: list[np.ndarray]) -> list[np.ndarray]:
+    rng = np.random.default_rng(size)
+    arrays = []
+    for param in kernel.params[: len(kernel.params) - len(workspace)]:
+        evaluator = Evaluator()
+        evaluator.env.update(dict.fromkeys(kernel.scalars, size))
+        arrays.append(rng.standard_normal(evaluator.eval(param.size)).astype(param.dtype.numpy))
+    run_kernel(kernel, [*arrays, *workspace], [size])
+    return arrays
+
+
+@pytest.mark.parametrize("name", NAIVE)
+def test_the_schedule(name, golden):
+    kernel = verify_kernel(schedule_gpu(parse_kernel(NAIVE[name]), GpuTarget()))
+    text = format_kernel(kernel)
+    assert format_kernel(parse_kernel(text)) == text
+    golden(f"gpu-{name}", text)
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 130])
+@pytest.mark.parametrize("name", NAIVE)
+def test_a_schedule_does_what_the_naive_kernel_does(name, size):
+    naive = parse_kernel(NAIVE[name])
+    kernel = verify_kernel(schedule_gpu(naive, SMALL))
+    found = outputs(kernel, size, workspaces(kernel, len(naive.params)))
+    for value, wanted in zip(found, outputs(naive, size, []), strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 200])
+def test_a_template_for_cpus_has_a_thread_for_each_iteration(size):
+    cpu = parse_kernel(LANES)
+    kernel = verify_kernel(thread_per_iteration(cpu, SMALL))
+    for value, wanted in zip(outputs(kernel, size, []), outputs(cpu, size, []), strict=True):
+        np.testing.assert_array_equal(value, wanted)
+
+
+def test_how_many_threads_there_are_must_be_known_before_a_launch():
+    text = "kernel k(x: i64[1], y: i64[9]):\n  parallel i in x[0]:\n    y[i] = i\n"
+    with pytest.raises(ScheduleError, match="known when it runs only"):
+        thread_per_iteration(parse_kernel(text), SMALL)
