@@ -134,15 +134,19 @@ def details(results: Results) -> str:
 
 
 def memory(results: Results) -> str:
-    """By how much a process grows at most: while it runs, and in brackets compiling included."""
+    """The most that a process has resident, its libraries included.
+
+    In brackets: by how much it grows after its library has been imported; some load most of it
+    only then.
+    """
     columns = contenders(results)
     rows = []
     for name, found in results["workloads"].items():
         cells = [BY_NAME[name].title]
         for c in columns:
             row = found.get(c, {})
-            total, running = row.get("megabytes"), row.get("running_megabytes")
-            cells.append("" if total is None or running is None else f"{running:.1f} ({total:.1f})")
+            process, grown = row.get("process_megabytes"), row.get("megabytes")
+            cells.append("" if process is None or grown is None else f"{process:.0f} ({grown:.0f})")
         rows.append(cells)
     return markdown(["resident memory, MB", *(TITLES[c] for c in columns)], rows)
 

@@ -103,6 +103,7 @@ def main() -> None:
     if missing:
         say(version=module.VERSION, missing=missing)
         return
+    imported = peak_megabytes()
     restart_peak()
     before = peak_megabytes()
     started = time.perf_counter()
@@ -113,15 +114,18 @@ def main() -> None:
     # Some compile again at the second call, for what the first one was given.
     for _ in range(3):
         call()
-    built_megabytes = peak_megabytes() - before
+    built_megabytes = peak_megabytes()
     restart_peak()
     say(version=module.VERSION, build=built - started, first=first - built, **summary(value))
     for line in sys.stdin:
         if not line.strip():
             break
         say(**timed(call, float(line)))
-    running = peak_megabytes() - before
-    say(megabytes=max(running, built_megabytes), running_megabytes=running)
+    running = peak_megabytes()
+    say(
+        megabytes=max(running, built_megabytes) - before, running_megabytes=running - before,
+        process_megabytes=max(imported, built_megabytes, running),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
