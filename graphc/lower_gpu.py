@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.kernels.grid import contraction_grid
-from graphc.loop.gpu_grid import GpuTarget, thread_per_iteration
+from graphc.loop.gpu_grid import GpuTarget
+from graphc.loop.gpu_template import thread_per_iteration
 from graphc.loop.ir import Kernel
 from graphc.lower_template import TemplateLowering
 

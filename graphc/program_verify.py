@@ -50,6 +50,13 @@ class _Fault(Exception):
     """What is wrong; who catches it knows where."""
 
 
+def has_workspaces(kernel: Kernel, spaces: Sequence[ir.Buffer]) -> bool:
+    """Whether a kernel may have more parameters than slots: what its launches leave each other."""
+    loops = [s for s in walk_stmt(kernel.body) if isinstance(s, ir.For)]
+    grid = any(loop.kind is ir.LoopKind.BLOCK for loop in loops)
+    return grid and all(isinstance(p.size, ir.Const) for p in spaces)
+
+
 def verify_program(program: Program, kernels: bool = True) -> Program:
     """The program itself, when it keeps the rules.
 
@@ -227,12 +234,15 @@ class _Verifier:
         """A kernel of a call: parameters, scalars, what it writes, where it can fail."""
         low = step.lowered
         hints: dict[Symbol, DimLike] = dict(self.program.hints)
-        if len(kernel.params) != len(step.slots) or len(kernel.scalars) != len(scalars):
+        given = kernel.params[: len(step.slots)]
+        spaces = kernel.params[len(step.slots) :]
+        fits = len(given) == len(step.slots) and len(kernel.scalars) == len(scalars)
+        if not fits or (spaces and not has_workspaces(kernel, spaces)):
             raise _Fault(
                 f"{kernel.name} takes {len(kernel.params)} buffers and {len(kernel.scalars)} "
                 f"scalars, it is given {len(step.slots)} and {len(scalars)}"
             )
-        for param, number in zip(kernel.params, step.slots, strict=True):
+        for param, number in zip(given, step.slots, strict=True):
             slot = self.program.slots[number]
             if param.dtype is not slot.dtype:
                 raise _Fault(f"{param.name} is {param.dtype.code}, slot {number} {slot.dtype.code}")
@@ -243,7 +253,7 @@ class _Verifier:
                 if need != substitute(slot.size, binding):
                     raise _Fault(f"{param.name} has {need} elements, slot {number} {slot.size}")
         stored = ir.stored_buffers(kernel)
-        for param, tensor, number in zip(kernel.params, low.buffers, step.slots, strict=True):
+        for param, tensor, number in zip(given, low.buffers, step.slots, strict=True):
             # Loops that never run are dropped with what they store.
             size = self.program.slots[number].size
             empty = 0 in (size, substitute(size, hints) if kernel is low.fast else 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from graphc.dtypes import int64
 from graphc.loop.affine import known
@@ -16,11 +16,8 @@ from graphc.loop.ir import (
     Expr,
     For,
     If,
-    Kernel,
     Let,
-    Load,
     LoopKind,
-    Require,
     Stmt,
     Var,
     add,
@@ -29,15 +26,11 @@ from graphc.loop.ir import (
     index_div,
     mul,
     sub,
-    substitute,
-    walk_expr,
 )
-from graphc.loop.transform import ScheduleError, close_nest
+from graphc.loop.transform import close_nest
 from graphc.loop.transform_vector import vector_count
 
-__all__ = ["GpuTarget", "grid_stride", "thread_per_iteration"]
-
-_SIDE = 64  # threads of a block that each do a long piece of work alone
+__all__ = ["GpuTarget", "grid_stride", "minimum"]
 
 
 @dataclass(frozen=True)
@@ -102,53 +95,3 @@ def grid_stride(
     body = Block((*(Alloc(s) for s in shared), *body.stmts))
     grid = Let(blocks, minimum(groups, target.blocks))
     return Block((grid, For(b, blocks, LoopKind.BLOCK, body)))
-
-
-def thread_per_iteration(kernel: Kernel, target: GpuTarget) -> Kernel:
-    """A kernel scheduled for CPUs: a thread for every iteration of its parallel loop.
-
-    Without such a loop one thread does it all. Lanes of vectors come one after the other.
-    """
-    stmts = [serial(s) for s in kernel.body.stmts]
-    lets = {s.var: s.value for s in stmts if isinstance(s, Let)}
-    loop = kernel.parallel
-    count: Expr = ONE
-    if loop is not None:
-        assert loop is kernel.body.stmts[-1]
-        count = _over_scalars(loop.extent, lets)
-
-    def iteration(number: Var, _: Var) -> Block:
-        if loop is None:
-            return Block(tuple(stmts))
-        return Block((*stmts[:-1], Let(loop.var, number), *serial_block(loop.body).stmts))
-
-    side = min(target.threads, _SIDE) if loop is not None else 1
-    launch = grid_stride(count, target, (side, 1), iteration)
-    return replace(kernel, body=launch, grain=ONE)
-
-
-def _over_scalars(extent: Expr, lets: dict[Var, Expr]) -> Expr:
-    """An extent without the variables that are declared beside the loop."""
-    while any(node in lets for node in walk_expr(extent)):
-        extent = substitute(extent, lets)
-    if any(isinstance(node, (Load, Require)) for node in walk_expr(extent)):
-        raise ScheduleError("how many threads a kernel needs is known when it runs only")
-    return extent
-
-
-def serial(stmt: Stmt) -> Stmt:
-    """The statement with its vectorized loops as serial ones."""
-    if isinstance(stmt, Block):
-        return serial_block(stmt)
-    if isinstance(stmt, For):
-        kind = LoopKind.SERIAL if stmt.kind is LoopKind.VECTORIZED else stmt.kind
-        return replace(stmt, kind=kind, body=serial_block(stmt.body))
-    if isinstance(stmt, If):
-        other = None if stmt.otherwise is None else serial_block(stmt.otherwise)
-        return If(stmt.cond, serial_block(stmt.then), other)
-    return stmt
-
-
-def serial_block(body: Block) -> Block:
-    """The same of every statement of a block."""
-    return Block(tuple([serial(s) for s in body.stmts]))

@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import ``support.py``, and that of the ops."""
+"""Lets the tests of this folder import ``support.py``, and what other folders' tests share."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from graphc.runtime.cuda_device import cuda_device
+
 _HERE = Path(__file__).parent
 for _name, _path in (
     ("ops_support", _HERE.parent / "ops" / "support.py"),
     ("cuda_support", _HERE / "support.py"),
     ("cuda_rows", _HERE / "rows.py"),
+    *((n, _HERE.parent / "fuzz" / f"{n}.py") for n in ("graph_builder", "random_graphs")),
+    ("control_graphs", _HERE.parent / "fuzz" / "control_graphs.py"),
 ):
     if _name not in sys.modules:
         _spec = importlib.util.spec_from_file_location(_name, _path)
@@ -20,6 +24,14 @@ for _name, _path in (
         assert _spec.loader is not None
         sys.modules[_name] = importlib.util.module_from_spec(_spec)
         _spec.loader.exec_module(sys.modules[_name])
+
+
+@pytest.fixture(params=["shim", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request):
+    """A device whose kernels run on this CPU, and a real one where there is one."""
+    if request.param == "shim":
+        return request.getfixturevalue("shim")
+    return cuda_device()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cuda_support import ShimDevice
 
 import graphc as gc
 from graphc.dtypes import float32
@@ -14,6 +13,7 @@ from graphc.loop.gpu import GpuTarget
 from graphc.loop.interpret import run_kernel
 from graphc.loop.ir import Alloc, Buffer, Load, Scope, Store, const, walk_stmt
 from graphc.loop.verify import verify_kernel
+from graphc.runtime.cuda_device import Device
 
 RNG = np.random.default_rng(3)
 
@@ -30,7 +30,7 @@ def graph():
 
 
 @pytest.mark.parametrize("dtype", [gc.float32, gc.float64, gc.int32, gc.bfloat16])
-def test_every_transposition(dtype, shim: ShimDevice):
+def test_every_transposition(dtype, device: Device):
     fetches, feeds, expected = [], {}, []
     for known in (True, False):
         for left in (False, True):
@@ -44,19 +44,19 @@ def test_every_transposition(dtype, shim: ShimDevice):
                     feeds[pair[-1]] = value.astype(dtype.as_numpy_dtype)
                 fetches.append(gc.matmul(*pair, transpose_a=left, transpose_b=right))
                 expected.append(a @ b)
-    with gc.Session(device=shim) as session:
+    with gc.Session(device=device) as session:
         for found, wanted in zip(session.run(fetches, feeds), expected, strict=True):
             np.testing.assert_array_equal(
                 np.asarray(found, np.float64), wanted.astype(dtype.as_numpy_dtype).astype(float)
             )
 
 
-def test_batches_edges_and_what_is_fused_behind(shim: ShimDevice):
+def test_batches_edges_and_what_is_fused_behind(device: Device):
     sizes = [(1, 17, 16, 16), (3, 64, 64, 64), (2, 65, 15, 129), (0, 20, 20, 20), (2, 20, 0, 20)]
     a, b = (gc.placeholder(gc.float32, [None, None, None]) for _ in range(2))
     bias = gc.placeholder(gc.float32, [None])
     y = gc.nn.relu(gc.matmul(a, b) + bias)
-    with gc.Session(device=shim) as session:
+    with gc.Session(device=device) as session:
         for batch, m, k, n in sizes:
             left, right, add = whole(batch, m, k), whole(batch, k, n), whole(n)
             found = session.run(y, {a: left, b: right, bias: add})
@@ -64,14 +64,14 @@ def test_batches_edges_and_what_is_fused_behind(shim: ShimDevice):
         assert session.compilations <= 2
 
 
-def test_convolutions_and_their_gradients(shim: ShimDevice):
+def test_convolutions_and_their_gradients(device: Device):
     x = gc.placeholder(gc.float32, [None, 9, 8, 16])
     w = gc.placeholder(gc.float32, [3, 3, 16, 20])
     y = gc.nn.conv2d(x, w, strides=[1, 1, 1, 1], padding="SAME")
     fetches = [y, *gc.gradients(gc.reduce_sum(y * y), [x, w])]
     feeds = {x: whole(2, 9, 8, 16), w: whole(3, 3, 16, 20)}
-    with gc.Session() as cpu, gc.Session(device=shim) as device:
-        wanted, found = cpu.run(fetches, feeds), device.run(fetches, feeds)
+    with gc.Session() as cpu, gc.Session(device=device) as gpu:
+        wanted, found = cpu.run(fetches, feeds), gpu.run(fetches, feeds)
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -6,12 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from cuda_support import ShimDevice
 
 import graphc as gc
 from graphc import errors
 from graphc.__main__ import main
 from graphc.codegen import cuda
+from graphc.runtime.cuda_device import Device
 
 RNG = np.random.default_rng(11)
 X = RNG.standard_normal((9, 40)).astype(np.float32)
@@ -23,18 +23,18 @@ def graph():
         yield
 
 
-def both(shim: ShimDevice, work) -> None:
+def both(device: Device, work) -> None:
     """Fail unless ``work(session)`` gives the same on the device and on the CPU."""
     results = []
-    for device in ("cpu", shim):
-        with gc.Session(device=device) as session:
+    for place in ("cpu", device):
+        with gc.Session(device=place) as session:
             results.append(work(session))
     for found, wanted in zip(*results, strict=True):
         assert np.asarray(found).dtype == np.asarray(wanted).dtype
         np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=1e-6)
 
 
-def test_a_training_run_is_that_of_the_cpu(shim):
+def test_a_training_run_is_that_of_the_cpu(device):
     x = gc.placeholder(gc.float32, [None, 40])
     w = gc.Variable(gc.random_normal([40, 8], seed=4))
     b = gc.Variable(gc.zeros([8]))
@@ -48,22 +48,22 @@ def test_a_training_run_is_that_of_the_cpu(shim):
         losses = [session.run([step, loss], {x: X[:n]})[1] for n in (9, 9, 4)]
         return [*losses, *session.run([w, b])]
 
-    both(shim, work)
+    both(device, work)
 
 
-def test_random_numbers_are_those_of_the_cpu(shim):
+def test_random_numbers_are_those_of_the_cpu(device):
     draws = [gc.random_uniform([33], seed=3), gc.random_normal([5, 7], seed=2)]
     integers = gc.random_uniform([64], maxval=1000, dtype=gc.int32, seed=9)
     results = []
-    for device in ("cpu", shim):
-        with gc.Session(device=device) as session:
+    for place in ("cpu", device):
+        with gc.Session(device=place) as session:
             results.append([session.run([*draws, integers]) for _ in range(2)])
     for found, wanted in zip(*results, strict=True):
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
-def test_loops_and_branches(shim):
+def test_loops_and_branches(device):
     x = gc.placeholder(gc.float32, [None, 40])
     turns = gc.placeholder(gc.int32, [])
 
@@ -73,20 +73,20 @@ def test_loops_and_branches(shim):
     _, last = gc.while_loop(lambda k, _: k < turns, body, [gc.constant(0), x])
     (slope,) = gc.gradients(gc.reduce_sum(last * last), [x])
     stacked = gc.map_fn(gc.reduce_max, x)
-    both(shim, lambda s: s.run([last, slope, stacked], {x: X, turns: 5}))
+    both(device, lambda s: s.run([last, slope, stacked], {x: X, turns: 5}))
 
 
-def test_sizes_that_a_run_decides(shim):
+def test_sizes_that_a_run_decides(device):
     x = gc.placeholder(gc.float32, [None, 40])
     positive = gc.boolean_mask(x, x > 0.3)
-    both(shim, lambda s: s.run([positive, gc.reduce_sum(positive), gc.where(x > 1.0)], {x: X}))
+    both(device, lambda s: s.run([positive, gc.reduce_sum(positive), gc.where(x > 1.0)], {x: X}))
 
 
-def test_python_in_the_middle_of_a_run(shim):
+def test_python_in_the_middle_of_a_run(device):
     x = gc.placeholder(gc.float32, [None, 40])
     sorted_ = gc.py_func(lambda a: np.sort(a, axis=None), [x * 2.0], gc.float32)
     sorted_.set_shape([None])
-    both(shim, lambda s: s.run([gc.reduce_max(sorted_), sorted_ + 1.0], {x: X}))
+    both(device, lambda s: s.run([gc.reduce_max(sorted_), sorted_ + 1.0], {x: X}))
 
 
 def test_a_new_size_compiles_nothing(shim):
@@ -115,13 +115,13 @@ def test_variables_stay_on_the_device(shim):
         np.testing.assert_array_equal(session.run(v), np.full(300, 7.0))
 
 
-def test_a_failed_run_changes_no_variable(shim):
+def test_a_failed_run_changes_no_variable(device):
     v = gc.Variable(np.arange(4, dtype=np.float32))
     at = gc.placeholder(gc.int32, [None])
     picked = gc.gather(v, at)
     with gc.control_dependencies([picked]):
         change = gc.assign(v, v * 2.0)
-    with gc.Session(device=shim) as session:
+    with gc.Session(device=device) as session:
         session.run(v.initializer)
         with pytest.raises(errors.InvalidArgumentError, match=r"= 4 is not in \[0, 4\)") as caught:
             session.run(change, {at: [1, 4]})

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from graphc.loop.gpu import GpuTarget, schedule_gpu
-from graphc.loop.gpu_grid import thread_per_iteration
+from graphc.loop.gpu_template import thread_per_iteration
 from graphc.loop.interpret import run_kernel
 from graphc.loop.interpret_values import Evaluator
-from graphc.loop.ir import Kernel
+from graphc.loop.ir import For, Kernel, LoopKind, walk_stmt
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import format_kernel
 from graphc.loop.transform import ScheduleError
@@ -95,6 +95,29 @@ kernel lanes(x: f32[n * 16], y: f32[n * 16]; n) grain 4:
       if l < 15:
         y[i * 16 + l] = x[first + i * 16 + l] + 1.0f32
 """
+PUT = """\
+kernel put(x: f32[n * 5], row: f32[5], y: f32[n * 5]; n):
+  let at = n // 2
+  for c in (n * 5) // 4:
+    vectorized l in 4:
+      y[c * 4 + l] = x[c * 4 + l]
+  if n * 5 % 4 > 0:
+    vectorized l in 4:
+      if (n * 5) // 4 * 4 + l < n * 5:
+        y[(n * 5) // 4 * 4 + l] = x[(n * 5) // 4 * 4 + l]
+  if at < n:
+    for c in 5:
+      y[at * 5 + c] += row[c]
+"""
+COUNTED = """\
+kernel counted(x: f32[n], y: f32[n]; n):
+  local k: i64[1]
+  k[0] = 0
+  for i in n:
+    y[k[0]] = x[i]
+    if x[i] > 0.0f32:
+      k[0] += 1
+"""
 NAIVE = {
     k.split("(")[0].split()[-1]: k
     for k in (SCALE, BIAS, TURNED, SOFTMAX, ROWS, COLUMNS, EVERYTHING, CHAIN)
@@ -138,11 +161,24 @@ def test_a_schedule_does_what_the_naive_kernel_does(name, size):
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 200])
-def test_a_template_for_cpus_has_a_thread_for_each_iteration(size):
-    cpu = parse_kernel(LANES)
+@pytest.mark.parametrize("text", [LANES, PUT, COUNTED], ids=["lanes", "put", "counted"])
+def test_a_template_for_cpus_has_a_thread_for_each_iteration(text, size):
+    cpu = parse_kernel(text)
     kernel = verify_kernel(thread_per_iteration(cpu, SMALL))
     for value, wanted in zip(outputs(kernel, size, []), outputs(cpu, size, []), strict=True):
         np.testing.assert_array_equal(value, wanted)
+
+
+def threads(kernel: Kernel) -> list[int]:
+    loops = [s for s in walk_stmt(kernel.body) if isinstance(s, For)]
+    return [s.extent.value for s in loops if s.kind is LoopKind.THREAD]
+
+
+def test_what_depends_on_its_order_is_one_threads_work():
+    assert threads(thread_per_iteration(parse_kernel(PUT), SMALL)) == [64, 64, 64]
+    assert threads(thread_per_iteration(parse_kernel(COUNTED), SMALL)) == [1]
+    overlapping = PUT.replace("y[at * 5 + c] +=", "y[at * 5 + c // 2] +=")
+    assert threads(thread_per_iteration(parse_kernel(overlapping), SMALL)) == [64, 64, 1]
 
 
 def test_how_many_threads_there_are_must_be_known_before_a_launch():
