@@ -13,7 +13,7 @@ unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint ruff mypy bench bench-micro bench-scaling tf1-semantics docs clean
+.PHONY: help demo test test-slow lint ruff mypy bench bench-micro bench-scaling gpu-check tf1-semantics docs clean
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,9 @@ bench-micro: $(VENV)/.with-base ## measure call overhead, compile time and kerne
 
 bench-scaling: $(VENV)/.with-examples ## measure how cost grows with batch, width, depth, length (ARGS=...)
 	$(RUN) benchmarks/scaling.py $(ARGS)
+
+gpu-check: ## run the CUDA tests and a table of speeds where there is a GPU (PYTHON=..., ARGS=...)
+	$(or $(PYTHON),python3) benchmarks/gpu.py $(ARGS)
 
 tf1-semantics: $(VENV)/.with-base ## show where behaviour differs from TensorFlow 1.15
 	$(RUN) tests/tf1/semantics.py $(ARGS)

@@ -4,10 +4,13 @@ A naive kernel is a nest of serial loops over the kept dimensions whose body is 
 stages: scalars that are reduced into by nests of serial loops, and stores, of one element or of
 rows. The iterations of the kept dimensions, *items*, are independent of each other. The schedule
 
+* gives blocks square tiles where elements are read along one loop and written along another;
 * gives a thread several elements that lie side by side, which it reads and writes at once, where
   they are 16 bytes together and there is nothing to reduce;
 * gives every other item a thread where there is nothing to reduce, where a row is short, and where
   the rows lie side by side in memory, so that neighbouring threads read neighbouring elements;
+* gives rows that lie side by side a block for 32 items where these alone are too few: its warps
+  share out the iterations, and leave their totals in shared memory;
 * else gives every item a warp or a block, whose threads share out the iterations of each nest,
   have totals of their own and combine them;
 * gives a sum of everything many blocks, which leave their totals in a workspace, and a second
@@ -25,8 +28,10 @@ from graphc.loop.affine import known, multiple_of
 from graphc.loop.cpu import iterations_are_independent
 from graphc.loop.cpu_cost import SYMBOLIC, accesses, step
 from graphc.loop.cpu_rows import tidy_nest
+from graphc.loop.gpu_columns import columns
 from graphc.loop.gpu_grid import GpuTarget, grid_stride
 from graphc.loop.gpu_rows import has_spread, spread_rows, total_of_everything, waits
+from graphc.loop.gpu_tile import turned_tiles
 from graphc.loop.ir import (
     ONE,
     Block,
@@ -55,6 +60,7 @@ _MOST_LANES = 8
 _SHORT = 16  # iterations that one thread does alone
 _WARP = 32
 _LONG = 1024  # iterations from which on a row has a whole block
+_MANY = 1 << 16  # items that are work enough with a thread for each
 _HUGE = 1 << 14  # and from which on many blocks, if there is but one row
 
 
@@ -67,8 +73,14 @@ def schedule_gpu(kernel: Kernel, target: GpuTarget) -> Kernel:
     if any(known(extent) == 0 for _, extent in loops):
         return replace(kernel, body=Block(()))
     length = _longest(body, SYMBOLIC if loops else _HUGE + 1)
-    if not has_spread(body) or _alone(loops, body, length):
-        found = _thread_per_vector(kernel, loops, body, target)
+    spread = has_spread(body)
+    if spread and length > _SHORT and _side_by_side(loops, body):
+        items = known(_items(loops)[0])
+        if items is None or items < _MANY:
+            return columns(kernel, *_items(loops), body, target)
+    if not spread or _alone(loops, body, length):
+        found = turned_tiles(kernel, loops, body, target)
+        found = found or _thread_per_vector(kernel, loops, body, target)
         return found or thread_per_item(kernel, loops, body, target)
     if not loops and length > _HUGE:
         found = total_of_everything(kernel, body, target)
@@ -159,8 +171,13 @@ def _alone(loops: Sequence[Loop], body: Block, length: int) -> bool:
     """Whether a thread does the whole of an item."""
     if not loops:
         return length <= 1
-    if length <= _SHORT:
-        return True
+    return length <= _SHORT or _side_by_side(loops, body)
+
+
+def _side_by_side(loops: Sequence[Loop], body: Block) -> bool:
+    """Whether neighbouring items, and not neighbouring iterations, read neighbouring elements."""
+    if not loops:
+        return False
     kept = loops[-1][0]
     along = across = False
     for stmt in body.stmts:

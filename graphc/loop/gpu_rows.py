@@ -9,6 +9,7 @@ from graphc.loop.affine import mentions
 from graphc.loop.gpu_grid import GpuTarget, grid_stride
 from graphc.loop.ir import (
     ONE,
+    TRUE,
     ZERO,
     Alloc,
     AllReduce,
@@ -31,6 +32,7 @@ from graphc.loop.ir import (
     apply,
     block,
     const,
+    logical_and,
     mul,
     reduce_identity,
     stmt_exprs,
@@ -109,25 +111,36 @@ def spread_rows(body: Block, x: Var, across: int) -> Block:
 
 
 def _nest(stmt: For, thread: Expr, threads: int) -> list[Stmt]:
-    """A nest by threads: each does every ``threads``-th iteration, into totals of its own."""
+    """A nest by threads, whose totals are combined."""
+    stmts, totals = shared_out(stmt, thread, threads)
+    for own, reduce in totals:
+        stmts.append(AllReduce(own, ZERO, reduce.op))
+        stmts.append(replace(reduce, value=Load(own, ZERO)))
+    return stmts
+
+
+def shared_out(
+    stmt: For, thread: Expr, threads: int, cond: Expr = TRUE
+) -> tuple[list[Stmt], list[tuple[Buffer, Reduce]]]:
+    """A nest of which each thread does every ``threads``-th iteration, into totals of its own.
+
+    Nothing is done where ``cond`` does not hold. The totals come with what they belong to.
+    """
     loops, inner = open_nest(stmt)
     counter, count, lets = fuse_counters(loops, "q")
     reduces = accumulators(inner)
     totals = {acc: replace(acc, name=f"{acc.name}t") for acc in reduces}
-    before: list[Stmt] = []
-    after: list[Stmt] = []
+    stmts: list[Stmt] = []
     for acc, own in totals.items():
-        op = reduces[acc].op
-        before += [Alloc(own), Store(own, ZERO, reduce_identity(op, acc.dtype))]
-        after.append(AllReduce(own, ZERO, op))
-        after.append(Reduce(acc, reduces[acc].index, op, Load(own, ZERO)))
+        stmts += [Alloc(own), Store(own, ZERO, reduce_identity(reduces[acc].op, acc.dtype))]
     rewriter = Rewriter({})
     rewriter.buffers.update(totals)
     turn = Var("t")
     place = Let(counter, add(mul(turn, threads), thread))
-    body = If(counter < count, Block((*lets, *rewriter.block(inner).stmts)))
-    loop = close_nest([(turn, vector_count(count, threads))], Block((place, body)))
-    return [*before, *loop.stmts, *after]
+    inside = logical_and(counter < count, cond)
+    body = If(inside, Block((*lets, *rewriter.block(inner).stmts)))
+    stmts += close_nest([(turn, vector_count(count, threads))], Block((place, body))).stmts
+    return stmts, [(own, reduces[acc]) for acc, own in totals.items()]
 
 
 def total_of_everything(kernel: Kernel, body: Block, target: GpuTarget) -> Kernel | None:

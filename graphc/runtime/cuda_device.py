@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from graphc.errors import CompileError, UnavailableError
+from graphc.runtime import cache
+from graphc.runtime.executable import compiler_version
 
 EXTRA = "pip install 'graphc[cuda13]' (or [cuda12]) installs what is needed"
 # 177: a function or a variable that a text has and does not use.
@@ -80,6 +82,15 @@ def compile_cubin(text: str, arch: str, options: Sequence[str] = ()) -> tuple[by
         raise CompileError(f"NVRTC refuses a kernel ({error}):\n{log}") from None
     finally:
         compiler.destroyProgram(program)
+
+
+def cached_cubin(text: str, arch: str) -> bytes:
+    """The same machine code, from the cache on the disk if it is there."""
+    version = ".".join(map(str, nvrtc().getVersion()))
+    target = f"{arch} nvrtc-{version} {' '.join(OPTIONS)}"
+    return cache.default_cache().fetch(
+        text, target, compiler_version(), lambda: compile_cubin(text, arch)[0]
+    )
 
 
 def nvrtc() -> Any:
@@ -166,9 +177,8 @@ class CupyDevice:
         """Functions of a module, which is compiled once."""
         module = self._modules.get(text)
         if module is None:
-            cubin, _ = compile_cubin(text, self.arch)
             module = self._cupy.cuda.function.Module()
-            module.load(cubin)
+            module.load(cached_cubin(text, self.arch))
             self._modules[text] = module
         return [module.get_function(name) for name in functions]
 

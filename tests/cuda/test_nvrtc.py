@@ -13,6 +13,7 @@ from ops_support import cases
 
 import graphc as gc
 from graphc.errors import CompileError
+from graphc.runtime import cuda_device
 from graphc.runtime.cuda_device import compile_cubin
 from graphc.session import Session
 
@@ -45,6 +46,15 @@ def test_kernels_of_ops_compile(arch: str, batch: list[Any]):
 def test_what_nvrtc_refuses_is_an_error_with_its_words():
     with pytest.raises(CompileError, match='identifier "missing" is undefined'):
         compile_cubin("__global__ void k() { missing(); }", "sm_90")
+
+
+def test_machine_code_is_kept_on_the_disk(monkeypatch):
+    text = 'extern "C" __global__ void kept(int* x) { *x = 1; }'
+    code = cuda_device.cached_cubin(text, "sm_90")
+    monkeypatch.setattr(cuda_device, "compile_cubin", None)
+    assert cuda_device.cached_cubin(text, "sm_90") == code
+    with pytest.raises(TypeError):
+        cuda_device.cached_cubin(text, "sm_80")
 
 
 def resources(fetch: Any, feeds: dict[Any, Any], arch: str) -> str:

@@ -15,7 +15,7 @@ from graphc.loop.printer import format_kernel
 from graphc.loop.transform import ScheduleError
 from graphc.loop.verify import verify_kernel
 
-SMALL = GpuTarget(threads=32, blocks=3)
+SMALL = GpuTarget(threads=64, blocks=3)
 
 SCALE = """\
 kernel scale(x: f32[n], y: f32[n]; n):
@@ -30,10 +30,10 @@ kernel bias(x: f32[n * 12], b: f32[12], y: f32[n * 12]; n):
       y[i * 12 + j] = max(v, 0.0f32)
 """
 TURNED = """\
-kernel turned(x: f32[n * 7], y: f32[n * 7]; n):
+kernel turned(x: f32[n * 40], y: f32[n * 40]; n):
   for i in n:
-    for j in 7:
-      y[i * 7 + j] = x[j * n + i]
+    for j in 40:
+      y[i * 40 + j] = x[j * n + i] + y[i * 40 + j]
 """
 SOFTMAX = """\
 kernel softmax(x: f32[n * 50], y: f32[n * 50]; n):
@@ -70,6 +70,18 @@ kernel columns(x: f32[50 * n], y: f32[n]; n):
     for j in 50:
       s[0] += x[j * n + i]
     y[i] = s[0]
+"""
+CENTRED = """\
+kernel centred(x: f32[50 * n], y: f32[50 * n], m: f32[n]; n):
+  for i in n:
+    local s: f32[1]
+    s[0] = 0.0f32
+    for j in 50:
+      s[0] += x[j * n + i]
+    let mean: f32 = s[0] / 50.0f32
+    m[i] = mean
+    for j in 50:
+      y[j * n + i] = x[j * n + i] - mean
 """
 EVERYTHING = """\
 kernel everything(x: f32[n], y: f32[1]; n):
@@ -120,7 +132,7 @@ kernel counted(x: f32[n], y: f32[n]; n):
 """
 NAIVE = {
     k.split("(")[0].split()[-1]: k
-    for k in (SCALE, BIAS, TURNED, SOFTMAX, ROWS, COLUMNS, EVERYTHING, CHAIN)
+    for k in (SCALE, BIAS, TURNED, SOFTMAX, ROWS, COLUMNS, CENTRED, EVERYTHING, CHAIN)
 }
 
 

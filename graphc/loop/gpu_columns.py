@@ -1,0 +1,123 @@
+"""Rows that lie side by side, shared out: neighbouring threads have neighbouring items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from graphc.dtypes import int64
+from graphc.loop.gpu_grid import GpuTarget, grid_stride
+from graphc.loop.gpu_rows import loaded, shared_out, stored
+from graphc.loop.ir import (
+    ONE,
+    ZERO,
+    Apply,
+    Barrier,
+    Block,
+    Buffer,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    LoopKind,
+    Reduce,
+    Scope,
+    Stmt,
+    Store,
+    Var,
+    add,
+    apply,
+    block,
+    const,
+    index_div,
+    index_mod,
+    logical_and,
+    mul,
+    sub,
+)
+from graphc.loop.transform_vector import vector_count
+
+_WARP = 32
+
+
+def columns(
+    kernel: Kernel,
+    count: Expr,
+    lets: Callable[[Var], list[Stmt]],
+    body: Block,
+    target: GpuTarget,
+) -> Kernel:
+    """A block for every 32 items, a thread of each of its warps for each of them."""
+    made = _Columns(target.threads // _WARP)
+
+    def item(group: Var, thread: Var) -> Block:
+        x, number = Var("lane"), Var("n")
+        stmts: list[Stmt] = [
+            Let(x, index_mod(thread, _WARP)),
+            Let(made.warp, index_div(thread, _WARP)),
+            Let(made.place, add(mul(group, _WARP), x)),
+            # Threads behind the last item do the last one's work, and store nothing.
+            Let(number, Apply("min", (made.place, sub(count, ONE)), int64)),
+        ]
+        return Block((*stmts, *lets(number), *made.spread(body, made.place < count, thread)))
+
+    shape = (1, target.threads)
+    launch = grid_stride(vector_count(count, _WARP), target, shape, item, made.shared_by(body))
+    return replace(kernel, body=launch)
+
+
+class _Columns:
+    """The body of an item, by as many threads as there are warps.
+
+    Attributes:
+      warp, place: variables of a thread: its warp, and its item.
+      shared: where the warps leave totals, by what these belong to.
+    """
+
+    def __init__(self, warps: int) -> None:
+        self.warps = warps
+        self.warp, self.place = Var("warp"), Var("place")
+        self.shared: dict[Buffer, Buffer] = {}
+
+    def shared_by(self, body: Block) -> list[Buffer]:
+        """The buffers that all threads of the block see."""
+        for stmt in body.stmts:
+            if isinstance(stmt, For):
+                for _, reduce in shared_out(stmt, self.warp, self.warps)[1]:
+                    acc, size = reduce.buffer, const(self.warps * _WARP)
+                    name = f"{acc.name}s"
+                    self.shared[acc] = Buffer(name, acc.dtype, size, Scope.SHARED)
+        return list(self.shared.values())
+
+    def spread(self, body: Block, inside: Expr, thread: Var) -> list[Stmt]:
+        """The statements of an item; where it is not ``inside``, nothing is stored."""
+        stmts: list[Stmt] = []
+        for at, stmt in enumerate(body.stmts):
+            if isinstance(stmt, For):
+                stmts += self.nest(stmt, inside, thread)
+            elif isinstance(stmt, Store) and stmt.buffer.scope is Scope.GLOBAL:
+                first = logical_and(inside, apply("eq", self.warp, ZERO))
+                stmts.append(If(first, block(stmt)))
+            else:
+                stmts.append(stmt)
+            if stored(stmt) & loaded(body.stmts[at + 1 :]):
+                stmts.append(Barrier())
+        return stmts
+
+    def nest(self, stmt: For, inside: Expr, thread: Var) -> list[Stmt]:
+        """A nest by warps, whose totals are combined in the order of the warps."""
+        stmts, totals = shared_out(stmt, self.warp, self.warps, inside)
+        stmts += [Store(self.shared[r.buffer], thread, Load(own, ZERO)) for own, r in totals]
+        if not totals:
+            return stmts
+        stmts.append(Barrier())
+        for _, reduce in totals:
+            turn = Var("w")
+            left = add(mul(turn, _WARP), index_mod(thread, _WARP))
+            total = Reduce(
+                reduce.buffer, reduce.index, reduce.op, Load(self.shared[reduce.buffer], left)
+            )
+            stmts.append(For(turn, const(self.warps), LoopKind.UNROLLED, block(total)))
+        return [*stmts, Barrier()]
