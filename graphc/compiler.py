@@ -20,8 +20,8 @@ from graphc.runtime.executable import Code
 
 Shapes = Mapping[Tensor, Sequence[int]]
 
-FOR_CPUS = frozenset({"winograd", "panels", "prepare"})
-"""Passes that rewrite products for the CPU's templates."""
+FOR_CPUS = frozenset({"attention", "winograd", "panels", "prepare"})
+"""Passes that rewrite products for templates of the CPU."""
 
 
 def compile_function(

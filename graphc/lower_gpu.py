@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.kernels.grid import contraction_grid
+from graphc.kernels.grid_windows import windows_grid
 from graphc.loop.gpu_grid import GpuTarget
 from graphc.loop.gpu_template import thread_per_iteration
 from graphc.loop.ir import Kernel
+from graphc.lower_operands import Reader
 from graphc.lower_template import TemplateLowering
 
 
@@ -15,8 +17,16 @@ def grid_template(
     template: TemplateLowering, build: Callable[[], Kernel], target: GpuTarget
 ) -> Callable[[], Kernel]:
     """What builds a template's kernel for a GPU; ``build`` makes the one for CPUs."""
-    problem = template.contracted
-    if problem is None:
-        return lambda: thread_per_iteration(build(), target)
+    problem, op = template.contracted, template.group.template
+    assert op is not None
     params, scalars = tuple(template.buffers.values()), tuple(template.symbols.values())
-    return lambda: contraction_grid(template.name, params, scalars, problem, target)
+    if problem is not None:
+        return lambda: contraction_grid(template.name, params, scalars, problem, target)
+    if getattr(op.definition, "template", None) != "windows":
+        return lambda: thread_per_iteration(build(), target)
+    reader, out = Reader(template, op, 0), template.buffer(op.outputs[0])
+    shape = template.windows_on_images(reader)
+    return lambda: windows_grid(
+        template.name, params, scalars, windows=shape, target=target, out=out,
+        gradient=lambda *at: reader.operand(0, at), weight=lambda *at: reader.operand(1, at),
+    )  # fmt: skip

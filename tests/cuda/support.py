@@ -25,7 +25,10 @@ FLAGS = (
     "-std=c++17", "-O0", "-march=native", "-ffp-contract=off", "-fPIC", "-shared",
     "-Wno-unknown-pragmas", "-w",
 )  # fmt: skip
-MARGIN = 256
+# Set by tests that run others below AddressSanitizer, which sees margins of its own.
+SANITIZED = bool(os.environ.get("GRAPHC_SHIM_SANITIZED"))
+ALIGNMENT = 256
+MARGIN = 0 if SANITIZED else 256
 POISON = 0xFF  # a NaN in every floating type
 WAITS = ("__syncthreads", "__syncwarp", "__shfl")
 
@@ -66,6 +69,8 @@ def shim_source(text: str) -> str:
 def compile_shim(text: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
     """The kernels as a shared library."""
     source = shim_source(text)
+    if SANITIZED:
+        flags = (*flags, "-fsanitize=address", "-g")
     key = hashlib.sha256("\n".join([source, *flags]).encode()).hexdigest()[:24]
     library = folder() / f"{key}.so"
     if not library.exists():
@@ -104,16 +109,30 @@ class TextDevice:
         raise Recorded(text, list(functions))
 
 
+LIBC = ctypes.CDLL(None)
+LIBC.posix_memalign.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
+LIBC.free.argtypes = (ctypes.c_void_p,)
+
+
 class ShimMemory:
     """Memory between margins that nobody may write to."""
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
-        self.raw = np.full(nbytes + 3 * MARGIN, POISON, np.uint8)
-        begin = -self.raw.ctypes.data % MARGIN + MARGIN
-        self.data = self.raw[begin : begin + nbytes]
-        self.margins = self.raw[begin - MARGIN : begin], self.raw[begin + nbytes :]
-        self.address = self.raw.ctypes.data + begin
+        whole = nbytes + 2 * MARGIN
+        found = ctypes.c_void_p()
+        if LIBC.posix_memalign(ctypes.byref(found), ALIGNMENT, max(whole, 1)):
+            raise MemoryError(nbytes)
+        self._memory = found.value
+        raw = (ctypes.c_uint8 * whole).from_address(self._memory)
+        self.raw = np.frombuffer(raw, np.uint8)
+        self.raw[...] = POISON
+        self.data = self.raw[MARGIN : MARGIN + nbytes]
+        self.margins = self.raw[:MARGIN], self.raw[MARGIN + nbytes :]
+        self.address = self._memory + MARGIN
+
+    def __del__(self) -> None:
+        LIBC.free(self._memory)
 
     def check(self) -> None:
         """Fail if something was written beside the memory."""

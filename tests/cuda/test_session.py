@@ -63,6 +63,32 @@ def test_random_numbers_are_those_of_the_cpu(device):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", [gc.float16, gc.bfloat16, gc.float32, gc.float64])
+def test_elementwise_results_are_the_cpus_to_the_bit(dtype, device):
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -1e-40, 88.7, -103.0, 1e30, 5e4]
+    with np.errstate(over="ignore"):
+        values = np.concatenate([RNG.standard_normal(2000) * 8, special])
+        values = values.astype(dtype.as_numpy_dtype)
+    x, p = gc.placeholder(dtype, [None]), gc.placeholder(dtype, [None])
+    unary = (
+        gc.exp, gc.tanh, gc.sin, gc.cos, gc.tan, gc.erf, gc.sigmoid, gc.atan, gc.expm1, gc.asinh,
+        gc.nn.elu, gc.nn.softplus, gc.sign, gc.floor, gc.rint, gc.negative, gc.square,
+    )  # fmt: skip
+    positive = (gc.log, gc.log1p, gc.sqrt, gc.rsqrt, gc.acosh)
+    fetches = [f(x) for f in unary] + [f(p) for f in positive]
+    fetches += [gc.pow(p, x), x / p, gc.maximum(x, 1 / p), gc.cast(x, gc.int32)]
+    fetches += [gc.cast(x, t) for t in (gc.float16, gc.bfloat16, gc.float32, gc.float64)]
+    both = []
+    for place in ("cpu", device):
+        with gc.Session(device=place) as session:
+            both.append(session.run(fetches, {x: values, p: np.abs(values)}))
+    for fetch, found, wanted in zip(fetches, *both, strict=True):
+        bits = np.dtype(f"u{wanted.dtype.itemsize}")
+        nan = (found != found) & (wanted != wanted)
+        same = nan | (found.view(bits) == wanted.view(bits))
+        assert same.all(), (fetch.op.type, values[~same][:5], found[~same][:5], wanted[~same][:5])
+
+
 def test_loops_and_branches(device):
     x = gc.placeholder(gc.float32, [None, 40])
     turns = gc.placeholder(gc.int32, [])
