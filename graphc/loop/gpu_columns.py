@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from graphc.dtypes import int64
 from graphc.loop.gpu_grid import GpuTarget, grid_stride
-from graphc.loop.gpu_rows import loaded, shared_out, stored
+from graphc.loop.gpu_rows import needs_barrier, shared_out
 from graphc.loop.ir import (
     ONE,
     ZERO,
@@ -102,7 +102,7 @@ class _Columns:
                 stmts.append(If(first, block(stmt)))
             else:
                 stmts.append(stmt)
-            if stored(stmt) & loaded(body.stmts[at + 1 :]):
+            if needs_barrier(body, at):
                 stmts.append(Barrier())
         return stmts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphc.loop.affine import mentions
+from graphc.loop.affine import equal, mentions
 from graphc.loop.gpu_grid import GpuTarget, grid_stride
 from graphc.loop.ir import (
     ONE,
@@ -36,6 +36,7 @@ from graphc.loop.ir import (
     mul,
     reduce_identity,
     stmt_exprs,
+    substitute,
     walk_expr,
     walk_stmt,
 )
@@ -67,8 +68,37 @@ def stored(stmt: Stmt) -> set[Buffer]:
 
 def waits(body: Block) -> bool:
     """Whether threads read what others of them have stored."""
-    stmts = body.stmts
-    return any(stored(stmt) & loaded(stmts[at + 1 :]) for at, stmt in enumerate(stmts))
+    return any(needs_barrier(body, at) for at in range(len(body.stmts)))
+
+
+def needs_barrier(body: Block, at: int) -> bool:
+    """Whether what a statement stores is read by other threads later.
+
+    Nests with the same extents are shared out alike: an iteration finds what the same one stored.
+    """
+    stmt, later = body.stmts[at], body.stmts[at + 1 :]
+    written = stored(stmt)
+    return any(
+        written & loaded((other,)) and not _same_thread(stmt, other, written) for other in later
+    )
+
+
+def _same_thread(first: Stmt, second: Stmt, buffers: set[Buffer]) -> bool:
+    """Whether iterations of a nest read, of these buffers, what the same ones of another stored."""
+    if not isinstance(first, For) or not isinstance(second, For):
+        return False
+    (loops, stores), (again, reads) = open_nest(first), open_nest(second)
+    alike = zip([e for _, e in loops], [e for _, e in again], strict=False)
+    if len(loops) != len(again) or not all(equal(a, b) for a, b in alike):
+        return False
+    binding: dict[Var, Expr] = {v: w for (v, _), (w, _) in zip(again, loops, strict=True)}
+    places = {s.buffer: s.index for s in walk_stmt(stores) if isinstance(s, Store)}
+    return all(
+        node.buffer in places and equal(substitute(node.index, binding), places[node.buffer])
+        for stmt in walk_stmt(reads)
+        for node in walk_expr(*stmt_exprs(stmt))
+        if isinstance(node, Load) and node.buffer in buffers
+    )
 
 
 def has_spread(body: Block) -> bool:
@@ -98,14 +128,13 @@ def spread_rows(body: Block, x: Var, across: int) -> Block:
     """The body of an item by ``across`` threads, of which this is number ``x``."""
     stmts: list[Stmt] = []
     for at, stmt in enumerate(body.stmts):
-        later = loaded(body.stmts[at + 1 :])
         if isinstance(stmt, For):
             stmts += _nest(stmt, x, across)
         elif isinstance(stmt, Store) and stmt.buffer.scope is Scope.GLOBAL:
             stmts.append(If(apply("eq", x, ZERO), block(stmt)))
         else:
             stmts.append(stmt)
-        if stored(stmt) & later:
+        if needs_barrier(body, at):
             stmts.append(Barrier())
     return Block(tuple(stmts))
 
