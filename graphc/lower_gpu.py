@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from graphc.dims import product
 from graphc.kernels.grid import contraction_grid
+from graphc.kernels.grid_positions import positions_grid
 from graphc.kernels.grid_windows import windows_grid
 from graphc.loop.gpu_grid import GpuTarget
 from graphc.loop.gpu_template import thread_per_iteration
-from graphc.loop.ir import Kernel
+from graphc.loop.ir import Buffer, Kernel
 from graphc.lower_operands import Reader
-from graphc.lower_template import TemplateLowering
+from graphc.lower_template import TemplateLowering, delinearize
 
 
 def grid_template(
@@ -22,9 +24,27 @@ def grid_template(
     params, scalars = tuple(template.buffers.values()), tuple(template.symbols.values())
     if problem is not None:
         return lambda: contraction_grid(template.name, params, scalars, problem, target)
-    if getattr(op.definition, "template", None) != "windows":
-        return lambda: thread_per_iteration(build(), target)
+    kind = getattr(op.definition, "template", None)
     reader, out = Reader(template, op, 0), template.buffer(op.outputs[0])
+    if kind == "positions":
+        shape, found = op.inputs[0].sizes, op.outputs[0].sizes
+        assert shape is not None
+        assert found is not None
+        return lambda: positions_grid(
+            template.name, params, scalars, size=template.size(product(shape)),
+            count=template.size(found[0]), target=target, out=out,
+            condition=lambda flat: reader.operand(0, delinearize(template, flat, shape)),
+        )  # fmt: skip
+    if kind == "windows":
+        return _windows(template, reader, out, target)
+    return lambda: thread_per_iteration(build(), target)
+
+
+def _windows(
+    template: TemplateLowering, reader: Reader, out: Buffer, target: GpuTarget
+) -> Callable[[], Kernel]:
+    """Products added up where the taps of windows fall on an image."""
+    params, scalars = tuple(template.buffers.values()), tuple(template.symbols.values())
     shape = template.windows_on_images(reader)
     return lambda: windows_grid(
         template.name, params, scalars, windows=shape, target=target, out=out,

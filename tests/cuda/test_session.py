@@ -108,6 +108,13 @@ def test_sizes_that_a_run_decides(device):
     both(device, lambda s: s.run([positive, gc.reduce_sum(positive), gc.where(x > 1.0)], {x: X}))
 
 
+@pytest.mark.parametrize("size", [0, 1, 4096, 9001])
+def test_positions_of_true_elements(size, device):
+    x = gc.placeholder(gc.float32, [None])
+    values = RNG.standard_normal(size).astype(np.float32)
+    both(device, lambda s: s.run([gc.where(x > 0.2), gc.boolean_mask(x, x < -0.5)], {x: values}))
+
+
 def test_python_in_the_middle_of_a_run(device):
     x = gc.placeholder(gc.float32, [None, 40])
     sorted_ = gc.py_func(lambda a: np.sort(a, axis=None), [x * 2.0], gc.float32)
