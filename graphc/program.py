@@ -26,7 +26,7 @@ from graphc.loop.cpu_stream import STREAM_BYTES
 from graphc.lower import Lowered
 from graphc.program_arena import plan_arena
 from graphc.program_control import ControlPlanner, has_own_memory
-from graphc.program_function import Shared, assign
+from graphc.program_function import Shared, assign, elements
 from graphc.program_steps import (
     Append,
     Bind,
@@ -133,7 +133,7 @@ class Planner(ControlPlanner):
             if late:
                 self.steps.append(Publish(number, self.source_slot(tensor)))
             elif not direct:
-                self.steps.append(Copy(number, self.source_slot(tensor)))
+                self.steps.append(Copy(number, self.source_slot(tensor), elements(tensor)))
             results.append(Result(number, tensor.dtype.base_dtype, tensor.sizes, late))
         self.commit()
         self.guard()

@@ -12,7 +12,7 @@ from graphc.errors import CompileError
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
 from graphc.ops.control import differing, loop_symbols
-from graphc.program_function import FunctionPlanner, assign
+from graphc.program_function import FunctionPlanner, assign, elements
 from graphc.program_steps import (
     Append,
     Bind,
@@ -97,12 +97,12 @@ class _LoopPlanner:
             starts = [self.size_from(s, [t.sizes or () for t in op.inputs]) for s in self.symbols]
             planner.steps.append(Bind(segment, starts))
         self.state = [self.state_slot(k) for k in range(len(self.carried))]
-        for slot, source in zip(self.state, sources, strict=True):
+        for slot, source, tensor in zip(self.state, sources, op.inputs, strict=False):
             if slot == source:
                 continue
             if planner.shared.slots[slot].kind == "grown":
-                planner.steps.append(Grow(slot, planner.shared.slots[slot].size))
-            planner.steps.append(Copy(slot, source))
+                planner.steps.append(Grow(slot, elements(tensor)))
+            planner.steps.append(Copy(slot, source, elements(tensor)))
         turns = planner.slot(op.outputs[len(self.carried)])
         stacks = [
             self.stack_slot(op.outputs[len(self.carried) + 1 + j]) for j in range(len(self.saved))
@@ -151,12 +151,12 @@ class _LoopPlanner:
         behind = []
         for o, stack, first in zip(self.saved, stacks, early, strict=True):
             if first:
-                body.steps.append(Append(stack, body.source_slot(o.tensor), turns))
+                body.steps.append(append(body, o.tensor, stack, turns))
             elif not self.write_row(body, o.tensor, stack, turns):
                 behind.append((o.tensor, stack))
         body.plan_groups()
         for tensor, stack in behind:
-            body.steps.append(Append(stack, body.source_slot(tensor), turns))
+            body.steps.append(append(body, tensor, stack, turns))
         updates = [(t, o.tensor) for t, o in zip(self.state, self.updates, strict=True)]
         assign(body, updates, commit=False)
         if segment >= 0:
@@ -223,7 +223,7 @@ def plan_branch(planner: ControlPlanner, op: Operation) -> None:
             inner.steps.append(Bind(segment, ends))
         for k, (target, tensor) in enumerate(zip(targets, given, strict=True)):
             if k not in direct and k not in owned:
-                inner.steps.append(Copy(target, _given_slot(inner, op.outputs[k], tensor)))
+                inner.steps.append(_given_to(target, inner, op.outputs[k], tensor))
         assign(inner, [(targets[k], given[k]) for k in sorted(owned)], commit=False)
         cases.append(inner.steps)
     planner.steps.append(Branch(selector, cases))
@@ -248,12 +248,18 @@ def apart(a: Tensor, b: Tensor) -> bool:
     return isinstance(left, int) and isinstance(right, int) and left != right
 
 
-def _given_slot(planner: FunctionPlanner, out: Tensor, given: Tensor) -> int:
-    """What to copy to the output: where the sizes are apart, a guard has ended the run before."""
+def append(planner: FunctionPlanner, tensor: Tensor, stack: int, turns: int) -> Append:
+    """The step that puts a turn's value behind those of the turns before."""
+    return Append(stack, planner.source_slot(tensor), elements(tensor), turns)
+
+
+def _given_to(target: int, planner: FunctionPlanner, out: Tensor, given: Tensor) -> Copy:
+    """The copy to an output: where the sizes are apart, a guard has ended the run before."""
     if not apart(out, given):
-        return planner.source_slot(given)
+        return Copy(target, planner.source_slot(given), elements(given))
     shape = tuple(s for s in out.sizes or () if isinstance(s, int))
-    return planner.add_slot("const", out, np.zeros(shape, out.dtype.base_dtype.numpy))
+    zeros = np.zeros(shape, out.dtype.base_dtype.numpy)
+    return Copy(target, planner.add_slot("const", out, zeros), elements(out))
 
 
 def _branch_sizes(op: Operation, given: Sequence[Tensor]) -> list[DimLike | tuple[int, int]]:

@@ -169,6 +169,11 @@ class FunctionPlanner:
         self.steps.append(Bind(segment, [(slot, s.element) for s in sizes]))
 
 
+def elements(tensor: Tensor) -> DimLike:
+    """How many elements a tensor has."""
+    return dims.product(tensor.sizes or ())
+
+
 def assign(
     planner: FunctionPlanner, updates: Sequence[tuple[int, Tensor]], commit: bool
 ) -> None:
@@ -187,9 +192,9 @@ def assign(
     for target, source, tensor in copies:
         if source in targets:
             aside = planner.add_slot("temp", tensor)
-            planner.steps.append(Copy(aside, source))
+            planner.steps.append(Copy(aside, source, elements(tensor)))
             source = aside
         if slots[target].kind == "grown":
-            staged.append(Grow(target, slots[source].size))
-        staged.append(Copy(target, source, commit))
+            staged.append(Grow(target, elements(tensor)))
+        staged.append(Copy(target, source, elements(tensor), commit))
     planner.steps += staged

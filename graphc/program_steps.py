@@ -46,10 +46,11 @@ class Call:
 
 @dataclass
 class Copy:
-    """Copy one slot's elements to another's."""
+    """Copy so many elements of one slot to another: one that grows may have more than it says."""
 
     target: int
     source: int
+    size: DimLike
     commit: bool = False
 
 
@@ -80,10 +81,11 @@ class Extend:
 
 @dataclass
 class Append:
-    """Put a slot's elements behind those of ``count`` earlier turns in a grown slot."""
+    """Put ``size`` elements behind those of ``count`` earlier turns in a grown slot."""
 
     target: int
     source: int
+    size: DimLike
     count: int
 
 

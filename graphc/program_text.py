@@ -96,7 +96,7 @@ def _step(step: Step) -> str:
         scalars = ", ".join(str(s) for s in low.symbols)
         return f"call {low.name}({args}{'; ' + scalars if scalars else ''})"
     if isinstance(step, Copy):
-        return f"{'commit' if step.commit else 'copy'} {step.target} <- {step.source}"
+        return f"{'commit' if step.commit else 'copy'} {step.target} <- {step.source}[:{step.size}]"
     if isinstance(step, Bind):
         sources = ", ".join(f"{s[0]}[{s[1]}]" if isinstance(s, tuple) else str(s)
                             for s in step.sources)  # fmt: skip
@@ -108,7 +108,7 @@ def _step(step: Step) -> str:
     if isinstance(step, Reserve):
         return f"reserve row {step.row} of {step.target} at {step.count}"
     if isinstance(step, Append):
-        return f"append {step.target} <- {step.source} at {step.count}"
+        return f"append {step.target} <- {step.source}[:{step.size}] at {step.count}"
     if isinstance(step, Host):
         outputs = ", ".join(f"&{n}" for n in step.outputs)
         return f"host {step.number}: {outputs} <- {', '.join(map(str, step.inputs))}".rstrip()

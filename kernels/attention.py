@@ -298,7 +298,9 @@ class _Rows:
             at = ir.add(self.first, row)
             return emit.where(mask, [Store(self.p.out, self.p.place(self.batch, at, n), value)])
 
-        return out + emit.chunks(self.p.width, self.lanes, element)
+        width = known(self.p.width) or 1
+        lanes = min(self.lanes, 1 << (width - 1).bit_length())
+        return out + emit.chunks(self.p.width, lanes, element)
 
 
 def _part(extent: Expr, start: Expr, most: int) -> Expr:

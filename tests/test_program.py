@@ -228,7 +228,8 @@ def broken_kernel(program: Program) -> None:
 
 
 def writes_its_input(program: Program) -> None:
-    program.steps.insert(1, Copy(slots(program, "input")[0].number, calls(program)[0].slots[-1]))
+    target = slots(program, "input")[0]
+    program.steps.insert(1, Copy(target.number, calls(program)[0].slots[-1], target.size))
 
 
 def early(program: Program) -> None:

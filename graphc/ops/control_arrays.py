@@ -15,6 +15,7 @@ from graphc import dtypes
 from graphc.build import constant, create, single
 from graphc.graph import Operation, Region, Tensor, get_default_graph
 from graphc.ops.control_build import make_owner, parameter, region, save_output
+from graphc.ops.control_growing import recalls
 from graphc.ops.shaping_slice import getitem
 
 WRITES = ("PutRow", "PutRowGrowing")
@@ -258,12 +259,16 @@ def is_rows(part: Tensor) -> bool:
     op = part.op
     if op.type == "PutRow":
         zeros = op.inputs[0]
-        return bool(op.attrs["add"]) and zeros.op.region is op.region and is_rows(zeros)
+        near = zeros.op.region is op.region and zeros.op.type != "While"
+        return bool(op.attrs["add"]) and near and is_rows(zeros)
     if op.type == "Case":
         number = op.outputs.index(part)
         bodies: tuple[Region, ...] = op.attrs["bodies"]
         given = [b.results[number] for b in bodies if number < len(b.results)]
-        inside = all(r.op.region is b for r, b in zip(given, bodies, strict=False))
+        # What a loop adds up there are no rows that could be handed out.
+        inside = all(
+            r.op.region is b and r.op.type != "While" for r, b in zip(given, bodies, strict=False)
+        )
         return bool(given) and inside and all(is_rows(r) for r in given)
     return op.type == "ZerosLike" or _is_sum_of_rows(part)
 
@@ -300,8 +305,13 @@ def _rows(part: Tensor) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-def added(total: Tensor, part: Tensor) -> Tensor:
-    """The sum of two gradients; rows are added in place, without zeros for all the others."""
+def added(
+    total: Tensor, part: Tensor, fit: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """The sum of two gradients; rows are added in place, without zeros for all the others.
+
+    ``fit(part, total)`` is the part as long as the total, where that may be of another length.
+    """
     op = part.op
     if op.type == "While" and total.op.serial < op.serial and is_rows(part):
         # The loop adds its rows to what there is.
@@ -309,7 +319,7 @@ def added(total: Tensor, part: Tensor) -> Tensor:
         op.inputs = (*op.inputs[:number], total, *op.inputs[number + 1 :])
         return part
     if op.type == "While" or not is_rows(part):
-        return _call("AddV2", total, part)
+        return _call("AddV2", total, fit(part, total))
     for index, row in _rows(part):
         total = _call("PutRow", total, index, row, add=True)
     return total
@@ -389,6 +399,7 @@ class CarriedArrays:
         found: dict[Tensor, Tensor] = {}
         for k, array in zip(cycle, params[-1], strict=True):
             chain = self.chains[k]
+            recalls(array, chain[0])
             found[chain[0]] = array
             for newer, older in itertools.pairwise(chain):
                 for write in _writes(newer):
@@ -397,7 +408,9 @@ class CarriedArrays:
         self.numbers += cycle
         body: Region = self.op.attrs["bodies"][1]
         self._before += [found[body.params[k]] for k in cycle]
-        if any(grows_inside(t.op) for k in cycle for t in self.chains[k]):
+        lengths = {(t.sizes or (None,))[0] for k in cycle for t in self.chains[k]}
+        same = len(cycle) == 1 or (len(lengths) == 1 and isinstance(lengths.pop(), int))
+        if not same or any(grows_inside(t.op) for k in cycle for t in self.chains[k]):
             found = {t: a if _by_rows(t) else self.cut(t, a) for t, a in found.items()}
         return found
 

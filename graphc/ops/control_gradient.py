@@ -8,6 +8,7 @@ again from that.  Of a branch, everything that is not random is computed again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from graphc import dims
@@ -33,7 +34,7 @@ from graphc.ops.control_build import (
     save_output,
 )
 from graphc.ops.control_copy import copy_control, needed_inside, own_operands, repeated
-from graphc.ops.control_growing import grows
+from graphc.ops.control_growing import grows, recalls
 from graphc.ops.indexing_row import KEEPERS, array_gradient
 from graphc.ops.state import assigned_variable, is_assignment
 
@@ -153,6 +154,7 @@ class Recall:
                 for t in op.outputs:
                     if t in wanted:
                         self.known[t] = self.save(t)
+                        recalls(self.known[t], t)
                 continue
             graph = get_default_graph()
             # One from around stays what it is.
@@ -252,7 +254,7 @@ class BodyBackward(Backward):
                 rest[1:] = [self.fit(tensor, p, found) for p in rest[1:]]
                 found = single(create("AddN", [rest]))
             for part in rows:
-                found = added(found, part)
+                found = added(found, part, functools.partial(self.fit, tensor))
             parts[:] = [found]
         return super().total(tensor)
 
@@ -402,7 +404,7 @@ def _way_back(
         results.append(_call("ZerosLike", grad) if total is None else total)
     for t, total in zip(outer, sums, strict=True):
         for part in walk.parts(t):
-            total = added(total, part if is_rows(part) else walk.fit(t, part, total))
+            total = added(total, part, functools.partial(walk.fit, t))
         results.append(total)
     back.results = results + arrays.results
     return arrays

@@ -6,8 +6,10 @@ import itertools
 
 from graphc.graph import Graph, Operation, Tensor
 
-_KEEPING = frozenset({"Identity", "PutRow", "PutRowGrowing", "ZerosLike"})
-"""Ops that give their first operand, changed in place, or something of its length."""
+_KEEPING = frozenset(
+    {"FitLike", "Identity", "PutRow", "PutRowGrowing", "Slice", "StridedSlice", "ZerosLike"}
+)
+"""Ops that give their first operand, changed in place or cut, or something of its length."""
 
 
 class ArrayFamilies:
@@ -27,9 +29,12 @@ class ArrayFamilies:
         self._read += len(new)
         for op in new:
             if op.type in _KEEPING:
-                self._unite(op.inputs[0], op.outputs[0])
+                self.unite(op.inputs[0], op.outputs[0])
                 if op.type == "PutRowGrowing":
                     self._growing.add(self._root(op.outputs[0]))
+            elif op.type == "AddN":
+                for t in op.inputs:
+                    self.unite(t, op.outputs[0])
             elif "bodies" in op.attrs:
                 self._hand_on(op)
 
@@ -43,13 +48,13 @@ class ArrayFamilies:
         if op.type == "Case":
             for body in bodies:
                 for outside, inside in zip(op.outputs, body.results, strict=False):
-                    self._unite(outside, inside)
+                    self.unite(outside, inside)
             return
         for k, first in enumerate(op.inputs[: len(bodies[1].params)]):
-            self._unite(first, op.outputs[k])
-            self._unite(first, bodies[0].params[k])
-            self._unite(first, bodies[1].params[k])
-            self._unite(first, bodies[1].results[k])
+            self.unite(first, op.outputs[k])
+            self.unite(first, bodies[0].params[k])
+            self.unite(first, bodies[1].params[k])
+            self.unite(first, bodies[1].results[k])
 
     def _root(self, tensor: Tensor) -> Tensor:
         parent = self._parent
@@ -60,7 +65,8 @@ class ArrayFamilies:
         parent.update(dict.fromkeys(path, tensor))
         return tensor
 
-    def _unite(self, a: Tensor, b: Tensor) -> None:
+    def unite(self, a: Tensor, b: Tensor) -> None:
+        """Two tensors are one array."""
         a, b = self._root(a), self._root(b)
         if a is not b:
             self._parent[b] = a
@@ -68,9 +74,18 @@ class ArrayFamilies:
                 self._growing.add(a)
 
 
+def _families(graph: Graph) -> ArrayFamilies:
+    found = graph.scratch.setdefault(ArrayFamilies, ArrayFamilies())
+    assert isinstance(found, ArrayFamilies)
+    found.update(graph)
+    return found
+
+
 def grows(tensor: Tensor) -> bool:
     """Whether a tensor is an array, or a gradient of one, that is of another length elsewhere."""
-    found = tensor.graph.scratch.setdefault(ArrayFamilies, ArrayFamilies())
-    assert isinstance(found, ArrayFamilies)
-    found.update(tensor.graph)
-    return found.grows(tensor)
+    return _families(tensor.graph).grows(tensor)
+
+
+def recalls(recalled: Tensor, tensor: Tensor) -> None:
+    """A tensor on the way back is what an array was on the way forward."""
+    _families(tensor.graph).unite(recalled, tensor)

@@ -70,6 +70,35 @@ class DeadCode:
         return rebuilder.finish()
 
 
+@dataclass(frozen=True)
+class ShapesOfInputs:
+    """In a body, take a shape from an input that has it, not from what would be kept for it.
+
+    The gradient of a row that was read, say, is zeros as large as the array; for its shape alone a
+    loop would save the array in every turn.
+    """
+
+    name: str = "shapes"
+
+    def run(self, fn: Function) -> Function:
+        """The function with other operands where only their shapes count."""
+        known: dict[object, Tensor] = {}
+        for i in fn.inputs:
+            if i.kind in ("carry", "capture") and i.tensor.sizes is not None:
+                known.setdefault((i.tensor.dtype, i.tensor.sizes), i.tensor)
+        if not known:
+            return fn
+        rebuilder = Rebuilder(fn)
+        for op in fn.operations:
+            inputs = list(op.inputs)
+            for k in op.definition.shape_operands:
+                t = inputs[k]
+                found = known.get((t.dtype, t.sizes), t)
+                inputs[k] = found if found in rebuilder.map else t
+            rebuilder.copy(op, [rebuilder.map[t] for t in inputs])
+        return rebuilder.finish()
+
+
 def symbols_in(op: Operation) -> set[Symbol]:
     """The symbols in the sizes of an operation, and in its bodies."""
     found = {s for t in op.outputs for size in t.sizes or () for s in symbols_of(size)}

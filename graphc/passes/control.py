@@ -428,8 +428,6 @@ class _Choice:
     def smaller(self, body: Function) -> Function:
         """A branch with the results that are needed."""
         outputs = self.roots(body)
-        if len(outputs) == len(body.outputs):
-            return body
         needed = needed_inputs(body, [*(o.tensor for o in outputs), *always(body)])
         inputs = [i for i in body.inputs if i.tensor in needed]
         return DeadCode().run(replace(body, inputs=inputs, outputs=outputs))
@@ -444,8 +442,16 @@ class _Choice:
         if taken is not None and not op.attrs["symbols"]:
             inline(rebuilder, self.smaller(bodies[taken]), outputs, operands)
             return
-        attrs = op.attrs | {"bodies": tuple(self.smaller(body) for body in bodies)}
-        replace_operation(rebuilder, op, operands, attrs, outputs)
+        made = [self.smaller(body) for body in bodies]
+        # What no branch reads any more may be gone.
+        read = sorted({0} | {int(i.key) for body in made for i in body.inputs})
+        numbers = {str(k): str(n) for n, k in enumerate(read)}
+        made = [
+            replace(body, inputs=[replace(i, key=numbers[i.key]) for i in body.inputs])
+            for body in made
+        ]
+        attrs = op.attrs | {"bodies": tuple(made)}
+        replace_operation(rebuilder, op, [operands[k] for k in read], attrs, outputs)
 
 
 def known_branch(selector: Tensor, count: int) -> int | None:

@@ -12,7 +12,7 @@ from typing import Protocol
 from graphc.errors import CompileError, GraphcError, VerifyError
 from graphc.function import Function, Rebuilder, format_function
 from graphc.passes.attention import FuseAttention
-from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
+from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose, ShapesOfInputs
 from graphc.passes.control import Control
 from graphc.passes.narrow import NarrowProducts
 from graphc.passes.panels import Panels
@@ -48,6 +48,7 @@ def default_pipeline(words: bool = False) -> list[Pass]:
         Decompose(),
         Fold(),
         Simplify(),
+        ShapesOfInputs(),
         CommonSubexpressions(),
         Control(),
         DeadCode(),

@@ -173,7 +173,7 @@ class Run:
         if isinstance(step, Call):
             self.call(step)
         elif isinstance(step, Copy):
-            nbytes = self.nbytes(slots[step.source])
+            nbytes = self.size(step.size) * slots[step.source].dtype.size
             self.device.copy(self.address(step.target), self.address(step.source), nbytes)
         elif isinstance(step, Bind):
             self.bind(step)
@@ -187,7 +187,7 @@ class Run:
             kept = self.turns[step.count] * row
             self.grow(step.target, kept + row, kept)
         elif isinstance(step, Append):
-            row = self.nbytes(slots[step.source])
+            row = self.size(step.size) * slots[step.source].dtype.size
             kept = self.turns[step.count] * row
             self.grow(step.target, kept + row, kept)
             place = self.memory[step.target].address + kept

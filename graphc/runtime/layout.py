@@ -203,8 +203,8 @@ class PlanPrinter:
         layout, slots = self.layout, self.program.slots
         for step in walk(self.program.steps):
             if isinstance(step, (Copy, Append)):
-                source = slots[step.source]
-                layout.bytes[id(step)] = self.add(source.size, scale=source.dtype.size)
+                width = slots[step.source].dtype.size
+                layout.bytes[id(step)] = self.add(step.size, scale=width)
             elif isinstance(step, Grow):
                 layout.bytes[id(step)] = self.add(step.size, scale=slots[step.slot].dtype.size)
             elif isinstance(step, Reserve):
