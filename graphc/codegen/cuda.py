@@ -143,6 +143,7 @@ class _Printer:
         arguments += [f"const long long {self.exprs.declare(v)}" for v in self.kernel.scalars]
         for let in lets:
             self.stmt(let)
+        self.exprs.positive.add(loop.extent)  # or there is no block
         self.out.add(f"const long long {self.exprs.declare(loop.var)} = blockIdx.x;")
         for stmt in loop.body.stmts:
             self.stmt(stmt)

@@ -84,6 +84,7 @@ class Expressions:
     Attributes:
       names: of the variables and buffers in scope.
       data: variables whose values come from memory: arithmetic with them wraps around.
+      positive: variables that are at least 1.
       vectors: loads whose values are in registers already, with their texts.
     """
 
@@ -91,6 +92,7 @@ class Expressions:
         self.out = out
         self.names: dict[Var | Buffer, str] = {}
         self.data: set[Var] = set()
+        self.positive: set[Expr] = set()
         self.vectors: dict[Expr, str] = {}
         self._expanded: dict[int, tuple[Expr, Expr]] = {}
 
@@ -207,7 +209,8 @@ class Expressions:
     def _index(self, node: Apply, args: list[str]) -> str | None:
         """Arithmetic of indices, which never overflow and are divided by sizes."""
         divisor = node.args[-1]
-        if node.fn in ("idiv", "irem") and isinstance(divisor, Const) and divisor.value > 0:
+        constant = isinstance(divisor, Const) and divisor.value > 0
+        if node.fn in ("idiv", "irem") and (constant or divisor in self.positive):
             return f"({args[0]} {'/' if node.fn == 'idiv' else '%'} {args[1]})"
         if node.fn in _INDEX and not self.is_data(node):
             return f"({args[0]} {_INDEX[node.fn]} {args[1]})"

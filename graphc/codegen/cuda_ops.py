@@ -62,7 +62,7 @@ def _shift(fn: str, dtype: DType, args: Sequence[str]) -> str:
         return f"({ty})(({unsigned(dtype)}){args[0]} << {amount})"
     if fn == "lshr":
         return f"({ty})(({TYPES[f'u{dtype.size * 8}']}){args[0]} >> {amount})"
-    return f"({ty})({args[0]} >> {amount})"
+    return f"({ty})(({ty}){args[0]} >> {amount})"
 
 
 # --- floats ---------------------------------------------------------------------------------------

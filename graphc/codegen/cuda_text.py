@@ -82,14 +82,34 @@ static __device__ void gc_fail(long long* status, long long site, long long a, l
 }
 
 // Integer division: a zero divisor gives 0, MIN / -1 wraps around.
-GC_FN T gc_idiv(T a, T b) {
+GC_FN T gc_checked(T a, T b) {
   if (b == T(0)) return T(0);
   if (T(-1) < T(0) && b == T(-1)) return T(0ull - (unsigned long long)a);
   return T(a / b);
 }
+GC_FN T gc_idiv(T a, T b) { return gc_checked(a, b); }
+// Of 64 bits it is much code, so there is one of it; most operands are small, and quickly divided.
+static __device__ __noinline__ long long gc_idiv64(long long a, long long b) {
+  if ((unsigned long long)(a | b) >> 32 == 0 && b != 0) {
+    return (unsigned int)a / (unsigned int)b;
+  }
+  return gc_checked(a, b);
+}
+template <> __device__ __forceinline__ long long gc_idiv<long long>(long long a, long long b) {
+  return gc_idiv64(a, b);
+}
 GC_FN T gc_irem(T a, T b) {
   if (b == T(0) || (T(-1) < T(0) && b == T(-1))) return T(0);
   return T(a % b);
+}
+static __device__ __noinline__ long long gc_irem64(long long a, long long b) {
+  if ((unsigned long long)(a | b) >> 32 == 0 && b != 0) {
+    return (unsigned int)a % (unsigned int)b;
+  }
+  return b == 0 || b == -1 ? 0 : a % b;
+}
+template <> __device__ __forceinline__ long long gc_irem<long long>(long long a, long long b) {
+  return gc_irem64(a, b);
 }
 GC_FN T gc_floordiv(T a, T b) {
   const T q = gc_idiv(a, b), r = gc_irem(a, b);
