@@ -9,6 +9,7 @@ A complaint shows the operations around the fault with the message below the lin
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 
@@ -87,8 +88,8 @@ class CheckingEnv(ShapeEnv):
         self._wild: set[Symbol] = set()
         guards = getattr(fn.env, "guards", fn.guards)
         pairs = [(self.canonical(g.left), self.canonical(g.right)) for g in guards]
-        self._lengths = _lengths(fn)
-        self._known = {_primitive(self.of_lengths(d)) for a, b in pairs for d in (a - b, b - a)}
+        self._fn = fn
+        self._known = {_primitive(d) for a, b in pairs for d in (a - b, b - a)}
 
     def canonical(self, size: DimLike) -> DimLike:
         """The size with every assumption applied."""
@@ -99,12 +100,22 @@ class CheckingEnv(ShapeEnv):
         a, b = self.canonical(a), self.canonical(b)
         if a == b or self.is_wild(a) or self.is_wild(b):
             return True
-        apart = _primitive(self.of_lengths(a - b))
-        return apart == 0 or apart in self._known
+        if _primitive(a - b) in self._known:
+            return True
+        apart = _primitive(self._of_lengths(a - b))
+        return apart == 0 or apart in self._known_of_lengths
 
-    def of_lengths(self, size: DimLike) -> DimLike:
+    def _of_lengths(self, size: DimLike) -> DimLike:
         """The size where what is the size of some tensor, and so not negative, is known as that."""
         return substitute(size, self._lengths)
+
+    @functools.cached_property
+    def _lengths(self) -> dict[Symbol, DimLike]:
+        return _lengths(self._fn)
+
+    @functools.cached_property
+    def _known_of_lengths(self) -> set[DimLike]:
+        return {_primitive(self._of_lengths(d)) for d in self._known}
 
     def is_wild(self, size: DimLike) -> bool:
         """Whether only a run can tell the size."""
