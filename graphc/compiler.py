@@ -20,7 +20,7 @@ from graphc.runtime.executable import Code
 
 Shapes = Mapping[Tensor, Sequence[int]]
 
-FOR_CPUS = frozenset({"attention", "winograd", "panels", "prepare"})
+FOR_CPUS = frozenset({"attention", "products", "winograd", "panels", "prepare"})
 """Passes that rewrite products for templates of the CPU."""
 
 

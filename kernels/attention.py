@@ -9,13 +9,13 @@ Gimelshein, "Online normalizer calculation for softmax", 2018; Dao et al., "Flas
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from graphc.dtypes import DType
 from graphc.kernels import emit, tiling
-from graphc.kernels.panel import Builder
+from graphc.kernels.panel import one_block
 from graphc.kernels.problem import Contraction, Indices, Target, access
-from graphc.kernels.tiling import Depth, Schedule, known
+from graphc.kernels.tiling import known
 from graphc.loop import ir
 from graphc.loop.ir import (
     Alloc,
@@ -223,12 +223,10 @@ class _Rows:
 
     def _block(self, problem: Contraction, pack: bool) -> list[Stmt]:
         """A product as one block, its operands' panels packed or read where they are."""
-        builder = Builder(problem, _schedule(problem, self.target, pack))
-        block = builder.block((), ir.ZERO, ir.ZERO)
-        block.tiles = builder.tile_total
-        whole = emit.is_const(builder.tail, 0)
-        block.panels = builder.panel_total if whole else builder.whole_panels
-        return block.statements()
+        schedule = tiling.as_one_block(
+            problem, access(problem), self.target, ROWS, COLUMNS, pack
+        )
+        return one_block(problem, (), schedule)
 
     def _weights(self, row: Expr, columns: Expr) -> list[Stmt]:
         """The scores of a row as exponentials; what the row has so far, scaled."""
@@ -312,14 +310,3 @@ def _part(extent: Expr, start: Expr, most: int) -> Expr:
         return extent
     return emit.minimum(ir.sub(extent, start), ir.const(most))
 
-
-def _schedule(problem: Contraction, target: Target, pack: bool) -> Schedule:
-    """All tiles and panels in one block."""
-    found = tiling.choose(problem, access(problem), target)
-    tiles = -(-ROWS // found.rows.count)
-    panels = -(-(known(problem.n) or COLUMNS) // found.width)
-    steps = known(problem.k[0])
-    return replace(
-        found, depth=Depth(0, None, steps or COLUMNS), pack_lhs=False, pack_rhs=pack,
-        tiles=tiles, panels=panels,
-    )  # fmt: skip

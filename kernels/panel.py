@@ -37,6 +37,16 @@ def build(problem: Contraction, schedule: Schedule) -> tuple[Block, Expr]:
     return Builder(problem, schedule).kernel()
 
 
+def one_block(problem: Contraction, batch: Indices, schedule: Schedule) -> list[Stmt]:
+    """The statements that make all rows and columns of one batch item, in no loop of their own."""
+    builder = Builder(problem, schedule)
+    block = builder.block(batch, ir.ZERO, ir.ZERO)
+    block.tiles = builder.tile_total
+    whole = emit.is_const(builder.tail, 0)
+    block.panels = builder.panel_total if whole else builder.whole_panels
+    return block.statements()
+
+
 EachLane = Callable[[Callable[[Expr, Expr], list[Stmt]]], list[Stmt]]
 """A function of a row and a lane, for every row and lane of a register tile."""
 

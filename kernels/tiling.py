@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.kernels.problem import Access, Contraction, Target
 from graphc.loop import ir
@@ -267,6 +267,22 @@ def choose(
     return Schedule(
         lanes, vectors, rows, depth, pack_lhs, pack_rhs, block, panels, not serial, chunk
     )
+
+
+def as_one_block(
+    problem: Contraction, found: Access, target: Target, rows: int, columns: int, pack: bool
+) -> Schedule:
+    """All tiles and panels in one block, of at most so many rows and columns, ``k`` in one piece.
+
+    ``pack``: the right operand is brought into panels; else operands are read where they are.
+    """
+    chosen = choose(problem, found, target)
+    steps = known(problem.k[0])
+    return replace(
+        chosen, depth=Depth(0, None, columns if steps is None else steps), pack_lhs=False,
+        pack_rhs=pack, tiles=math.ceil(rows / chosen.rows.count),
+        panels=math.ceil((known(problem.n) or columns) / chosen.width),
+    )  # fmt: skip
 
 
 def _panels(problem: Contraction, width: int, lanes: int, pack: bool, target: Target) -> int:

@@ -10,12 +10,12 @@ threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from graphc.kernels import emit, tiling
-from graphc.kernels.panel import Builder
+from graphc.kernels.panel import one_block
 from graphc.kernels.problem import Contraction, Indices, Target, access
-from graphc.kernels.tiling import Depth, Schedule, known
+from graphc.kernels.tiling import known
 from graphc.loop import ir
 from graphc.loop.ir import (
     Alloc,
@@ -180,7 +180,11 @@ class _Tiled(_Plain):
             rhs=lambda b, k, n: weight(b[1], k[0], n),
             epilogue=self.add,
         )
-        self.builder = Builder(self.problem, _schedule(self.problem, target))
+        rows = (known(windows.places[0]) or 0) * (known(windows.places[1]) or 0)
+        columns = known(windows.run) or 0
+        self.schedule = tiling.as_one_block(
+            self.problem, access(self.problem), target, rows, columns, pack=False
+        )
 
     def add(self, batch: Indices, m: Indices, n: Expr, value: Expr) -> tuple[Stmt, ...]:
         """A sum over the channels, added where its tap falls."""
@@ -202,12 +206,7 @@ class _Tiled(_Plain):
 
     def products(self, number: Expr, tap: Expr) -> list[Stmt]:
         """The products with a row of taps, of all places."""
-        builder = self.builder
-        block = builder.block((number, tap), ir.ZERO, ir.ZERO)
-        block.tiles = builder.tile_total
-        whole = emit.is_const(builder.tail, 0)
-        block.panels = builder.panel_total if whole else builder.whole_panels
-        return block.statements()
+        return one_block(self.problem, (number, tap), self.schedule)
 
     def finished(self, number: Expr, row: Expr) -> list[Stmt]:
         """A row of the image, without what is around it."""
@@ -220,14 +219,3 @@ class _Tiled(_Plain):
 
         return emit.chunks(self.width, self.lanes, element)
 
-
-def _schedule(problem: Contraction, target: Target) -> Schedule:
-    """All tiles and panels of an image in one block, the operands read where they are."""
-    found = tiling.choose(problem, access(problem), target)
-    tiles = tiling.tile_count(problem.m, found.rows)
-    assert tiles is not None
-    panels = -(-(known(problem.n) or 0) // found.width)
-    depth = Depth(0, None, known(problem.k[0]) or 0)
-    return replace(
-        found, depth=depth, pack_lhs=False, pack_rhs=False, tiles=tiles, panels=panels
-    )

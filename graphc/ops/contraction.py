@@ -29,6 +29,8 @@ from graphc.ops.base import grid, unbroadcast
 from graphc.shapes import shape_text
 
 MATRIX_TYPES = (*dtypes.FLOATS, dtypes.int32, dtypes.int64)
+TRANSPOSED = {"MatMul": ("transpose_a", "transpose_b"), "BatchMatMulV2": ("adj_x", "adj_y")}
+"""The products of matrices, with the attributes that say which operand is transposed."""
 
 Index = tuple[Expr, ...]
 

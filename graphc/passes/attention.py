@@ -17,6 +17,7 @@ from graphc.dtypes import float32, float64
 from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.ops.base import call
+from graphc.ops.contraction import TRANSPOSED
 from graphc.ops.movement_value import int_tensor
 from graphc.passes.plan import is_literal
 
@@ -24,7 +25,6 @@ LEAST_BYTES = 1 << 20
 """Scores of one pair of matrices that take less stay in a cache: stored, they are as fast."""
 MOST_DEPTH = 256
 """Columns of queries and of values that a block's buffers are made for."""
-PRODUCTS = {"MatMul": ("transpose_a", "transpose_b"), "BatchMatMulV2": ("adj_x", "adj_y")}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class FuseAttention:
 
 def _fused(part: Found, operands: Sequence[Tensor]) -> list[Tensor]:
     query, key, value, *bias = operands
-    if not part.scores.attrs[PRODUCTS[part.scores.type][1]]:
+    if not part.scores.attrs[TRANSPOSED[part.scores.type][1]]:
         return [call("Attention", query, key, value, bias, scale=part.scale)]
     rank = len(key.sizes or ())
     order = [*range(rank - 2), rank - 1, rank - 2]
@@ -88,7 +88,7 @@ class _Search:
 
     def attention(self, mixed: Operation) -> Found | None:
         """What makes up attention, if an operation is its last product."""
-        if mixed.type not in PRODUCTS or any(mixed.attrs[f] for f in PRODUCTS[mixed.type]):
+        if mixed.type not in TRANSPOSED or any(mixed.attrs[f] for f in TRANSPOSED[mixed.type]):
             return None
         softmax = self.made(mixed.inputs[0], "Softmax")
         if softmax is None or softmax.outputs[0].dtype.base_dtype not in (float32, float64):
@@ -97,8 +97,8 @@ class _Search:
         if softmax.attrs["axis"] not in (-1, rank - 1):
             return None
         bias, tensor = None, softmax.inputs[0]
-        added = self.made(tensor, "Add", "AddV2", "BiasAdd")
-        if added is not None and added.type != "BiasAdd":
+        added = self.made(tensor, "Add", "AddV2")
+        if added is not None:
             sides = [t for t in added.inputs if self._scores(t) is not None]
             if len(sides) == 1:
                 tensor = sides[0]
@@ -106,7 +106,8 @@ class _Search:
         scores = self._scores(tensor)
         if scores is None:
             return None
-        found = Found(*scores[:1], mixed, scores[1], bias)
+        product, scale = scores
+        found = Found(product, mixed, scale, bias)
         return found if _suits(found) else None
 
     def _scores(self, tensor: Tensor) -> tuple[Operation, float] | None:
@@ -121,14 +122,14 @@ class _Search:
             number = float(np.asarray(numbers[0].op.attrs["value"]).reshape(-1)[0])
             scale = number if scaled.type == "Mul" else 1.0 / number if number else np.inf
             tensor = sides[0]
-        product = self.made(tensor, *PRODUCTS)
+        product = self.made(tensor, *TRANSPOSED)
         return None if product is None else (product, scale)
 
 
 def _suits(found: Found) -> bool:
     """Whether the shapes are those of attention, and the scores too many to be stored."""
     scores, mixed = found.scores, found.mixed
-    if scores.attrs[PRODUCTS[scores.type][0]] or not np.isfinite(found.scale):
+    if scores.attrs[TRANSPOSED[scores.type][0]] or not np.isfinite(found.scale):
         return False
     query, key, value, out = (
         t.sizes for t in (*scores.inputs, mixed.inputs[1], mixed.outputs[0])

@@ -16,11 +16,11 @@ from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.op import value_sizes
 from graphc.ops.base import call
+from graphc.ops.contraction import TRANSPOSED
 from graphc.ops.indexing import entry_list
 from graphc.ops.indexing_spec import from_front
 from graphc.ops.movement_value import int_tensor
 
-FLAGS = {"MatMul": ("transpose_a", "transpose_b"), "BatchMatMulV2": ("adj_x", "adj_y")}
 SOURCES = {"Slice": 0, "Split": 1, "SplitV": 0, "StridedSlice": 0}
 """Ops that give parts, with the operand of which they do."""
 
@@ -71,7 +71,7 @@ def _parts(fn: Function) -> dict[Operation, Part]:
             readers.setdefault(t, set()).add(op)
     found = {}
     for op in fn.operations:
-        product = op.outputs[0] if op.type in FLAGS else None
+        product = op.outputs[0] if op.type in TRANSPOSED else None
         if product is None or product in results or len(readers.get(product, ())) != 1:
             continue
         (reader,) = readers[product]
@@ -145,7 +145,7 @@ def _narrowed(part: Part, operands: Sequence[Tensor]) -> list[Tensor]:
     """The product of a part of the left operand's rows, or of the right one's columns."""
     op = part.product
     which = 0 if part.axis == -2 else 1
-    exchanged = op.attrs[FLAGS[op.type][which]]
+    exchanged = op.attrs[TRANSPOSED[op.type][which]]
     rank = len(operands[which].sizes or ())
     axis = rank + (-3 - part.axis if exchanged else part.axis)
     begin, size = [0] * rank, [-1] * rank

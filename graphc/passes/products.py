@@ -20,13 +20,13 @@ from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.op import TemplateOp
 from graphc.ops.base import Binary, Unary, call
+from graphc.ops.contraction import TRANSPOSED
 from graphc.ops.movement_value import int_tensor
 from graphc.passes.plan import is_literal, is_view
 from graphc.passes.prepare import over_stable, stable_tensors
 
 SMALL_OPERATIONS = 4_000_000
 """A product of no more operations runs on one thread: ``SERIAL_FLOPS`` of the template."""
-FLAGS = {"MatMul": ("transpose_a", "transpose_b"), "BatchMatMulV2": ("adj_x", "adj_y")}
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class _Merge:
         first = self.products[0]
         rank = len(first.outputs[0].sizes or ())
         stacked = kept_apart(rights, rank)
-        ta, tb = (first.attrs[flag] for flag in FLAGS[first.type])
+        ta, tb = (first.attrs[flag] for flag in TRANSPOSED[first.type])
         return call("BatchMatMulV2", left, stacked, adj_x=ta, adj_y=tb)
 
     def _step(
@@ -168,7 +168,7 @@ class _Search:
         """The products to make one of, each with all that can go with it."""
         alike: dict[object, list[Operation]] = {}
         for op in over_stable(self.fn, suits):
-            flags = tuple(op.attrs[flag] for flag in FLAGS[op.type])
+            flags = tuple(op.attrs[flag] for flag in TRANSPOSED[op.type])
             key = (op.type, op.inputs[0], flags, op.inputs[1].sizes)
             alike.setdefault(key, []).append(op)
         groups = [ops for ops in alike.values() if gains(ops)]
@@ -240,7 +240,7 @@ def plain_bias(op: Operation) -> bool:
 
 def suits(op: Operation) -> bool:
     """Whether a product has the form for it: stacked matrices make a batch."""
-    if op.type not in FLAGS or op.outputs[0].dtype.base_dtype not in (float32, float64):
+    if op.type not in TRANSPOSED or op.outputs[0].dtype.base_dtype not in (float32, float64):
         return False
     right = op.inputs[1].sizes
     return op.outputs[0].sizes is not None and right is not None and len(right) == 2
