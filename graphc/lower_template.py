@@ -309,7 +309,7 @@ class TemplateLowering(GroupOperands):
         )  # fmt: skip
 
     def put_part(self, op: Operation) -> Callable[[], Kernel]:
-        """Elements put into a vector, or behind it; the others are copied, unless in place."""
+        """Elements put into others, or behind them; these are copied, unless in place."""
         reader, x, out = Reader(self, op, 0), op.inputs[0], op.outputs[0]
         number = len(op.inputs) - 1
         old, new, shape = x.sizes, out.sizes, op.inputs[number].sizes
@@ -324,23 +324,24 @@ class TemplateLowering(GroupOperands):
             return reader.operand(number, delinearize(self, flat, shape) if shape else ())
 
         def kept(flat: Expr) -> Expr:
-            return reader.operand(0, (flat,))
+            return reader.operand(0, delinearize(self, flat, old))
+
+        before, size = self.size(product(old)), self.size(product(new))
 
         def offset() -> Expr:
-            return reader.operand(1, (ZERO,)) if number == 2 else self.size(old[0])
+            return reader.operand(1, (ZERO,)) if number == 2 else before
 
         probe = Var("c")
         offset()
         part(probe)
         if not inplace:
             kept(probe)
-        sizes = {"before": self.size(old[0]), "size": self.size(new[0])}
         count = self.size(product(shape))
         self.memo.clear()
         params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
         return lambda: put_part_kernel(
-            self.name, params, scalars, **sizes, count=count, offset=offset(), part=part,
-            kept=None if inplace else kept, add=op.attrs.get("add", False), out=buffer,
+            self.name, params, scalars, before=before, size=size, count=count, offset=offset(),
+            part=part, kept=None if inplace else kept, add=op.attrs.get("add", False), out=buffer,
         )  # fmt: skip
 
     def epilogue_stores(self, index: Index) -> list[Stmt]:

@@ -48,6 +48,13 @@ class Write:
         index = _call("Sub", value(self.place), constant(1, dtypes.int64))
         return _call("PutRow", array, index, value(self.before))
 
+    def listed(self) -> Write:
+        """The same as a list of one row, in the current region."""
+        front = constant(0)
+        return Write(
+            _call("ExpandDims", self.place, front), _call("ExpandDims", self.before, front)
+        )
+
 
 @dataclass(frozen=True)
 class Turns:
@@ -58,6 +65,15 @@ class Turns:
     def handed(self, op: Operation) -> Turns:
         """The same, as an operation hands it out of one of its bodies."""
         return Turns(tuple(w.handed(op) for w in self.writes))
+
+    def listed(self) -> Write:
+        """The same as one list of rows, the first one first, in the current region."""
+        if len(self.writes) == 1:
+            return self.writes[0]
+        turns = self.writes[::-1]
+        before = single(create("Pack", [[w.before for w in turns]], {"axis": 1}))
+        place = single(create("Pack", [[w.place for w in turns]], {"axis": 1}))
+        return Write(as_rows(place), _call("AsRows", before, turns[0].before))
 
     def undone(self, array: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
         """The array before, in the current region, where ``value`` gives what tensors were."""
@@ -124,8 +140,7 @@ def _base(body: Region, newest: Tensor) -> Tensor | None:
 def _chain_of_turn(tensor: Tensor) -> list[Tensor]:
     """What an array that an inner loop gives was in a turn of it; see :func:`versions`.
 
-    Empty where it is not the same array in all turns, or where a loop in that loop writes to it:
-    what all its turns have replaced is of another length every time, and cannot be stacked twice.
+    Empty where it is not the same array in all turns.
     """
     op = tensor.op
     body: Region = op.attrs["bodies"][1]
@@ -133,23 +148,9 @@ def _chain_of_turn(tensor: Tensor) -> list[Tensor]:
     if number >= len(body.params):
         return []
     chain = versions(body.results[number], body)
-    if chain is None or chain[-1] is not body.params[number] or any(map(_is_of_loop, chain)):
+    if chain is None or chain[-1] is not body.params[number]:
         return []
     return chain
-
-
-def _is_of_loop(tensor: Tensor) -> bool:
-    """Whether a version of an array is what a loop makes of it, maybe in a branch."""
-    if tensor.op.type != "Case":
-        return tensor.op.type == "While"
-    number = tensor.op.outputs.index(tensor)
-    for body in tensor.op.attrs["bodies"]:
-        version: Tensor | None = body.results[number]
-        while version is not None and body.encloses(version.op.region):
-            if _is_of_loop(version):
-                return True
-            version = _older(version)
-    return False
 
 
 def _writes_to(tensor: Tensor) -> bool:
@@ -172,8 +173,7 @@ def _writes(tensor: Tensor) -> list[Write | Turns]:
             return [Write(_place(index), _call("TakeRow", array, index, checked=False))]
     if op.type == "While":
         turn = [w for t in _chain_of_turn(tensor) for w in _writes(t)]
-        rows = tuple(w.handed(op) for w in turn if isinstance(w, Write))
-        return [Turns(rows)] if rows else []
+        return [_stacked(turn, op, op.outputs.index(tensor))] if turn else []
     found: list[Write | Turns] = []
     if op.type != "Case":
         return found
@@ -186,6 +186,34 @@ def _writes(tensor: Tensor) -> list[Write | Turns]:
             assert older is not None
             version = older
     return found
+
+
+def _stacked(turn: Sequence[Write | Turns], loop: Operation, number: int) -> Turns:
+    """What all turns of an inner loop have replaced of its variable ``number``."""
+    if all(isinstance(w, Write) for w in turn):
+        return Turns(tuple(w.handed(loop) for w in turn if isinstance(w, Write)))
+    # A loop in the loop has replaced another number of rows in every turn: they are all listed.
+    with get_default_graph().within(loop.attrs["bodies"][1]):
+        first_to_last = [w.listed() for w in reversed(turn)]
+        place = _joined([w.place for w in first_to_last])
+        before = _joined([w.before for w in first_to_last])
+    with get_default_graph().within(loop.region):
+        places = as_rows(save_output(loop, place))
+        rows = _call("AsRows", save_output(loop, before), loop.inputs[number])
+    return Turns((Write(places, rows),))
+
+
+def as_rows(stack: Tensor) -> Tensor:
+    """The numbers in a tensor, as a vector."""
+    none = _call("EmptyRows", constant(0), dtype=stack.dtype, row=())
+    return _call("AsRows", stack, none)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Lists of rows, one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return single(create("ConcatV2", [list(parts), constant(0)]))
 
 
 def _place(index: Tensor) -> Tensor:
@@ -243,6 +271,8 @@ def _reads_rows(op: Operation, arrays: set[Tensor]) -> bool:
     used = [k for k, t in enumerate(op.inputs) if t in arrays]
     if used == [0] and op.type in (*WRITES, "Identity"):
         arrays.add(op.outputs[0])
+    elif used == [1] and op.type == "AsRows":
+        return True
     elif used:
         return used == [0] and op.type == "TakeRow"
     return True

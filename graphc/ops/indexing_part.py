@@ -28,6 +28,7 @@ from graphc.op import (
 )
 from graphc.ops.base import grid
 from graphc.ops.movement_value import INDEX
+from graphc.shapes import shape_text
 
 
 def _one(ctx: InferContext, operand: int) -> None:
@@ -144,7 +145,7 @@ class PutPart(TemplateOp):
 
 @register
 class JoinPart(TemplateOp):
-    """The vector ``x`` with the elements of ``part`` behind it."""
+    """The vector ``x`` with the elements of ``part`` behind it, or rows with more of them."""
 
     name = "JoinPart"
     family = "scatter"
@@ -157,19 +158,29 @@ class JoinPart(TemplateOp):
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """As long as both together."""
-        ctx.rank(0, 1)
         x, part = ctx.sizes(0), ctx.sizes(1)
         if x is None or part is None:
-            return [TensorType(ctx.dtype(0), (dims.fresh(),))]
-        return [TensorType(ctx.dtype(0), (x[0] + dims.product(part),))]
+            return [TensorType(ctx.dtype(0), None if x is None else (dims.fresh(), *x[1:]))]
+        if not x:
+            raise ctx.error("Shape must be at least rank 1 but is rank 0")
+        if len(x) == 1:
+            return [TensorType(ctx.dtype(0), (x[0] + dims.product(part),))]
+        if len(part) != len(x):
+            raise ctx.error(f"Rows {shape_text(part)} do not fit {shape_text(x)}")
+        for a, b in zip(x[1:], part[1:], strict=True):
+            ctx.equal(a, b)
+        return [TensorType(ctx.dtype(0), (x[0] + part[0], *x[1:]))]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's concatenation."""
-        return np.concatenate([np.asarray(inputs[0]), np.reshape(inputs[1], -1)])
+        x, part = (np.asarray(v) for v in inputs)
+        return np.concatenate([x, part if x.ndim > 1 else part.reshape(-1)])
 
     def samples(self) -> Iterable[Sample]:
-        """A vector, a matrix, a scalar, nothing."""
+        """A vector, a matrix, a scalar, nothing, rows."""
         yield Sample((grid(4), grid(3)))
         yield Sample((grid(2), grid(5, 7)))
         yield Sample((np.zeros(0), grid()))
         yield Sample((grid(3), np.zeros((0, 2))))
+        yield Sample((grid(3, 2), grid(4, 2)))
+        yield Sample((np.zeros((0, 2, 3)), grid(1, 2, 3)))

@@ -23,7 +23,7 @@ from graphc.ops.control import is_control
 from graphc.passes.assume import CompileEnv
 from graphc.passes.extract_graph import late_of, refine
 from graphc.passes.extract_host import needs_rank
-from graphc.passes.extract_ragged import RaggedExtractor, Stacks, shape_changes
+from graphc.passes.extract_ragged import RaggedExtractor, Stacks, shape_changes, vector_of
 from graphc.passes.extract_regions import (
     Effects,
     region_operations,
@@ -254,7 +254,7 @@ class ControlExtractor(RaggedExtractor):
         turns = carried + len(stacks.vectors)
         self.map[op.outputs[len(step.params)]] = outputs[turns]
         for k, (out, *_) in enumerate(stacks.vectors):
-            self.map[out] = outputs[carried + k]
+            self.map[out] = vector_of(self, outputs[carried + k])
         for k, (out, _) in enumerate(stacks.rows):
             self.map[out] = outputs[turns + 1 + k]
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc import dims, dtypes
 from graphc.dims import Dim, DimLike, Symbol, symbols_of
+from graphc.dtypes import DType
 from graphc.errors import InvalidArgumentError
 from graphc.function import Input, Late, Output
 from graphc.graph import Operation, Tensor, TensorType
@@ -78,6 +79,11 @@ class RaggedExtractor(StretchingExtractor):
             self.env.ragged[out] = info
         elif op.type == "TakeRow":
             self.map[out] = self.take(op, info)
+        elif op.type == "AsRows" and ragged == [op.inputs[0]]:
+            self.map[out] = self.as_rows(op, info)
+        elif op.type == "LikeParts" and ragged == [op.inputs[1]]:
+            self.map[out] = self.like_parts(op)
+            self.env.ragged[out] = info
         elif op.type == "PutRow" and len(ragged) == 1 and op.inputs[0] is ragged[0]:
             self.map[out] = self.put(op, info)
             self.env.ragged[out] = info
@@ -98,6 +104,16 @@ class RaggedExtractor(StretchingExtractor):
             self.env.assume_equal(mine, size)
         offset = self.row(op, info.offset, index)
         return self.emit("PutPart", op, [x, offset, part], {"add": op.attrs["add"]})
+
+    def as_rows(self, op: Operation, info: Ragged) -> Tensor:
+        """The vector as rows: the parts lie in it one behind the other."""
+        if any(not symbols_of(s).isdisjoint(info.sources) for s in info.sizes[1:]):
+            raise shape_changes(op, op.inputs[0])
+        return self.emit("AsRows", op, [self.operand(t, op) for t in op.inputs])
+
+    def like_parts(self, op: Operation) -> Tensor:
+        """Rows as such a vector."""
+        return self.emit("LikeParts", op, [self.operand(t, op) for t in op.inputs])
 
     def row(self, op: Operation, stack: Tensor, index: Tensor) -> Tensor:
         """A row of an ordinary stack."""
@@ -133,6 +149,7 @@ class Stacks:
     Attributes:
       rows: ordinary stacks: what stands for them in the user's graph, and a turn's value.
       vectors: ragged values: the user's output, the loop variable, its next value, its start.
+        Where a turn hands out rows of one shape, a loop variable consists of such rows.
     """
 
     def __init__(
@@ -176,17 +193,20 @@ class Stacks:
         assert size.as_symbol is not None
         self.symbols.append(size.as_symbol)
         dtype = tensor.dtype.base_dtype
-        name = f"{user.op.name}/parts"
-        vector = self.body.placeholder(name, TensorType(dtype, (size,)), self.op)
-        key = str(len(self.body.inputs))
-        self.body.inputs.append(Input("carry", vector, None, key, (size,)))
-        after = self.body.emit("JoinPart", user.op, [vector, tensor])
-        nothing = {"value": np.zeros(0, dtype.numpy)}
-        start = self.around.emit("Const", user.op, [], nothing)
-        self.vectors.append((out, vector, after, start))
-        sources = {s: self.source(user, s) for s in sorted(self.changing(tensor), key=str)}
         sizes = tuple(self.env.canonical(s) for s in tensor.sizes or ())
-        shape, offset = self.shape_of(tensor), self.shape_of(vector)
+        # Rows that are alike in all turns stay rows, so that their number can be told.
+        row = sizes[1:]
+        if any(not symbols_of(s).isdisjoint(self.inner) for s in row):
+            row = ()
+        name = f"{user.op.name}/parts"
+        parts = self.body.placeholder(name, TensorType(dtype, (size, *row)), self.op)
+        key = str(len(self.body.inputs))
+        self.body.inputs.append(Input("carry", parts, None, key, (size, *row)))
+        after = self.body.emit("JoinPart", user.op, [parts, tensor])
+        start = empty_rows(self.around, user.op, dtype, row)
+        self.vectors.append((out, parts, after, start))
+        sources = {s: self.source(user, s) for s in sorted(self.changing(tensor), key=str)}
+        shape, offset = self.shape_of(tensor), self.shape_of(vector_of(self.body, parts))
         self.env.ragged[out] = Ragged(sizes, offset, shape, sources)
 
     def shape_of(self, tensor: Tensor) -> Tensor:
@@ -226,6 +246,23 @@ class Stacks:
         ]
         rows = enumerate(self.rows)
         return found + [Output("result", value, self.op, str(k)) for k, (_, value) in rows]
+
+
+def empty_rows(
+    extractor: Extractor, like: Operation, dtype: DType, row: tuple[DimLike, ...]
+) -> Tensor:
+    """No rows, of this shape."""
+    none = extractor.emit("Const", like, [], {"value": np.array(0, np.int32)})
+    return extractor.emit("EmptyRows", like, [none], {"dtype": dtype, "row": row})
+
+
+def vector_of(extractor: Extractor, parts: Tensor) -> Tensor:
+    """The elements of rows in one dimension."""
+    if len(parts.sizes or ()) == 1:
+        return parts
+    like = parts.op
+    scalars = empty_rows(extractor, like, parts.dtype.base_dtype, ())
+    return extractor.emit("AsRows", like, [parts, scalars])
 
 
 def shape_changes(op: Operation, tensor: Tensor) -> InvalidArgumentError:

@@ -120,6 +120,9 @@ class Grouper:
         symbols = {s for size in group.frame for s in dims.symbols_of(size)}
         for t in self.touched(group):
             symbols |= {s for size in t.sizes or () for s in dims.symbols_of(size)}
+            if isinstance(t.op.definition, (ElementOp, ReductionOp)):
+                # Where a part begins that is cut off is in no type.
+                symbols |= self.inliner.trace(t).symbols
         for op in {t.op for t in group.tensors}:
             if "bodies" in op.attrs:
                 symbols |= symbols_in(op)

@@ -40,7 +40,10 @@ class Tracer(ElementContext):
 
 @dataclass
 class Trace:
-    """What one output of an operation reads, in terms of index variables of its own."""
+    """What one output of an operation reads, in terms of index variables of its own.
+
+    ``symbols`` are those of the sizes that it counts with, be they in its type or not.
+    """
 
     out: tuple[Var, ...]
     inner: tuple[Var, ...]
@@ -49,6 +52,7 @@ class Trace:
     cost: int
     moves: bool
     guarded: bool
+    symbols: frozenset[Symbol]
 
 
 def trace(tensor: Tensor) -> Trace:
@@ -78,4 +82,5 @@ def trace(tensor: Tensor) -> Trace:
     cost += sum(1 for n in nodes if isinstance(n, ir.Cast))
     moves = isinstance(value, Var)
     guarded = any(isinstance(n, (ir.Guard, ir.Require)) for n in nodes)
-    return Trace(out, inner, extents, tracer.reads, cost, moves, guarded)
+    symbols = frozenset(tracer.symbols)
+    return Trace(out, inner, extents, tracer.reads, cost, moves, guarded, symbols)
