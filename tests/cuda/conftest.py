@@ -15,6 +15,7 @@ for _name, _path in (
     ("ops_support", _HERE.parent / "ops" / "support.py"),
     ("cuda_support", _HERE / "support.py"),
     ("cuda_rows", _HERE / "rows.py"),
+    ("cuda_races", _HERE / "races.py"),
     *((n, _HERE.parent / "fuzz" / f"{n}.py") for n in ("graph_builder", "random_graphs")),
     ("control_graphs", _HERE.parent / "fuzz" / "control_graphs.py"),
 ):
