@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from graphc.dims import Dim, DimLike, Symbol
@@ -55,7 +56,7 @@ def plan_for_gpu(
 ) -> Program:
     """The program of a function for a GPU."""
     passes = [p for p in default_pipeline() if p.name not in FOR_CPUS]
-    return plan_function(fn, target, seen, passes)
+    return plan_function(fn, replace(target, tf32=current_options().tf32), seen, passes)
 
 
 def size_hints(fn: Function, seen: Shapes) -> dict[Symbol, int]:

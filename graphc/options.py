@@ -17,10 +17,12 @@ class CompileOptions:
     Attributes:
       autotune: whether contractions are timed with other tiles than the estimated ones.
       autotune_seconds: the most that this may take for one program.
+      tf32: whether a GPU's products of float32 may count with 10 bits behind the point.
     """
 
     autotune: bool = False
     autotune_seconds: float = 10.0
+    tf32: bool = False
 
 
 NONE = CompileOptions()
@@ -34,7 +36,7 @@ def current_options() -> CompileOptions:
 
 @contextlib.contextmanager
 def compile_options(
-    *, autotune: bool = False, autotune_seconds: float = 10.0
+    *, autotune: bool = False, autotune_seconds: float = 10.0, tf32: bool = False
 ) -> Iterator[CompileOptions]:
     """Options for what this thread compiles in a ``with`` statement.
 
@@ -48,6 +50,9 @@ def compile_options(
         Results differ by rounding at most.
       autotune_seconds: about the most that this may take for one program; what is left keeps the
         estimate until another compilation finds the time.
+      tf32: on a GPU, matrix products and convolutions of float32 may round their operands to 10
+        bits behind the point (TF32), which its tensor cores multiply many times as fast; sums have
+        all bits.  A CPU always counts with all of them.
     Raises:
       ValueError: ``autotune_seconds`` is negative.
 
@@ -58,7 +63,7 @@ def compile_options(
     """
     if not autotune_seconds >= 0:
         raise GraphError(f"autotune_seconds must not be negative, but is {autotune_seconds}")
-    token = _current.set(CompileOptions(autotune, autotune_seconds))
+    token = _current.set(CompileOptions(autotune, autotune_seconds, tf32))
     try:
         yield _current.get()
     finally:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from graphc.kernels import emit
+from graphc.kernels.grid_panels import split
+from graphc.kernels.grid_tensor import factors, tensor_tiles
 from graphc.kernels.problem import Contraction, Indices, access
 from graphc.kernels.tiling import known
 from graphc.loop import ir
@@ -49,6 +51,9 @@ def contraction_grid(
         return kernel
     if any(size is not None and size < _SMALL for size in map(known, sides)):
         return thread_per_element(kernel, problem, target)
+    dtypes = factors(problem, target)
+    if dtypes is not None:
+        return tensor_tiles(kernel, problem, target, dtypes)
     large = all((known(side) or 0) >= _LARGE for side in sides[:2]) and problem.acc.size <= 4
     return _Tiles(problem, 8 if large else 4).kernel(kernel, target)
 
@@ -219,12 +224,3 @@ class _Tiles:
 
         each = ir.const(self.each)
         return emit.nest((each, each), element, LoopKind.UNROLLED)
-
-
-def split(flat: Expr, extents: Indices) -> Indices:
-    """The row-major indices that a flat index stands for."""
-    indices: list[Expr] = []
-    for place, extent in reversed(list(enumerate(extents))):
-        indices.insert(0, flat if place == 0 else ir.index_mod(flat, extent))
-        flat = ir.index_div(flat, extent)
-    return tuple(indices)

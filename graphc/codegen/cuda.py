@@ -14,6 +14,7 @@ from graphc.codegen.cuda_expr import Expressions, Lines, bare
 from graphc.codegen.cuda_ops import primitive
 from graphc.codegen.cuda_text import PRELUDE, TYPES
 from graphc.codegen.cuda_vector import print_vectors
+from graphc.codegen.cuda_warp import WARP_PRELUDE, print_warp
 from graphc.dtypes import float32, float64, int64
 from graphc.errors import CompileError
 from graphc.loop.interpret_values import Evaluator
@@ -21,6 +22,9 @@ from graphc.loop.ir import (
     Alloc,
     AllReduce,
     Apply,
+    AsyncCommit,
+    AsyncCopy,
+    AsyncWait,
     Barrier,
     Block,
     Buffer,
@@ -36,6 +40,7 @@ from graphc.loop.ir import (
     Stmt,
     Store,
     Var,
+    WarpProduct,
     children,
     stored_buffers,
     substitute,
@@ -96,7 +101,9 @@ def print_kernel(kernel: Kernel, name: str | None = None) -> Printed:
 
 def translation_unit(kernels: Iterable[Printed]) -> str:
     """Printed kernels as one source text."""
-    return "\n".join([PRELUDE, *(k.text for k in kernels)])
+    texts = [k.text for k in kernels]
+    warps = any(word in text for text in texts for word in ("gc_product", "gc_copy_"))
+    return "\n".join([PRELUDE, *([WARP_PRELUDE] if warps else []), *texts])
 
 
 def launched(body: Block, lets: tuple[Let, ...]) -> Iterator[tuple[tuple[Let, ...], For]]:
@@ -174,6 +181,8 @@ class _Printer:
             self.out.add("__syncthreads();")
         elif isinstance(stmt, AllReduce):
             self.all_reduce(stmt)
+        elif isinstance(stmt, (AsyncCopy, AsyncCommit, AsyncWait, WarpProduct)):
+            print_warp(self.exprs, stmt)
         else:
             assert isinstance(stmt, Block)
             self.block(stmt)
@@ -197,7 +206,7 @@ class _Printer:
         name = self.exprs.declare(buffer)
         text = f"{TYPES[buffer.dtype.code]} {name}[{buffer.size.value}];"
         if buffer.scope is Scope.SHARED:
-            self.shared.append(f"__shared__ {text}")
+            self.shared.append(f"__shared__ __align__(16) {text}")
         else:
             self.out.add(text)
 

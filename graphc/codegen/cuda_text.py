@@ -62,6 +62,9 @@ def unsigned(dtype: DType) -> str:
 PRELUDE = r"""
 // Elements that are read or written at once.
 template <class T, int N> struct alignas(sizeof(T) * N) gc_vector { T lane[N]; };
+#ifndef GC_ALIGNED
+#define GC_ALIGNED(address, ...) reinterpret_cast<__VA_ARGS__*>(address)
+#endif
 
 #define GC_FN template <class T> static __device__ __forceinline__
 

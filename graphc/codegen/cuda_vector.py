@@ -42,7 +42,7 @@ def print_vectors(exprs: Expressions, loop: For, statement: Callable[[Stmt], Non
         ty, name = f"gc_vector<{TYPES[load.dtype.code]}, {width}>", out.temporary()
         (place,) = exprs.texts(start)
         buffer = exprs.names[load.buffer]
-        out.add(f"const {ty} {name} = *reinterpret_cast<const {ty}*>({buffer} + {place});")
+        out.add(f"const {ty} {name} = *GC_ALIGNED({buffer} + {place}, const {ty});")
         exprs.vectors[load] = f"{name}.lane[{lane}]"
     stores: dict[Stmt, tuple[str, str]] = {}
     for stmt in loop.body.stmts:
@@ -51,7 +51,7 @@ def print_vectors(exprs: Expressions, loop: For, statement: Callable[[Stmt], Non
             ty, name = f"gc_vector<{TYPES[stmt.buffer.dtype.code]}, {width}>", out.temporary()
             (place,) = exprs.texts(start_of)
             out.add(f"{ty} {name};")
-            target = f"*reinterpret_cast<{ty}*>({exprs.names[stmt.buffer]} + {place})"
+            target = f"*GC_ALIGNED({exprs.names[stmt.buffer]} + {place}, {ty})"
             stores[stmt] = (name, target)
     out.add("#pragma unroll")
     out.open(f"for (int {lane} = 0; {lane} < {width}; ++{lane})")

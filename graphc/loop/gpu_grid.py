@@ -43,12 +43,14 @@ class GpuTarget:
       blocks: the most blocks of one launch. It is no property of the device: in which order sums
         are added up follows from it.
       vector_bytes: the widest access of one thread.
+      tf32: whether products of float32 may count with 10 bits behind the point.
     """
 
     arch: str = "sm_80"
     threads: int = 256
     blocks: int = 2048
     vector_bytes: int = 16
+    tf32: bool = False
     has_fma: bool = True
     has_avx512: bool = False
     has_vnni: bool = False

@@ -27,9 +27,13 @@ from graphc.loop.interpret_values import (
     typed,
     uniform,
 )
+from graphc.loop.interpret_warp import Copies, warp_product
 from graphc.loop.ir import (
     Alloc,
     AllReduce,
+    AsyncCommit,
+    AsyncCopy,
+    AsyncWait,
     Barrier,
     Block,
     For,
@@ -41,6 +45,7 @@ from graphc.loop.ir import (
     Scope,
     Stmt,
     Store,
+    WarpProduct,
     walk_stmt,
 )
 from graphc.loop.printer import format_stmt
@@ -56,7 +61,7 @@ _UFUNC: dict[str, np.ufunc] = {
     "and": np.logical_and,
     "or": np.logical_or,
 }
-Steps = Generator[Barrier | AllReduce, None, None]
+Steps = Generator[Barrier | AllReduce | WarpProduct, None, None]
 
 
 def run_kernel(
@@ -107,6 +112,7 @@ class _Machine(Evaluator):
         self.lanes: int | None = None  # how many, inside a loop that is run in lanes
         self.kind = LoopKind.SERIAL  # of that loop
         self.threaded = False
+        self.copies = Copies()
         self.free: dict[For, bool] = {}
 
     def fork(self) -> _Machine:
@@ -130,8 +136,10 @@ class _Machine(Evaluator):
                     self.env[stmt.var] = self.eval(stmt.value)
                 elif isinstance(stmt, Alloc):
                     self.alloc(stmt)
-                elif isinstance(stmt, (Barrier, AllReduce)):
+                elif isinstance(stmt, (Barrier, AllReduce, WarpProduct)):
                     yield stmt
+                elif isinstance(stmt, (AsyncCopy, AsyncCommit, AsyncWait)):
+                    self.copies.step(stmt, self)
                 elif isinstance(stmt, Block):
                     yield from self.block(stmt)
                 elif isinstance(stmt, If):
@@ -284,6 +292,8 @@ class _Machine(Evaluator):
                 return
             if isinstance(reached[0], AllReduce):
                 combine(threads, reached[0])
+            elif isinstance(reached[0], WarpProduct):
+                warp_product(threads, reached[0])
             elif self.threaded:
                 yield reached[0]
 
@@ -303,7 +313,7 @@ _BATCHED = (LoopKind.SERIAL, LoopKind.PARALLEL, LoopKind.UNROLLED)
 
 
 def _has_barrier(loop: For) -> bool:
-    return any(isinstance(s, (Barrier, AllReduce)) for s in walk_stmt(loop))
+    return any(isinstance(s, (Barrier, AllReduce, WarpProduct)) for s in walk_stmt(loop))
 
 
 def _same(values: Array) -> bool:

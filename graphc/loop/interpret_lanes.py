@@ -9,6 +9,9 @@ from typing import Any
 from graphc.loop.ir import (
     Alloc,
     AllReduce,
+    AsyncCommit,
+    AsyncCopy,
+    AsyncWait,
     Barrier,
     Block,
     Buffer,
@@ -21,12 +24,14 @@ from graphc.loop.ir import (
     Stmt,
     Store,
     Var,
+    WarpProduct,
     children,
     stmt_exprs,
     walk_expr,
     walk_stmt,
 )
 
+_TOGETHER = (Barrier, AllReduce, AsyncCopy, AsyncCommit, AsyncWait, WarpProduct)
 _PLAIN = (LoopKind.SERIAL, LoopKind.UNROLLED)
 
 
@@ -37,7 +42,7 @@ def independent(loop: For) -> bool:
     read: set[Buffer] = set()
     written: list[Buffer] = []
     for stmt in walk_stmt(loop.body):
-        if isinstance(stmt, (Barrier, AllReduce)):
+        if isinstance(stmt, _TOGETHER):
             return False
         if isinstance(stmt, For) and stmt.kind not in _PLAIN:
             return False

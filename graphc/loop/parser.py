@@ -18,6 +18,9 @@ from graphc.loop.ir import (
     Alloc,
     AllReduce,
     Apply,
+    AsyncCommit,
+    AsyncCopy,
+    AsyncWait,
     Barrier,
     Block,
     Buffer,
@@ -37,6 +40,7 @@ from graphc.loop.ir import (
     Stmt,
     Store,
     Var,
+    WarpProduct,
 )
 from graphc.loop.printer import ASSIGN, INFIX, LOOP_WORD, default_dtype
 
@@ -53,6 +57,10 @@ _INFIX = {word: (fn, binds) for fn, (word, binds) in INFIX.items()}
 _ASSIGN = {word: op for op, word in ASSIGN.items()}
 _LOOPS = {word: kind for kind, word in LOOP_WORD.items()}
 _STORE = re.compile(r"(stream )?([A-Za-z_]\w*)\[(.*?)\] (=|\+=|\*=|max=|min=|and=|or=) (.*)")
+_ASYNC = re.compile(r"async (\d+) (\w+)\[(.*?)\] = (.*) if (.*)")
+_WARP = re.compile(
+    r"warpproduct (\d+) (\d+) (\d+) (\w+) \+= (.*) by (\d+) (\d+), (.*) by (\d+) (\d+)"
+)
 _Scope = dict[str, "Var | Buffer"]
 
 
@@ -239,6 +247,8 @@ class _Parser:
             return Barrier()
         if word == "allreduce":
             return self.all_reduce(line)
+        if word in ("async", "commit", "await", "warpproduct"):
+            return self.warp(line)
         if word.startswith("%"):
             self.shared[word] = self.expr(line.partition(" = ")[2])
             return None
@@ -263,6 +273,34 @@ class _Parser:
             self.fail("expected 'allreduce OP BUFFER[INDEX]'")
         op, name, index = match.groups()
         return AllReduce(self.buffer(name), self.expr(index), op)
+
+    def element(self, text: str) -> Load:
+        value = self.expr(text)
+        if not isinstance(value, Load):
+            self.fail(f"{text!r} is no element of a buffer")
+        return value
+
+    def warp(self, line: str) -> Stmt:
+        if line == "commit":
+            return AsyncCommit()
+        wait, copy, product = (
+            re.fullmatch(r"await (\d+)", line), _ASYNC.fullmatch(line), _WARP.fullmatch(line)
+        )  # fmt: skip
+        if wait is not None:
+            return AsyncWait(int(wait[1]))
+        if copy is not None:
+            count, name, index, value, cond = copy.groups()
+            place = self.expr(index)
+            return AsyncCopy(
+                self.buffer(name), place, self.element(value), self.expr(cond), int(count)
+            )
+        if product is None:
+            self.fail("no such statement")
+        m, n, k, name, left, a, b, right, c, d = product.groups()
+        return WarpProduct(
+            self.buffer(name), self.element(left), self.element(right), (int(a), int(b)),
+            (int(c), int(d)), (int(m), int(n), int(k)),
+        )  # fmt: skip
 
     def loop(self, kind: LoopKind, rest: str, indent: int) -> For:
         head, found, extent_text = rest.strip().removesuffix(":").partition(" in ")

@@ -27,6 +27,9 @@ from graphc.loop.ir import (
     Alloc,
     AllReduce,
     Apply,
+    AsyncCommit,
+    AsyncCopy,
+    AsyncWait,
     Barrier,
     Block,
     Buffer,
@@ -46,6 +49,7 @@ from graphc.loop.ir import (
     Stmt,
     Store,
     Var,
+    WarpProduct,
     children,
 )
 
@@ -73,6 +77,7 @@ LOOP_WORD = {kind: "for" if kind is LoopKind.SERIAL else kind.value for kind in 
 KEYWORDS = frozenset(
     {"for", "if", "else", "let", "scope", "pass", "barrier", "stream", "kernel", "in", "grain"}
     | {"global", "shared", "local", "true", "false", "and", "or", "xor", "allreduce"}
+    | {"async", "commit", "await", "warpproduct"}
     | {kind.value for kind in LoopKind}
 )
 _SPECIAL = re.compile(r"(?:inf|nan|nan_0x[0-9a-f]+)_(?:bf|[fiub])\d+\Z")
@@ -267,10 +272,26 @@ class _Printer:
         elif isinstance(stmt, AllReduce):
             (index,) = self.exprs((stmt.index,), indent)
             self.lines.append(f"{indent}allreduce {stmt.op} {self.name(stmt.buffer)}[{index}]")
+        elif isinstance(stmt, (AsyncCopy, AsyncCommit, AsyncWait, WarpProduct)):
+            self.lines.append(indent + self.warp(stmt, indent))
         else:
             assert isinstance(stmt, Block)
             self.lines.append(f"{indent}scope:")
             self.block(stmt, indent + "  ")
+
+    def warp(self, stmt: Stmt, indent: str) -> str:
+        if isinstance(stmt, AsyncCopy):
+            index, value, cond = self.exprs((stmt.index, stmt.value, stmt.cond), indent)
+            return f"async {stmt.count} {self.name(stmt.buffer)}[{index}] = {value} if {cond}"
+        if isinstance(stmt, AsyncCommit):
+            return "commit"
+        if isinstance(stmt, AsyncWait):
+            return f"await {stmt.pending}"
+        assert isinstance(stmt, WarpProduct)
+        left, right = self.exprs((stmt.left, stmt.right), indent)
+        (m, n, k), (a, b), (c, d) = stmt.shape, stmt.left_steps, stmt.right_steps
+        head = f"warpproduct {m} {n} {k} {self.name(stmt.total)}"
+        return f"{head} += {left} by {a} {b}, {right} by {c} {d}"
 
     def loop(self, loop: For, indent: str) -> None:
         (extent,) = self.exprs((loop.extent,), indent)

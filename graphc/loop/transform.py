@@ -17,6 +17,7 @@ from graphc.loop.ir import (
     ZERO,
     Alloc,
     AllReduce,
+    AsyncCopy,
     Block,
     Buffer,
     Expr,
@@ -31,6 +32,7 @@ from graphc.loop.ir import (
     Stmt,
     Store,
     Var,
+    WarpProduct,
     add,
     block,
     children,
@@ -127,6 +129,17 @@ class Rewriter:
         if isinstance(stmt, AllReduce):
             buffer = self.buffers.get(stmt.buffer, stmt.buffer)
             return replace(stmt, buffer=buffer, index=self.expr(stmt.index))
+        if isinstance(stmt, AsyncCopy):
+            buffer = self.buffers.get(stmt.buffer, stmt.buffer)
+            at, value, cond = (self.expr(e) for e in stmt_exprs(stmt))
+            assert isinstance(value, Load)
+            return replace(stmt, buffer=buffer, index=at, value=value, cond=cond)
+        if isinstance(stmt, WarpProduct):
+            total = self.buffers.get(stmt.total, stmt.total)
+            left, right = self.expr(stmt.left), self.expr(stmt.right)
+            assert isinstance(left, Load)
+            assert isinstance(right, Load)
+            return replace(stmt, total=total, left=left, right=right)
         if isinstance(stmt, For):
             extent = self.expr(stmt.extent)
             return For(self._declare(stmt.var), extent, stmt.kind, self.block(stmt.body))

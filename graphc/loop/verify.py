@@ -21,6 +21,9 @@ from graphc.loop.ir import (
     Alloc,
     AllReduce,
     Apply,
+    AsyncCommit,
+    AsyncCopy,
+    AsyncWait,
     Barrier,
     Block,
     Buffer,
@@ -40,11 +43,13 @@ from graphc.loop.ir import (
     Stmt,
     Store,
     Var,
+    WarpProduct,
     walk_expr,
     walk_stmt,
 )
 from graphc.loop.printer import default_dtype, format_expr, format_lines
 from graphc.loop.scalar import FUNCTIONS
+from graphc.loop.verify_warp import copy_fault, product_fault
 
 _KIND = {"float": "f", "int": "i", "uint": "u", "bool": "b"}
 _IN_VECTOR = (LoopKind.SERIAL, LoopKind.UNROLLED)
@@ -250,6 +255,8 @@ class _Verifier:
             self.together(self.thread_loops())
         elif isinstance(stmt, AllReduce):
             self.all_reduce(stmt)
+        elif isinstance(stmt, (AsyncCopy, AsyncCommit, AsyncWait, WarpProduct)):
+            self.warp(stmt)
         else:
             raise _Fault(f"no statement: {stmt!r}")
 
@@ -304,6 +311,25 @@ class _Verifier:
             self.together(loops[-1:])
         else:
             raise _Fault(f"an allreduce is over a power of two or whole warps, not {count} threads")
+
+    def warp(self, stmt: AsyncCopy | AsyncCommit | AsyncWait | WarpProduct) -> None:
+        loops = self.thread_loops()
+        if not loops or self.inside((LoopKind.VECTORIZED,)):
+            raise _Fault("copies and products stand inside a thread loop and no vectorized loop")
+        fault = None
+        if isinstance(stmt, AsyncCopy):
+            self.exprs(stmt.index, stmt.value, stmt.cond)
+            _expect(stmt.cond, bool_, "the condition")
+            _expect(stmt.index, int64, f"the index of {stmt.buffer.name!r}")
+            fault = copy_fault(stmt, self.scope)
+        elif isinstance(stmt, WarpProduct):
+            self.exprs(stmt.left, stmt.right)
+            self.together(loops)
+            fault = product_fault(stmt, self.scope, loops)
+        elif isinstance(stmt, AsyncWait) and stmt.pending < 0:
+            fault = "a number of groups is not negative"
+        if fault is not None:
+            raise _Fault(fault)
 
     def reduction(self, op: str, buffer: Buffer) -> None:
         if op not in REDUCE_OPS:

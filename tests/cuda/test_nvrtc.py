@@ -78,8 +78,12 @@ def resources(fetch: Any, feeds: dict[Any, Any], arch: str) -> str:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize(
-    "name", ["add", "erf", "softmax", "sum", "tiles", "large-tiles", "variance"]
-)
+    "name",
+    [
+        "add", "erf", "softmax", "sum", "tiles", "large-tiles", "variance", "tensor-bf16",
+        "tensor-f16-unknown", "tensor-tf32", "tensor-u8",
+    ],
+)  # fmt: skip
 def test_registers_and_shared_memory(name, arch, golden):
     if cuda_device.nvrtc().getVersion() != MEASURED_BY:
         pytest.skip(f"the golden texts are of NVRTC {MEASURED_BY}")
@@ -87,7 +91,10 @@ def test_registers_and_shared_memory(name, arch, golden):
         x, y = gc.placeholder(gc.float32, [None, 1000]), gc.placeholder(gc.float32, [1000, None])
         z = gc.placeholder(gc.float32, [1024, 1024])
         ones = np.ones((64, 1000), np.float32)
-        feeds = {x: ones, y: ones.T.copy(), z: np.ones((1024, 1024), np.float32)}
+        h = gc.placeholder(gc.float16, [None, None])
+        short, byte = gc.cast(z, gc.bfloat16), gc.cast(z, gc.int8)
+        square = np.ones((1024, 1024), np.float32)
+        feeds = {x: ones, y: ones.T.copy(), z: square, h: square.astype(np.float16)}
         fetch, used = {
             "add": lambda: (x + 1.0, [x]),
             "erf": lambda: (gc.erf(x), [x]),
@@ -96,6 +103,13 @@ def test_registers_and_shared_memory(name, arch, golden):
             "tiles": lambda: (gc.matmul(x, y), [x, y]),
             "large-tiles": lambda: (gc.matmul(z, z), [z]),
             "variance": lambda: (gc.nn.moments(x, [1])[1], [x]),
+            "tensor-bf16": lambda: (gc.nn.relu(gc.matmul(short, short)), [z]),
+            "tensor-f16-unknown": lambda: (gc.matmul(h, h), [h]),
+            "tensor-tf32": lambda: (gc.matmul(z, z), [z]),
+            "tensor-u8": lambda: (
+                gc.matmul(gc.cast(z, gc.uint8), byte, output_type=gc.int32), [z]
+            ),
         }[name]()
-        text = resources(fetch, {t: feeds[t] for t in used}, arch)
+        with gc.compile_options(tf32=name == "tensor-tf32"):
+            text = resources(fetch, {t: feeds[t] for t in used}, arch)
         golden(f"resources-{name}-{arch}", text)

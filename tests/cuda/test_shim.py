@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from cuda_races import RaceDevice
 from cuda_support import ShimDevice, ShimFault
 
 from graphc.codegen.cuda import print_kernel, translation_unit
@@ -95,3 +96,53 @@ def test_what_nobody_wrote_is_poison(shim):
     found = run(shim, text, X, X.size, 3).reshape(3, 64)
     assert np.isnan(found[:, 56]).all()
     assert np.isnan(found).sum() == 3
+
+
+# Two threads write one element the same; a block reads what another writes; a warp takes its own.
+RACES = {
+    "no barrier": (TURN, ("__syncthreads();", ""), "of shared memory"),
+    "the same value": (
+        TURN, ("t[i] = x[(b * 64) + i];", "t[i] = x[(b * 64) + i]; t[0] = x[b * 64];"),
+        "writes byte 0 of shared memory 0, which thread 0 of block 0 has written",
+    ),
+    "behind the barrier": (
+        TURN, ("y[(b * 64) + i] = t[63 - i];", "y[(b * 64) + i] = t[63 - i]; t[i] = 0;"),
+        "has read|reads",
+    ),
+    "another block": (TURN, ("y[(b * 64) + i]", "y[i]"), "of argument 2, which thread"),
+    "within a warp": (
+        TURN, ("t[63 - i];", "t[63 - i]; t[i] = 0; t[i ^ 1] += 1;"), "of shared memory"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RACES)
+def test_a_planted_race_is_found(name, shim):
+    text, change, message = RACES[name]
+    with pytest.raises(ShimFault, match=f"a race: .*({message})"):
+        run(RaceDevice(both_orders=False), source(parse_kernel(text), change), X, X.size, 3)
+
+
+def test_what_barriers_put_in_order_is_no_race(shim):
+    for text in (TURN, TOTAL):
+        run(RaceDevice(), source(parse_kernel(text)), X, X.size, 3)
+    fence = ("t[63 - i];", "t[63 - i]; __syncthreads(); t[i] = 0; __syncwarp(); t[i ^ 1] += 1;")
+    run(RaceDevice(), source(parse_kernel(TURN), fence), X, X.size, 3)
+
+
+def test_a_misaligned_vector_is_found(shim):
+    text = """\
+kernel four(x: f32[n * 64], y: f32[n * 64]; n):
+  block b in n:
+    thread i in 64:
+      if i < 16:
+        vectorized l in 4:
+          y[b * 64 + i * 4 + l] = x[b * 64 + i * 4 + l]
+"""
+    good = source(parse_kernel(text))
+    np.testing.assert_array_equal(run(shim, good, X, X.size, 3), X)
+    for parameter in "xy":
+        place = f"{parameter} + "
+        assert place in good
+        with pytest.raises(ShimFault, match="a misaligned access of 16 bytes in line"):
+            run(shim, good.replace(place, f"{place}1 + "), X, X.size, 3)

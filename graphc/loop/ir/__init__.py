@@ -13,6 +13,9 @@ The grammar, on one page::
               | Alloc(buffer)                        likewise; a SHARED or LOCAL buffer
               | Barrier()                            every thread of a block waits here
               | AllReduce(buffer, index, op)         threads combine what each has in a LOCAL buffer
+              | AsyncCopy(buffer, index, value, cond, count)   into a SHARED buffer, not waited for
+              | AsyncCommit() | AsyncWait(pending)             groups of these, and waiting for them
+              | WarpProduct(total, left, right, ...)           tensor cores (``warp.py``)
     Expr      = Const | Var | Load(buffer, index)
               | Apply(fn, args)                      fn: a row of ``scalar.py``
               | Cast(value)
@@ -93,16 +96,31 @@ from graphc.loop.ir.walk import (
     walk_expr,
     walk_stmt,
 )
+from graphc.loop.ir.warp import (
+    COPIED_BYTES,
+    PRODUCTS,
+    WARP,
+    AsyncCommit,
+    AsyncCopy,
+    AsyncWait,
+    WarpProduct,
+)
 
 __all__ = [
+    "COPIED_BYTES",
     "FALSE",
     "ONE",
+    "PRODUCTS",
     "REDUCE_OPS",
     "TRUE",
+    "WARP",
     "ZERO",
     "AllReduce",
     "Alloc",
     "Apply",
+    "AsyncCommit",
+    "AsyncCopy",
+    "AsyncWait",
     "Barrier",
     "Block",
     "Buffer",
@@ -122,6 +140,7 @@ __all__ = [
     "Stmt",
     "Store",
     "Var",
+    "WarpProduct",
     "add",
     "apply",
     "bitcast",

@@ -28,6 +28,7 @@ from graphc.loop.ir.nodes import (
     mul,
     sub,
 )
+from graphc.loop.ir.warp import AsyncCopy, WarpProduct
 
 
 def children(expr: Expr) -> tuple[Expr, ...]:
@@ -63,6 +64,10 @@ def stmt_exprs(stmt: Stmt) -> tuple[Expr, ...]:
         return (stmt.index, stmt.value)
     if isinstance(stmt, AllReduce):
         return (stmt.index,)
+    if isinstance(stmt, AsyncCopy):
+        return (stmt.index, stmt.value, stmt.cond)
+    if isinstance(stmt, WarpProduct):
+        return (stmt.left, stmt.right)
     if isinstance(stmt, For):
         return (stmt.extent,)
     if isinstance(stmt, If):

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstdint>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -16,6 +17,7 @@
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(n)
+#define __align__(n) __attribute__((aligned(n)))
 #define __shared__ static __attribute__((section("shim_shared")))
 
 extern "C" {
@@ -41,6 +43,9 @@ struct Fiber {
   unsigned mask = 0;
   int partner = -1;             // the lane whose value a shuffle takes; -1 for __syncwarp
   unsigned long long given = 0, taken = 0;
+  void (*collective)(Fiber**) = nullptr;  // what a warp does together, when all lanes have come
+  const void* in[3] = {};
+  void* out = nullptr;
 };
 
 static std::vector<Fiber> fibers;
@@ -51,6 +56,12 @@ static void (*body)(void**);
 static void** arguments;
 static std::string fault;
 static ucontext_t unused;
+
+// What the detector of races knows an access by (races.hpp).
+static int thread_number, block_number;
+static unsigned generation, warp_generation[32];
+static void touch(const void* address, size_t size, bool writes);
+static void begin_block();
 
 static void enter() {
   body(arguments);
@@ -67,6 +78,7 @@ static void give_way(State state, int line) {
 static void resume(Fiber& fiber) {
   current = &fiber;
   threadIdx = fiber.index;
+  thread_number = fiber.number;
   if (_setjmp(scheduler) != 0) return;
   if (fiber.begun) _longjmp(fiber.point, 1);
   fiber.begun = true;
@@ -91,6 +103,22 @@ static bool release_warp(Fiber& first) {
     if (f.state != State::warp || f.line != first.line || f.mask != first.mask) return false;
   }
   const unsigned mask = first.mask;
+  if (first.collective != nullptr) {
+    Fiber* lanes[32];
+    for (int lane = 0; lane < 32; ++lane) {
+      lanes[lane] = &fibers[warp + lane];
+      if (lanes[lane]->collective != first.collective) {
+        fault = "the lanes of a warp do not do the same, in line " + std::to_string(first.line);
+        return false;
+      }
+    }
+    first.collective(lanes);
+    for (Fiber* f : lanes) {
+      f->collective = nullptr;
+      f->state = State::ready;
+    }
+    return true;
+  }
   if (!(mask >> (first.number - warp) & 1u)) {
     fault = where(first) + " and is not in its mask";
     return false;
@@ -100,6 +128,8 @@ static bool release_warp(Fiber& first) {
     Fiber& f = fibers[warp + lane];
     if (f.partner >= 0) f.taken = fibers[warp + f.partner].given;
   }
+  // A shuffle is no fence: only __syncwarp puts accesses to memory in order.
+  if (first.partner < 0 && mask == 0xffffffffu) ++warp_generation[warp / 32];
   for (int lane = 0; lane < 32; ++lane)
     if (mask >> lane & 1u) fibers[warp + lane].state = State::ready;
   return true;
@@ -109,6 +139,7 @@ static bool release_block() {
   for (const Fiber& f : fibers)
     if (f.state != State::block || f.line != fibers[0].line) return false;
   for (Fiber& f : fibers) f.state = State::ready;
+  ++generation;
   return true;
 }
 
@@ -160,6 +191,8 @@ static void launch(void (*kernel)(void**), void** args, long long blocks, int x,
   gridDim = Dim{(unsigned)blocks, 1, 1};
   for (long long b = 0; b < blocks && fault.empty(); ++b) {
     blockIdx = Dim{(unsigned)(backwards ? blocks - 1 - b : b), 0, 0};
+    block_number = (int)blockIdx.x;
+    begin_block();
     if (__start_shim_shared != nullptr)
       memset(__start_shim_shared, 0xff, __stop_shim_shared - __start_shim_shared);
     if (together) {
@@ -167,7 +200,7 @@ static void launch(void (*kernel)(void**), void** args, long long blocks, int x,
       continue;
     }
     for (int i = 0; i < x * y; ++i) {  // nobody waits for anybody
-      const int number = backwards ? x * y - 1 - i : i;
+      const int number = thread_number = backwards ? x * y - 1 - i : i;
       threadIdx = Dim{(unsigned)(number % x), (unsigned)(number / x), 0};
       kernel(args);
     }
@@ -211,6 +244,23 @@ static unsigned long long atomicCAS(unsigned long long* place, unsigned long lon
   if (found == old) *place = value;
   return found;
 }
+
+// A pointer to elements that are read or written at once.
+#define GC_ALIGNED(address, ...) shim::aligned<__VA_ARGS__>(address, __LINE__)
+namespace shim {
+template <class T, class From> static T* aligned(From* address, int line) {
+  if ((uintptr_t)address % alignof(T) != 0) {
+    fault = "a misaligned access of " + std::to_string(alignof(T)) + " bytes in line " +
+            std::to_string(line);
+    alignas(64) static char nowhere[64];
+    return (T*)nowhere;
+  }
+  return (T*)address;
+}
+}  // namespace shim
+
+#include "warp.hpp"
+#include "races.hpp"
 
 // What a kernel is called by: no message means that all went well.
 #define SHIM_ENTRY(kernel, together)                                                            \

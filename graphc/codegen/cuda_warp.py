@@ -1,0 +1,167 @@
+"""Copies into shared memory and products of tensor cores in CUDA C.
+
+What needs assembly is a function of the prelude; a test's shim has functions of the same names.
+"""
+
+from __future__ import annotations
+
+from graphc.codegen.cuda_expr import Expressions, bare
+from graphc.loop.ir import AsyncCommit, AsyncCopy, AsyncWait, Stmt, WarpProduct
+
+__all__ = ["WARP_PRELUDE", "print_warp"]
+
+_KINDS = {"f16": "gc_f16", "bf16": "gc_bf16", "i8": "gc_i8", "u8": "gc_u8"}
+
+
+def print_warp(exprs: Expressions, stmt: Stmt) -> None:
+    """A copy that is not waited for, a wait, or a product of a warp."""
+    if isinstance(stmt, AsyncCommit):
+        exprs.out.add("gc_copy_commit();")
+        return
+    if isinstance(stmt, AsyncWait):
+        exprs.out.add(f"gc_copy_wait({stmt.pending});")
+        return
+    if isinstance(stmt, AsyncCopy):
+        to, place, cond = exprs.texts(stmt.index, stmt.value.index, stmt.cond)
+        target, source = (exprs.names[b] for b in (stmt.buffer, stmt.value.buffer))
+        size = stmt.count * stmt.buffer.dtype.size
+        exprs.out.add(
+            f"gc_copy_async({target} + {to}, {source} + {place}, {size}, {bare(cond)});"
+        )
+        return
+    assert isinstance(stmt, WarpProduct)
+    left, right = exprs.texts(stmt.left.index, stmt.right.index)
+    numbers = ", ".join(map(str, (*stmt.shape, *stmt.left_steps, *stmt.right_steps)))
+    kind = _KINDS.get(stmt.left.dtype.code)
+    function = "gc_product_tf32<" if kind is None else f"gc_product<{kind}, "
+    exprs.out.add(
+        f"{function}{numbers}>({exprs.names[stmt.total]}, "
+        f"{exprs.names[stmt.left.buffer]} + {left}, {exprs.names[stmt.right.buffer]} + {right});"
+    )
+
+
+WARP_PRELUDE = r"""
+#ifdef __CUDA_ARCH__
+// Copies into shared memory, zeros where not `inside`; nothing is read then.
+#define gc_copy_async(to, from, size, inside) gc_copy<size>(to, from, inside)
+#define gc_copy_commit() asm volatile("cp.async.commit_group;" ::: "memory")
+#define gc_copy_wait(pending) asm volatile("cp.async.wait_group %0;" :: "n"(pending) : "memory")
+template <int N> static __device__ __forceinline__ void gc_copy(
+    void* to, const void* from, bool inside) {
+  const unsigned int place = (unsigned int)__cvta_generic_to_shared(to);
+  const unsigned int size = inside ? N : 0;
+  if (N == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"(place), "l"(from), "r"(size) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
+                 :: "r"(place), "l"(from), "n"(N), "r"(size) : "memory");
+}
+// Four matrices of 8 rows of 16 bytes, whose rows the lanes name in turn.
+static __device__ __forceinline__ void gc_matrices(unsigned int* out, const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"((unsigned int)__cvta_generic_to_shared(row)) : "memory");
+}
+static __device__ __forceinline__ void gc_matrices_turned(unsigned int* out, const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"((unsigned int)__cvta_generic_to_shared(row)) : "memory");
+}
+#define GC_MMA(name, type, constraint, instruction)                                           \
+  static __device__ __forceinline__ void name(                                                \
+      type* total, const unsigned int* left, const unsigned int* right) {                     \
+    asm volatile("mma.sync.aligned." instruction " {%0, %1, %2, %3}, {%4, %5, %6, %7}, "      \
+                 "{%8, %9}, {%0, %1, %2, %3};"                                                \
+                 : constraint(total[0]), constraint(total[1]), constraint(total[2]),          \
+                   constraint(total[3])                                                       \
+                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]),     \
+                   "r"(right[1]));                                                            \
+  }
+GC_MMA(gc_mma_f16, float, "+f", "m16n8k16.row.col.f32.f16.f16.f32")
+GC_MMA(gc_mma_bf16, float, "+f", "m16n8k16.row.col.f32.bf16.bf16.f32")
+GC_MMA(gc_mma_tf32, float, "+f", "m16n8k8.row.col.f32.tf32.tf32.f32")
+GC_MMA(gc_mma_i8, int, "+r", "m16n8k32.row.col.s32.s8.s8.s32")
+GC_MMA(gc_mma_u8, int, "+r", "m16n8k32.row.col.s32.u8.s8.s32")
+#endif
+
+#define GC_FACTORS(kind, element, sum)                                                        \
+  struct gc_##kind {                                                                          \
+    typedef element T;                                                                        \
+    typedef sum S;                                                                            \
+    static __device__ __forceinline__ void mma(                                               \
+        S* total, const unsigned int* left, const unsigned int* right) {                      \
+      gc_mma_##kind(total, left, right);                                                      \
+    }                                                                                         \
+  };
+GC_FACTORS(f16, unsigned short, float)
+GC_FACTORS(bf16, unsigned short, float)
+GC_FACTORS(i8, signed char, int)
+GC_FACTORS(u8, unsigned char, int)
+
+// A warp adds a product of M x K by K x N elements of shared memory to its sums. L* and R* are the
+// steps of rows and columns.
+template <class F, int M, int N, int K, int LM, int LK, int RK, int RN, class A, class B>
+static __device__ __forceinline__ void gc_product(
+    typename F::S* total, const A* left, const B* right) {
+  const int lane = threadIdx.x & 31, wide = 16 / sizeof(A);
+#pragma unroll
+  for (int k = 0; k < K; k += 2 * wide) {
+    unsigned int a[M / 16][4];
+#pragma unroll
+    for (int i = 0; i < M / 16; ++i) {
+      if (LK == 1)
+        gc_matrices(a[i], left + (i * 16 + lane % 16) * LM + k + lane / 16 * wide);
+      else
+        gc_matrices_turned(
+            a[i], left + (k + lane / 16 * 8 + lane % 8) * LK + i * 16 + lane / 8 % 2 * 8);
+    }
+#pragma unroll
+    for (int j = 0; j < N / 16; ++j) {
+      unsigned int b[4];
+      if (RK == 1)
+        gc_matrices(
+            b, right + (j * 16 + lane / 16 * 8 + lane % 8) * RN + k + lane / 8 % 2 * wide);
+      else
+        gc_matrices_turned(b, right + (k + lane % 16) * RK + j * 16 + lane / 16 * 8);
+#pragma unroll
+      for (int i = 0; i < M / 16; ++i) {
+        F::mma(total + (i * (N / 8) + 2 * j) * 4, a[i], b);
+        F::mma(total + (i * (N / 8) + 2 * j + 1) * 4, a[i], b + 2);
+      }
+    }
+  }
+}
+
+// A float with 10 bits behind the point, the nearest.
+static __device__ __forceinline__ unsigned int gc_tf32(float x) {
+  const unsigned int bits = gc_bits<unsigned int>(x);
+  return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
+}
+
+template <int M, int N, int K, int LM, int LK, int RK, int RN>
+static __device__ __forceinline__ void gc_product_tf32(
+    float* total, const float* left, const float* right) {
+  const int row = (threadIdx.x & 31) / 4, column = threadIdx.x & 3;
+#pragma unroll
+  for (int k = 0; k < K; k += 8) {
+    unsigned int a[M / 16][4];
+#pragma unroll
+    for (int i = 0; i < M / 16; ++i) {
+#pragma unroll
+      for (int part = 0; part < 4; ++part)
+        a[i][part] = gc_tf32(left[(i * 16 + row + part % 2 * 8) * LM +
+                                  (k + column + part / 2 * 4) * LK]);
+    }
+#pragma unroll
+    for (int j = 0; j < N / 8; ++j) {
+      unsigned int b[2];
+#pragma unroll
+      for (int part = 0; part < 2; ++part)
+        b[part] = gc_tf32(right[(k + column + part * 4) * RK + (j * 8 + row) * RN]);
+#pragma unroll
+      for (int i = 0; i < M / 16; ++i) gc_mma_tf32(total + (i * (N / 8) + j) * 4, a[i], b);
+    }
+  }
+}
+"""
