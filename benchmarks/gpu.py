@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import graphc as gc  # noqa: E402
-from graphc.runtime.cuda_device import Device, cuda_device  # noqa: E402
+from graphc.runtime.cuda_cupy import cuda_device  # noqa: E402
+from graphc.runtime.cuda_device import Device  # noqa: E402
 
 ROUNDS, RUNS = 5, 10
 GIB = 1 << 30

@@ -30,7 +30,7 @@ from graphc.graph import (
 )
 from graphc.passes.extract import VariableState
 from graphc.runner import Runner, RunPlan, is_numeric, make_plan
-from graphc.runtime.cuda_device import cuda_device
+from graphc.runtime.cuda_cupy import cuda_device
 from graphc.runtime.cuda_state import CudaState
 from graphc.runtime.direct import Direct
 from graphc.runtime.executable import BadSize, Executable, GuardBroken, Mismatch, Runnable

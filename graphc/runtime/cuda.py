@@ -2,65 +2,195 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc.dims import Dim, Symbol
-from graphc.errors import InvalidArgumentError, OpError, ResourceExhaustedError
-from graphc.program import Program
-from graphc.runtime.cuda_device import Device, Memory
+from graphc.errors import InvalidArgumentError, ResourceExhaustedError
+from graphc.program import Call, Copy, Program, walk
+from graphc.runtime.cuda_arrays import DeviceArray
+from graphc.runtime.cuda_device import CaptureError, Device, Memory
 from graphc.runtime.cuda_kernels import Kernels
+from graphc.runtime.cuda_memory import out_of_memory
+from graphc.runtime.cuda_replay import Replay
 from graphc.runtime.cuda_run import Failed, Run
 from graphc.runtime.cuda_state import CudaState
+from graphc.runtime.cuda_trace import DeviceTimer
 from graphc.runtime.executable import BadSize, Changes, GuardBroken, Mismatch, Runnable
+from graphc.runtime.profile import Profile
 
 __all__ = ["CudaExecutable"]
 
+MOST_REPLAYS = 8
+"""Of one program, for how many sizes its runs are kept recorded, memory and all."""
+MOST_SEEN = 256
+
 
 class CudaExecutable(Runnable):
-    """One program, compiled for a device, over the variables that a session has there."""
+    """One program, compiled for a device, over the variables that a session has there.
 
-    def __init__(self, program: Program, state: CudaState) -> None:
+    Args:
+      program: what it runs.
+      state: the variables.
+      on_device: whether the fetches stay on the device.
+
+    Attributes:
+      changing: the number of the first step that changes a variable.
+      capturable: whether runs may be recorded and replayed.
+    """
+
+    def __init__(self, program: Program, state: CudaState, on_device: bool = False) -> None:
         super().__init__(program, state.layout)
         self.state = state
         self.device: Device = state.device
-        self.kernels = Kernels(program, self.device)
-        self.constants: dict[int, Memory] = {}
-        for slot in program.slots:
-            if slot.kind == "const":
-                self.constants[slot.number] = self._uploaded(np.ascontiguousarray(slot.source))
+        self.on_device = on_device
+        self.timer: DeviceTimer | None = None
         self.inputs = [i for i in program.inputs if i.kind == "feed"]
         self.numbers = {id(s.source): s.number for s in program.slots if s.kind == "input"}
+        self.variables = [s for s in program.slots if s.kind == "variable"]
+        self.changing = changing_step(program)
+        # What makes the host decide in the middle of a run cannot be recorded; what gives a
+        # variable another shape runs seldom.
+        self.capturable = not self.stores and all(
+            isinstance(s, (Call, Copy)) for s in program.steps
+        )
+        self._replays: dict[Any, Replay] = {}
+        self._seen: set[Any] = set()
+        self._places = -1
+        try:
+            self.kernels = Kernels(program, self.device)
+            with self.device.active():
+                self.constants = self._constants()
+        except MemoryError as error:
+            reason = str(error)
+        else:
+            state.watch_memory(self)
+            return
+        raise out_of_memory(program, self.device, reason, {}, state)
 
-    def _uploaded(self, array: np.ndarray) -> Memory:
-        memory = self.device.allocate(array.nbytes)
-        if array.nbytes:
-            self.device.write(memory.address, array)
-        return memory
+    def _constants(self) -> dict[int, Memory]:
+        found = {}
+        for slot in self.program.slots:
+            if slot.kind == "const":
+                array = np.ascontiguousarray(slot.source)
+                found[slot.number] = self.device.allocate(array.nbytes)
+                self.device.write(found[slot.number].address, array)
+        return found
+
+    # --- calls --------------------------------------------------------------------------------
 
     def call(self, *feeds: Any) -> tuple[Any, ...]:
         """Run the program; one upload for each feed, one download for each fetch."""
         binding = self.bind(feeds)
+        with self.device.active():
+            outcome = self._attempt(feeds, binding)
+            if isinstance(outcome, ResourceExhaustedError) and not self.program.hosts:
+                # What is kept to be quick is less than a run that fails.
+                self.state.spare()
+                outcome = self._attempt(feeds, binding)
+        # Raised here, errors keep nothing alive of what the run had in memory.
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def _attempt(
+        self, feeds: Sequence[Any], binding: dict[Symbol, int]
+    ) -> tuple[Any, ...] | Exception:
+        """The results of a run, or why there are none."""
         try:
-            given = {
-                self.numbers[id(i)]: self._uploaded(feed)
-                for i, feed in zip(self.inputs, feeds, strict=True)
-            }
-            for slot in self.program.slots:
-                if slot.kind == "variable":
-                    given[slot.number] = self.state.memory(slot.source)
-            run = Run(self, binding, given)
-            run.run()
-            results = run.results()
+            replay = self._replay(feeds, binding)
+            return self._run(feeds, binding) if replay is None else replay.run(feeds)
         except MemoryError as error:
-            raise self.out_of_memory(error) from None
+            return out_of_memory(self.program, self.device, str(error), binding, self.state)
         except Failed as failure:
-            raise self.site_error(failure.site, failure.details) from None
+            return self.site_error(failure.site, failure.details)
         except (GuardBroken, BadSize) as error:
-            raise self.final(error) from None
-        self.state.run_has_changed(self.program.updated)
-        return results
+            return self.final(error).with_traceback(None)
+
+    def _run(self, feeds: Sequence[Any], binding: dict[Symbol, int]) -> tuple[Any, ...]:
+        """Step by step."""
+        given = self.given_variables()
+        for i, feed in zip(self.inputs, feeds, strict=True):
+            given[self.numbers[id(i)]] = self._given(feed)
+        run = Run(self, binding, given)
+        if self.timer is not None:
+            self.timer.sizes = run.binding
+        run.reserve()
+        run.begin()
+        run.check()
+        run.ready()
+        taken = self.taken(run)
+        with uninterrupted():
+            self.state.run_has_changed(self.program.updated)
+            run.finish()
+        return taken.results()
+
+    def taken(self, run: Run) -> Taken:
+        """Room for the fetches of a run whose sizes are known."""
+        return Taken(self, run)
+
+    def given_variables(self) -> dict[int, Memory]:
+        """Where the variables are, by slot."""
+        return {s.number: self.state.memory(s.source) for s in self.variables}
+
+    def _given(self, feed: Any) -> Memory:
+        if isinstance(feed, DeviceArray):
+            return feed
+        memory = self.device.allocate(feed.nbytes)
+        self.state.staging.put(memory.address, feed)
+        return memory
+
+    # --- replays ------------------------------------------------------------------------------
+
+    def _replay(self, feeds: Sequence[Any], binding: Mapping[Symbol, int]) -> Replay | None:
+        """What runs of these sizes were recorded as: those of the second one are, to be ready."""
+        if not self.capturable or self.timer is not None:
+            return None
+        places = tuple(f.address if isinstance(f, DeviceArray) else 0 for f in feeds)
+        key = (*binding.values(), places)
+        if key not in self._seen:
+            if len(self._seen) >= MOST_SEEN:
+                self._seen.clear()
+            self._seen.add(key)
+            return None
+        if self._places != self.state.places or self.state.behind:
+            self.given_variables()
+        if self._places != self.state.places:
+            self._replays.clear()
+            self._places = self.state.places
+        found = self._replays.pop(key, None)
+        if found is None:
+            if len(self._replays) >= MOST_REPLAYS:
+                del self._replays[next(iter(self._replays))]
+            try:
+                found = Replay(self, binding, feeds, self.given_variables())
+            except CaptureError:
+                self.capturable = False
+                return None
+        self._replays[key] = found
+        return found
+
+    def spare(self) -> None:
+        """Give up the memory of recorded runs, and record no more."""
+        self.capturable = False
+        self._replays.clear()
+
+    # --- the rest -----------------------------------------------------------------------------
+
+    def traced(self, feeds: Sequence[Any]) -> tuple[Any, Profile]:
+        """A call, and how long its steps took on the device."""
+        timer = self.timer = DeviceTimer(self.program, self.device)
+        try:
+            answer = self.call(*feeds)
+        finally:
+            self.timer = None
+        with self.device.active():
+            return answer, timer.profile()
 
     def prepare(self, state: Changes) -> None:
         """Nothing is prepared for a device: what depends on variables is computed in every run."""
@@ -81,7 +211,9 @@ class CudaExecutable(Runnable):
         """
         binding: dict[Symbol, int] = {}
         for k, (i, feed) in enumerate(zip(self.inputs, feeds, strict=True)):
-            plain = isinstance(feed, np.ndarray) and feed.flags.c_contiguous
+            plain = isinstance(feed, DeviceArray) or (
+                isinstance(feed, np.ndarray) and feed.flags.c_contiguous
+            )
             dtype = i.tensor.dtype.base_dtype.numpy
             if not plain or feed.dtype != dtype or feed.ndim != len(i.raw):
                 raise Mismatch(k)
@@ -92,13 +224,82 @@ class CudaExecutable(Runnable):
                     raise Mismatch(k)
         return binding
 
-    def out_of_memory(self, error: MemoryError) -> OpError:
-        """The error of a run for which there was not memory enough."""
-        sizes = {
-            s.name: s.size * s.dtype.size for s in self.program.slots if isinstance(s.size, int)
+
+class Taken:
+    """Where the fetches of a run go; there is room for them before a variable changes.
+
+    Raises:
+      ResourceExhaustedError: the host has no memory for them.
+      MemoryError: the device has none.
+    """
+
+    def __init__(self, owner: CudaExecutable, run: Run) -> None:
+        self.device = owner.device
+        self.run = run
+        self.flat = set(owner.flat)
+        try:
+            self.rooms = run.rooms()
+        except (MemoryError, ValueError) as error:
+            raise ResourceExhaustedError(
+                None, None,
+                f"OOM when allocating a fetch: {error}; no variable was changed",
+            ) from None  # fmt: skip
+        count = len(owner.program.results) if owner.on_device else 0
+        kinds = [o.kind for o in owner.program.function.outputs if o.kind in _GOING_OUT]
+        self.stays: dict[int, Memory] = {
+            k: self.device.allocate(self.rooms[k].nbytes)
+            for k in range(count)
+            if kinds[k] == "fetch" and k not in self.flat
         }
-        largest = max(sizes, key=lambda name: sizes[name], default="of unknown size")
-        return ResourceExhaustedError(
-            None, None,
-            f"OOM on the device: {error}; the largest buffer is {largest}; no variable was changed",
-        )  # fmt: skip
+
+    def results(self) -> tuple[Any, ...]:
+        """The fetches, when the run is done."""
+        return tuple(
+            self.result(k, self.run.place(r)) for k, r in enumerate(self.run.program.results)
+        )
+
+    def result(self, number: int, address: int) -> Any:
+        """One fetch, which is at an address."""
+        room = self.rooms[number]
+        memory = self.stays.get(number)
+        if memory is not None:
+            self.device.copy(memory.address, address, room.nbytes)
+            return DeviceArray(memory.address, room.shape, room.dtype, memory, self.device)
+        if room.nbytes:
+            self.device.read(address, room)
+        return room if room.ndim else room[()]
+
+
+_GOING_OUT = ("fetch", "sizes", "store")
+
+
+def changing_step(program: Program) -> int:
+    """The number of the first step that writes to a variable; behind the last if there is none."""
+    variables = {s.number for s in program.slots if s.kind == "variable"}
+    for number, outer in enumerate(program.steps):
+        for step in walk([outer]):
+            if isinstance(step, Call):
+                pairs = zip(step.lowered.buffers, step.slots, strict=True)
+                written = {n for t, n in pairs if t in step.lowered.writes}
+            else:
+                written = {step.target} if isinstance(step, Copy) else set()
+            if written & variables:
+                return number
+    return len(program.steps)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until this is done, so that all variables change or none does."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    caught: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *at: caught.append(at))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if caught:
+            before(*caught[0])

@@ -6,6 +6,7 @@ A program needs little of a device (:class:`Device`). CuPy is imported when a de
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,12 +29,42 @@ class Memory(Protocol):
         """Where it begins; a multiple of 256."""
 
 
+class Recorded(Protocol):
+    """What was captured; all of it is done again with one call."""
+
+    def launch(self) -> None:
+        """Ask the device for it."""
+
+
+class Event(Protocol):
+    """A moment in what a device was asked for."""
+
+    def done(self) -> bool:
+        """Whether the device has come so far."""
+
+    def wait(self) -> None:
+        """Return when the device has come so far."""
+
+    def seconds_since(self, earlier: Any) -> float:
+        """The device's time between two events, both of which are done."""
+
+
 class Device(Protocol):
-    """What a program needs of a device, which does all it is asked for in order."""
+    """What a program needs of a device, which does all it is asked for in order.
+
+    Everything but :meth:`load` is asked for by a thread that has made the device :meth:`active`.
+    """
 
     @property
     def arch(self) -> str:
         """What code is generated for: ``sm_90``."""
+
+    @property
+    def name(self) -> str:
+        """What users call it: ``cuda:0``."""
+
+    def active(self) -> AbstractContextManager[Any]:
+        """A context in which the thread works with this device, and what it asks for is ordered."""
 
     def allocate(self, nbytes: int) -> Memory:
         """Memory that holds anything.
@@ -42,8 +73,14 @@ class Device(Protocol):
           MemoryError: there is not so much left.
         """
 
+    def trim(self) -> None:
+        """Give back memory that is kept for later allocations."""
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        """Bytes on the host that the device reads and writes while the host goes on."""
+
     def write(self, address: int, array: np.ndarray) -> None:
-        """Copy a contiguous array to the device."""
+        """Copy a contiguous array to the device; it may be changed when this returns."""
 
     def read(self, address: int, array: np.ndarray) -> None:
         """Copy from the device into a contiguous array, when all that was asked for is done."""
@@ -51,8 +88,38 @@ class Device(Protocol):
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy from one place of the device to another."""
 
+    def upload(self, address: int, pinned: np.ndarray) -> None:
+        """Copy pinned bytes to the device, at some time before :meth:`wait` returns."""
+
+    def download(self, address: int, pinned: np.ndarray) -> None:
+        """Copy from the device to pinned bytes, at some time before :meth:`wait` returns."""
+
     def clear(self, address: int, nbytes: int) -> None:
         """Fill with zeros."""
+
+    def wait(self) -> None:
+        """Return when all that was asked for is done."""
+
+    def event(self) -> Event:
+        """The moment after what was asked for so far."""
+
+    def peak(self) -> tuple[float, float]:
+        """Float32 operations and copied bytes per second, at most."""
+
+    def taken(self, value: Any, dtype: np.dtype[Any]) -> Any:
+        """A user's array that is on this device, as a ``DeviceArray``; None for anything else.
+
+        What is done from now on comes after what the caller's stream has been asked for.
+
+        Raises:
+          ValueError: it is on another device.
+        """
+
+    def given(self, array: Any) -> Any:
+        """An array for a user of what a ``DeviceArray`` holds."""
+
+    def join(self) -> None:
+        """Let the caller's stream wait for what was asked for so far."""
 
     def load(self, text: str, functions: Sequence[str]) -> list[Any]:
         """Compile a source text; the functions of these names."""
@@ -61,6 +128,20 @@ class Device(Protocol):
         self, function: Any, blocks: int, threads: tuple[int, int], arguments: Sequence[int]
     ) -> None:
         """Run a function whose arguments are all of 64 bits."""
+
+    def begin_capture(self) -> None:
+        """Record what is asked for from now on, instead of doing it: launches and copies."""
+
+    def end_capture(self) -> Recorded:
+        """What was asked for since :meth:`begin_capture`.
+
+        Raises:
+          CaptureError: something of it cannot be recorded.
+        """
+
+
+class CaptureError(Exception):
+    """What was asked for cannot be recorded; nothing of it was done."""
 
 
 def compile_cubin(text: str, arch: str, options: Sequence[str] = ()) -> tuple[bytes, str]:
@@ -106,86 +187,3 @@ def nvrtc() -> Any:
     except (ImportError, RuntimeError) as error:
         raise UnavailableError(None, None, f"no NVRTC: {error}; {EXTRA}") from None
     return compiler
-
-
-def cuda_device() -> Device:
-    """The CUDA device that CuPy has chosen.
-
-    Raises:
-      UnavailableError: there is no CuPy, no driver or no device; the message says which.
-    """
-    try:
-        import cupy
-    except ImportError as error:
-        raise UnavailableError(
-            None, None, f"device 'cuda' needs CuPy, which cannot be imported: {error}; {EXTRA}"
-        ) from None
-    if not cupy.is_available():
-        raise UnavailableError(
-            None, None, "device 'cuda' needs a CUDA driver and a device, and CuPy finds none"
-        )
-    return CupyDevice(cupy)
-
-
-class CupyMemory:
-    """A piece of CuPy's memory pool."""
-
-    def __init__(self, pointer: Any) -> None:
-        self._pointer = pointer
-        self.address = int(pointer.ptr)
-
-
-class CupyDevice:
-    """A device as CuPy shows it; its default stream keeps everything in order."""
-
-    def __init__(self, cupy: Any) -> None:
-        self._cupy = cupy
-        self._runtime = cupy.cuda.runtime
-        self.arch = f"sm_{cupy.cuda.Device().compute_capability}"
-        self._modules: dict[str, Any] = {}
-
-    def allocate(self, nbytes: int) -> CupyMemory:
-        """A piece of the memory pool."""
-        try:
-            return CupyMemory(self._cupy.cuda.alloc(max(nbytes, 1)))
-        except self._cupy.cuda.memory.OutOfMemoryError as error:
-            raise MemoryError(str(error)) from None
-
-    def write(self, address: int, array: np.ndarray) -> None:
-        """Copy to the device."""
-        self._runtime.memcpy(
-            address, array.ctypes.data, array.nbytes, self._runtime.memcpyHostToDevice
-        )
-
-    def read(self, address: int, array: np.ndarray) -> None:
-        """Copy from the device."""
-        self._runtime.memcpy(
-            array.ctypes.data, address, array.nbytes, self._runtime.memcpyDeviceToHost
-        )
-
-    def copy(self, target: int, source: int, nbytes: int) -> None:
-        """Copy on the device."""
-        self._runtime.memcpyAsync(
-            target, source, nbytes, self._runtime.memcpyDeviceToDevice, 0
-        )
-
-    def clear(self, address: int, nbytes: int) -> None:
-        """Fill with zeros."""
-        self._runtime.memsetAsync(address, 0, nbytes, 0)
-
-    def load(self, text: str, functions: Sequence[str]) -> list[Any]:
-        """Functions of a module, which is compiled once."""
-        module = self._modules.get(text)
-        if module is None:
-            module = self._cupy.cuda.function.Module()
-            module.load(cached_cubin(text, self.arch))
-            self._modules[text] = module
-        return [module.get_function(name) for name in functions]
-
-    def launch(
-        self, function: Any, blocks: int, threads: tuple[int, int], arguments: Sequence[int]
-    ) -> None:
-        """Run a function on the default stream."""
-        function((blocks, 1, 1), (*threads, 1), tuple(np.int64(a) for a in arguments))
-
-

@@ -30,7 +30,9 @@ class Kernels:
         names = [launch.function for launch in launches]
         loaded = device.load(self.text, names) if names else []
         self._functions: dict[str, Any] = dict(zip(names, loaded, strict=True))
-        self._spaces: dict[str, list[Memory]] = {}
+        self.fallible = any(low.fallible for low in program.kernels)
+        with device.active():
+            self._spaces = {low.kernel.name: self._workspaces(low) for low in program.kernels}
 
     def _add(self, low: Lowered) -> Kernel:
         """The kernel, printed.
@@ -55,7 +57,7 @@ class Kernels:
         """Run a kernel on slots at these addresses."""
         kernel = self._kernels[id(low)]
         scalars = dict(zip(kernel.scalars, sizes, strict=True))
-        spaces = [m.address for m in self._workspaces(kernel, len(addresses))]
+        spaces = [m.address for m in self._spaces[kernel.name]]
         arguments = (*addresses, *spaces, *sizes, status)
         for launch in self._printed[kernel.name].launches:
             blocks = launch.blocks(scalars)
@@ -63,13 +65,12 @@ class Kernels:
                 function = self._functions[launch.function]
                 self.device.launch(function, blocks, launch.threads, arguments)
 
-    def _workspaces(self, kernel: Kernel, given: int) -> list[Memory]:
-        """What a kernel needs behind its slots; its calls use it one after the other."""
-        found = self._spaces.get(kernel.name)
-        if found is None:
-            wanted = kernel.params[given:]
-            evaluator = Evaluator()
-            found = self._spaces[kernel.name] = [
-                self.device.allocate(int(evaluator.eval(p.size)) * _ITEM) for p in wanted
-            ]
-        return found
+    def _workspaces(self, low: Lowered) -> list[Memory]:
+        """What a kernel needs behind its slots; its calls use it one after the other.
+
+        Raises:
+          MemoryError: there is not so much left.
+        """
+        evaluator = Evaluator()
+        wanted = self._kernels[id(low)].params[len(low.buffers) :]
+        return [self.device.allocate(int(evaluator.eval(p.size)) * _ITEM) for p in wanted]

@@ -1,8 +1,9 @@
 """One run of a program on a device: its steps in order, driven from the host.
 
 The memory of a run mirrors the plan: an arena of blocks, outputs, slots that grow. What the host
-must know in the course of a run (a loop's condition, sizes that the run computes, whether a
-condition has failed) is read back where it is needed.
+must know in the course of a run (a loop's condition, sizes that the run computes) is read back
+where it is needed. Whether a condition of a kernel has failed is looked at then, and before the
+first step that changes a variable; kernels go on with zeros after a failure.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from graphc.program import (
     Program,
     Publish,
     Reserve,
+    Result,
     Slot,
     Step,
     walk,
@@ -51,6 +53,23 @@ class Failed(Exception):
         self.details = details
 
 
+def raise_failure(status: np.ndarray) -> None:
+    """Raise what the status words tell of.
+
+    Raises:
+      Failed: a condition did not hold.
+    """
+    if status[0]:
+        raise Failed(int(status[0]) - 1, (int(status[1]), int(status[2])))
+
+
+class Timer(Protocol):
+    """What reads the device's clock."""
+
+    def around(self, step: Step) -> contextlib.AbstractContextManager[None]:
+        """A context in which a step is asked for."""
+
+
 class Owner(Protocol):
     """What a run needs of the executable that it is a run of."""
 
@@ -58,6 +77,11 @@ class Owner(Protocol):
     device: Device
     kernels: Kernels
     constants: dict[int, Memory]
+    changing: int
+
+    @property
+    def timer(self) -> Timer | None:
+        """What reads the clock in this run."""
 
 
 class Run:
@@ -75,6 +99,8 @@ class Run:
         self.program = owner.program
         self.device = owner.device
         self.kernels = owner.kernels
+        self.timer = owner.timer
+        self.changing = owner.changing
         self.binding: dict[Symbol, DimLike] = dict(binding)
         self.memory: dict[int, Memory] = {**owner.constants, **given}
         self.blocks: dict[int, Memory] = {}
@@ -82,13 +108,13 @@ class Run:
         self.turns: dict[int, int] = {}
         self.published: dict[int, int] = {}
         self.status = self.device.allocate(STATUS.nbytes)
-        self.device.clear(self.status.address, STATUS.nbytes)
+        self.unsure = False
 
-    def run(self) -> None:
-        """All steps.
+    def reserve(self) -> None:
+        """Memory for what the sizes of the inputs decide.
 
         Raises:
-          GuardBroken, BadSize, Failed, MemoryError: nothing was committed.
+          GuardBroken, BadSize, MemoryError: they do not fit.
         """
         late = {r.slot for r in self.program.results if r.late}
         self.check_guards(0)
@@ -96,7 +122,40 @@ class Run:
             if slot.kind == "output" and slot.number not in late:
                 self.memory[slot.number] = self.device.allocate(self.nbytes(slot))
         self.make_room(0)
-        self.steps(self.program.steps)
+
+    def begin(self) -> None:
+        """All steps up to the first one that changes a variable; see :meth:`check`.
+
+        Raises:
+          GuardBroken, BadSize, Failed, MemoryError: nothing was changed.
+        """
+        if self.kernels.fallible:
+            self.device.clear(self.status.address, STATUS.nbytes)
+        self.steps(self.program.steps[: self.changing])
+
+    def ready(self) -> None:
+        """Make room for the steps that change variables, none of which may fail."""
+        for step in self.program.steps[self.changing :]:
+            if isinstance(step, Grow):
+                self.step(step)
+
+    def finish(self) -> None:
+        """The other steps."""
+        for step in self.program.steps[self.changing :]:
+            if not isinstance(step, Grow):
+                self.step(step)
+
+    def check(self) -> None:
+        """Look whether a condition has failed since the last time.
+
+        Raises:
+          Failed: one has.
+        """
+        if self.unsure:
+            status = STATUS.copy()
+            self.device.read(self.status.address, status)
+            raise_failure(status)
+            self.unsure = False
 
     # --- sizes and places -------------------------------------------------------------------------
 
@@ -123,7 +182,8 @@ class Run:
         return self.memory[number].address
 
     def element(self, number: int, place: int) -> Any:
-        """An element, on the host."""
+        """An element, on the host, if nothing has failed."""
+        self.check()
         dtype = self.program.slots[number].dtype
         found = np.empty(1, dtype.numpy)
         self.device.read(self.address(number) + place * dtype.size, found)
@@ -168,6 +228,14 @@ class Run:
             self.step(step)
 
     def step(self, step: Step) -> None:
+        """One step, with the device's clock read around it where the run is timed."""
+        if self.timer is None:
+            self.untimed(step)
+        else:
+            with self.timer.around(step):
+                self.untimed(step)
+
+    def untimed(self, step: Step) -> None:
         """One step."""
         slots = self.program.slots
         if isinstance(step, Call):
@@ -204,17 +272,13 @@ class Run:
             self.published[step.output] = step.source
 
     def call(self, step: Call) -> None:
-        """Launch a kernel; one that can fail is waited for, so that nothing follows a failure."""
+        """Launch a kernel."""
         low = step.lowered
         sizes = [self.size(Dim((((s,), 1),))) for s in low.symbols]
         addresses = [self.address(number) for number in step.slots]
         with self.aligned(step.slots, addresses):
             self.kernels.launch(low, addresses, sizes, self.status.address)
-        if low.fallible:
-            status = STATUS.copy()
-            self.device.read(self.status.address, status)
-            if status[0]:
-                raise Failed(int(status[0]) - 1, (int(status[1]), int(status[2])))
+        self.unsure |= low.fallible
 
     @contextlib.contextmanager
     def aligned(self, numbers: Sequence[int], addresses: list[int]) -> Iterator[None]:
@@ -266,6 +330,7 @@ class Run:
 
     def host(self, step: Host) -> None:
         """Let Python compute."""
+        self.check()
         call = self.program.hosts[step.number]
         given = [self.array(n, s) for n, s in zip(step.inputs, call.inputs, strict=True)]
         results = host_values(call.op, given)
@@ -276,10 +341,12 @@ class Run:
             if value.nbytes:
                 self.device.write(self.address(number), np.ascontiguousarray(value))
 
-    def results(self) -> tuple[np.ndarray, ...]:
-        """The fetches, on the host."""
-        found = []
-        for result in self.program.results:
-            slot = self.published.get(result.slot, result.slot)
-            found.append(self.array(slot, result.sizes)[()])
-        return tuple(found)
+    def rooms(self) -> list[np.ndarray]:
+        """Arrays on the host for the fetches."""
+        return [
+            np.empty([self.size(s) for s in r.sizes], r.dtype.numpy) for r in self.program.results
+        ]
+
+    def place(self, result: Result) -> int:
+        """Where a fetch is."""
+        return self.address(self.published.get(result.slot, result.slot))

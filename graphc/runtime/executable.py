@@ -21,6 +21,7 @@ from graphc.program import Program, program_key
 from graphc.runtime import cache, jit, native
 from graphc.runtime.driver import ARENA, GUARD_BROKEN, PlanPrinter, cells, driver
 from graphc.runtime.host import HostCaller
+from graphc.runtime.profile import Profile
 from graphc.runtime.trace import Tracer, making_tracer
 
 COMPILATIONS = {"programs": 0, "objects": 0}
@@ -152,6 +153,10 @@ class Runnable(abc.ABC):
     def prepare(self, state: Changes) -> None:
         """Before a call: bring up to date what depends on variables that have changed since."""
 
+    @abc.abstractmethod
+    def traced(self, feeds: Sequence[Any]) -> tuple[Any, Profile]:
+        """What :meth:`call` gives, and how long the steps took."""
+
     def guard_error(self) -> OpError:
         """The error of a run whose sizes do not go together where only the run tells them."""
         guards = [g for segment in self.program.segments[1:] for g in segment.guards]
@@ -258,6 +263,10 @@ class Executable(Runnable):
             return answer
         self.explain(answer)
         raise CompileError(f"a call answered {answer!r}")
+
+    def traced(self, feeds: Sequence[Any]) -> tuple[Any, Profile]:
+        """A call, and how long the steps took."""
+        return self.tracer().call(self, feeds)
 
     def tracer(self) -> Tracer:
         """What traces runs; its code is made when it is first asked for."""

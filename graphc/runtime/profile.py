@@ -122,6 +122,11 @@ class Profile:
         """What the machine can do at most; measured the first time, which takes a moment."""
         return machine_peak(self.threads)
 
+    @property
+    def machine(self) -> str:
+        """What the run had of the machine."""
+        return f"{self.threads} threads"
+
     @functools.cached_property
     def _all(self) -> list[Record]:
         """A record for every step, those that were not done too."""
@@ -172,7 +177,7 @@ class Profile:
         inside = sum(r.time for r in self.records if not r.nested)
         head = (
             f"{seconds(self.total)} in all, {seconds(inside)} of it in {len(self.kernels)} kernels "
-            f"and other steps; {self.threads} threads, {peak.flops / 1e9:.0f} GFLOP/s and "
+            f"and other steps; {self.machine}, {peak.flops / 1e9:.0f} GFLOP/s and "
             f"{peak.bandwidth / 1e9:.0f} GB/s at most"
         )
         header = ["step", "calls", "time", "share", "of floor", "operations", "bytes", "ops"]

@@ -30,7 +30,7 @@ from graphc.runtime.profile import Event, Profile, Timing
 from graphc.runtime.structs import Fields, context_offsets, i64
 
 if TYPE_CHECKING:
-    from graphc.runtime.executable import Code, Executable
+    from graphc.runtime.executable import Code, Executable, Runnable
 
 MOST_EVENTS = 1 << 16
 """Of a run, how many calls of kernels are kept one by one; all of them are counted."""
@@ -281,9 +281,9 @@ class Recording:
         # A run that only gives back what it is fed calls no program.
         self.profile = Profile(None, (), (), (), {}, 0, 0, 0, native.get_num_threads())
 
-    def call(self, executable: Executable, feeds: Sequence[Any]) -> Any:
+    def call(self, executable: Runnable, feeds: Sequence[Any]) -> Any:
         """Run an executable and keep its profile."""
-        answer, self.profile = executable.tracer().call(executable, feeds)
+        answer, self.profile = executable.traced(feeds)
         return answer
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from graphc.runtime.cuda_device import cuda_device
+from graphc.runtime.cuda_cupy import cuda_device
 
 _HERE = Path(__file__).parent
 for _name, _path in (

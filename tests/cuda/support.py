@@ -9,14 +9,16 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import UnavailableError
+from graphc.runtime.cuda_arrays import DeviceArray
 from graphc.runtime.cuda_device import nvrtc
 
 SHIM = Path(__file__).parent / "shim" / "shim.hpp"
@@ -104,6 +106,7 @@ class TextDevice:
     """A device that stops where kernels would be compiled."""
 
     arch = "sm_80"
+    name = "cuda:0"
 
     def load(self, text: str, functions: Sequence[str]) -> list[Any]:
         raise Recorded(text, list(functions))
@@ -140,38 +143,205 @@ class ShimMemory:
             raise ShimFault(f"a kernel has written beside its {self.nbytes} bytes")
 
 
+class ShimArray:
+    """A user's array in the device's memory, as CuPy's are."""
+
+    def __init__(self, memory: ShimMemory, shape: Sequence[int], dtype: Any, strides: Any = None):
+        self.memory = memory
+        self.__cuda_array_interface__ = {
+            "shape": tuple(shape), "typestr": np.dtype(dtype).str, "version": 3,
+            "data": (memory.address, False), "strides": strides,
+        }  # fmt: skip
+
+    def get(self) -> np.ndarray:
+        """The elements."""
+        interface = self.__cuda_array_interface__
+        flat = self.memory.data.view(interface["typestr"])
+        return flat[: int(np.prod(interface["shape"]))].reshape(interface["shape"]).copy()
+
+
+class ShimEvent:
+    """A moment of the shim's device, which does everything at once."""
+
+    def __init__(self, device: ShimDevice) -> None:
+        self.device = device
+        self.time = time.perf_counter()
+
+    def done(self) -> bool:
+        self.device.refuse_capturing("asks for an event")
+        return True
+
+    def wait(self) -> None:
+        self.device.refuse_capturing("waits for an event")
+
+    def seconds_since(self, earlier: ShimEvent) -> float:
+        return self.time - earlier.time
+
+
+def _alive(memory: Any) -> ShimMemory:
+    found = memory()
+    if found is None:
+        raise ShimFault("a graph works on memory that has been freed")
+    return found
+
+
+class ShimGraph:
+    """What was captured: the work, and the memory that it is on, which must still be there."""
+
+    def __init__(
+        self, device: ShimDevice, work: list[Callable[[], None]], memory: list[ShimMemory]
+    ) -> None:
+        self._device = device
+        self._work = work
+        self._memory = [weakref.ref(m) for m in memory]
+
+    def launch(self) -> None:
+        self._device.refuse_capturing("launches a graph")
+        for memory in self._memory:
+            _alive(memory)
+        self._device.graphs += 1
+        for work in self._work:
+            self._device.ask(work, *(m.address for m in map(_alive, self._memory)))
+
+
 class ShimDevice:
-    """The device: every launch runs twice, threads and blocks in both orders, with one result."""
+    """The device: every launch runs twice, threads and blocks in both orders, with one result.
+
+    While it captures it does what CUDA does: work is recorded and not done, and whatever would have
+    to wait for it is refused.  ``limit`` are the bytes that it has.
+    """
 
     arch = "sm_80"
+    name = "cuda:0"
 
-    def __init__(self, both_orders: bool = True) -> None:
+    def __init__(self, both_orders: bool = True, limit: int | None = None) -> None:
         self.both_orders = both_orders
+        self.limit = limit
         self.live: weakref.WeakSet[ShimMemory] = weakref.WeakSet()
         self.launches = 0
         self.texts: list[str] = []
-        self.uploads = self.downloads = 0
+        self.uploads = self.downloads = self.graphs = self.waits = self.trims = 0
+        self.entered = 0
+        self._recorded: list[Callable[[], None]] | None = None
+        self._touched: list[ShimMemory] = []
+
+    def __enter__(self) -> None:
+        self.entered += 1
+
+    def __exit__(self, *exc: Any) -> None:
+        self.entered -= 1
+
+    def active(self) -> ShimDevice:
+        return self
+
+    def ask(self, work: Callable[[], None], *addresses: int) -> None:
+        """Do something, or record it."""
+        if self._recorded is None:
+            work()
+            return
+        self._recorded.append(work)
+        for memory in list(self.live):
+            end = memory.address + max(memory.nbytes, 1)
+            if any(memory.address <= a < end for a in addresses):
+                self._touched.append(memory)
+
+    def refuse_capturing(self, what: str) -> None:
+        """Fail while work is recorded, as CUDA does."""
+        if self._recorded is not None:
+            raise ShimFault(f"a capture {what}")
 
     def allocate(self, nbytes: int) -> ShimMemory:
+        self.refuse_capturing("allocates")
+        used = sum(m.nbytes for m in self.live)
+        if self.limit is not None and used + nbytes > self.limit:
+            raise MemoryError(f"{nbytes} bytes were asked for, {self.limit - used} are left")
         memory = ShimMemory(nbytes)
         self.live.add(memory)
         return memory
 
+    def trim(self) -> None:
+        self.trims += 1
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        return np.full(nbytes, POISON, np.uint8)
+
     def write(self, address: int, array: np.ndarray) -> None:
+        self.refuse_capturing("copies from memory that may change")
         self.uploads += 1
-        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+        data = array.tobytes()
+        self.ask(lambda: ctypes.memmove(address, data, len(data)), address)
 
     def read(self, address: int, array: np.ndarray) -> None:
+        self.wait()
         self.downloads += 1
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
 
+    def upload(self, address: int, pinned: np.ndarray) -> None:
+        def work() -> None:
+            self.uploads += 1
+            ctypes.memmove(address, pinned.ctypes.data, pinned.nbytes)
+
+        self.ask(work, address)
+
+    def download(self, address: int, pinned: np.ndarray) -> None:
+        def work() -> None:
+            self.downloads += 1
+            ctypes.memmove(pinned.ctypes.data, address, pinned.nbytes)
+
+        self.ask(work, address)
+
     def copy(self, target: int, source: int, nbytes: int) -> None:
-        ctypes.memmove(target, source, nbytes)
+        self.ask(lambda: ctypes.memmove(target, source, nbytes), target, source)
 
     def clear(self, address: int, nbytes: int) -> None:
-        ctypes.memset(address, 0, nbytes)
+        self.ask(lambda: ctypes.memset(address, 0, nbytes), address)
+
+    def wait(self) -> None:
+        self.refuse_capturing("waits")
+        self.waits += 1
+
+    def event(self) -> ShimEvent:
+        return ShimEvent(self)
+
+    def peak(self) -> tuple[float, float]:
+        return 1e9, 1e9
+
+    def begin_capture(self) -> None:
+        self.refuse_capturing("begins another one")
+        self._recorded, self._touched = [], []
+
+    def end_capture(self) -> ShimGraph:
+        assert self._recorded is not None
+        work, self._recorded = self._recorded, None
+        touched, self._touched = self._touched, []
+        return ShimGraph(self, work, touched)
+
+    def taken(self, value: Any, dtype: np.dtype[Any]) -> DeviceArray | None:
+        interface = getattr(value, "__cuda_array_interface__", None)
+        if interface is None:
+            return None
+        address, shape = interface["data"][0], interface["shape"]
+        if not any(m.address <= address < m.address + max(m.nbytes, 1) for m in self.live):
+            raise ValueError(f"it is not in the memory of {self.name}")
+        if np.dtype(interface["typestr"]) == dtype and interface["strides"] is None:
+            return DeviceArray(address, shape, dtype, value, self)
+        made = self.array(value.get().astype(dtype))
+        return DeviceArray(made.memory.address, shape, dtype, made, self)
+
+    def array(self, values: np.ndarray) -> ShimArray:
+        """An array of a user's on this device."""
+        memory = self.allocate(values.nbytes)
+        ctypes.memmove(memory.address, np.ascontiguousarray(values).ctypes.data, values.nbytes)
+        return ShimArray(memory, values.shape, values.dtype)
+
+    def given(self, array: DeviceArray) -> ShimArray:
+        return ShimArray(array.owner, array.shape, array.dtype)
+
+    def join(self) -> None:
+        self.refuse_capturing("joins a stream")
 
     def load(self, text: str, functions: Sequence[str]) -> list[Any]:
+        self.refuse_capturing("loads a module")
         self.texts.append(text)
         library = compile_shim(text)
         found = []
@@ -182,6 +352,12 @@ class ShimDevice:
         return found
 
     def launch(
+        self, function: Any, blocks: int, threads: tuple[int, int], arguments: Sequence[int]
+    ) -> None:
+        given = tuple(arguments)
+        self.ask(lambda: self._launch(function, blocks, threads, given), *given)
+
+    def _launch(
         self, function: Any, blocks: int, threads: tuple[int, int], arguments: Sequence[int]
     ) -> None:
         self.launches += 1
@@ -217,3 +393,71 @@ class ShimDevice:
             raise ShimFault(message.decode())
         for memory in touched:
             memory.check()
+
+
+class LateEvent(ShimEvent):
+    """A moment in the queue of a device that is late."""
+
+    def __init__(self, device: LateDevice) -> None:
+        super().__init__(device)
+        self.place = device.asked
+
+    def done(self) -> bool:
+        super().done()
+        return self.device.asked - len(self.device.queue) >= self.place
+
+    def wait(self) -> None:
+        super().wait()
+        while not self.done():
+            self.device.next()
+
+    def seconds_since(self, earlier: ShimEvent) -> float:
+        assert self.done(), "the event is not done"
+        return super().seconds_since(earlier)
+
+
+class LateDevice(ShimDevice):
+    """A device that does what it is asked for as late as it may, for threads that are active.
+
+    Pinned memory that the host changes too early gives wrong results, as it would on a real device.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.queue: list[tuple[Callable[[], None], list[ShimMemory]]] = []
+        self.asked = 0
+
+    def ask(self, work: Callable[[], None], *addresses: int) -> None:
+        if not self.entered:
+            raise ShimFault("the thread has not made the device its own")
+        if self._recorded is not None:
+            super().ask(work, *addresses)
+            return
+        # A pool of memory does not give it out again before what was asked for is done.
+        ends = ((m, m.address + max(m.nbytes, 1)) for m in list(self.live))
+        self.queue.append(
+            (work, [m for m, end in ends if any(m.address <= a < end for a in addresses)])
+        )
+        self.asked += 1
+
+    def next(self) -> None:
+        """Do the next thing."""
+        work, _ = self.queue.pop(0)
+        work()
+
+    def allocate(self, nbytes: int) -> ShimMemory:
+        if not self.entered:
+            raise ShimFault("the thread has not made the device its own")
+        return super().allocate(nbytes)
+
+    def wait(self) -> None:
+        super().wait()
+        while self.queue:
+            self.next()
+
+    def trim(self) -> None:
+        super().trim()
+        self.wait()
+
+    def event(self) -> LateEvent:
+        return LateEvent(self)
