@@ -69,7 +69,7 @@ def print_vectors(exprs: Expressions, loop: For, statement: Callable[[Stmt], Non
 
 def _start(buffer: Buffer, index: Expr, lane: Var, width: int) -> Expr | None:
     """Where the elements of all lanes begin, if they lie side by side and may be one access."""
-    if buffer.scope is not Scope.GLOBAL or width * buffer.dtype.size > _MOST_BYTES:
+    if buffer.scope is Scope.LOCAL or width * buffer.dtype.size > _MOST_BYTES:
         return None
     found = coefficients(index, (lane,))
     if found is None or known(found[0][lane]) != 1 or not multiple_of(found[1], width):

@@ -43,6 +43,16 @@ def print_warp(exprs: Expressions, stmt: Stmt) -> None:
 WARP_PRELUDE = r"""
 #ifdef __CUDA_ARCH__
 // Copies into shared memory, zeros where not `inside`; nothing is read then.
+#if __CUDA_ARCH__ < 800
+#define gc_copy_async(to, from, size, inside) gc_copy<size>(to, from, inside)
+#define gc_copy_commit()
+#define gc_copy_wait(pending)
+template <int N> static __device__ __forceinline__ void gc_copy(
+    void* to, const void* from, bool inside) {
+  struct alignas(N) Piece { unsigned int word[N / 4]; };
+  *static_cast<Piece*>(to) = inside ? *static_cast<const Piece*>(from) : Piece();
+}
+#else
 #define gc_copy_async(to, from, size, inside) gc_copy<size>(to, from, inside)
 #define gc_copy_commit() asm volatile("cp.async.commit_group;" ::: "memory")
 #define gc_copy_wait(pending) asm volatile("cp.async.wait_group %0;" :: "n"(pending) : "memory")
@@ -84,7 +94,9 @@ GC_MMA(gc_mma_tf32, float, "+f", "m16n8k8.row.col.f32.tf32.tf32.f32")
 GC_MMA(gc_mma_i8, int, "+r", "m16n8k32.row.col.s32.s8.s8.s32")
 GC_MMA(gc_mma_u8, int, "+r", "m16n8k32.row.col.s32.u8.s8.s32")
 #endif
+#endif
 
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define GC_FACTORS(kind, element, sum)                                                        \
   struct gc_##kind {                                                                          \
     typedef element T;                                                                        \
@@ -164,4 +176,5 @@ static __device__ __forceinline__ void gc_product_tf32(
     }
   }
 }
+#endif
 """

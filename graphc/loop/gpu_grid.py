@@ -56,6 +56,11 @@ class GpuTarget:
     has_vnni: bool = False
     has_bf16: bool = False
 
+    @property
+    def capability(self) -> int:
+        """The architecture's number: 90."""
+        return int(self.arch.removeprefix("sm_").rstrip("af"))
+
 
 def minimum(a: Expr, most: int) -> Expr:
     """``a``, but no more than ``most``."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cuda_races import RaceDevice
+from cuda_support import Recorded, ShimDevice, TextDevice, has_nvrtc
 
 import graphc as gc
 from graphc.dtypes import float32
@@ -13,7 +15,7 @@ from graphc.loop.gpu import GpuTarget
 from graphc.loop.interpret import run_kernel
 from graphc.loop.ir import Alloc, Buffer, Load, Scope, Store, const, walk_stmt
 from graphc.loop.verify import verify_kernel
-from graphc.runtime.cuda_device import Device
+from graphc.runtime.cuda_device import Device, compile_cubin
 
 RNG = np.random.default_rng(3)
 
@@ -93,3 +95,48 @@ def test_a_tile_as_the_interpreter_runs_it():
     found = np.zeros((m, n), np.float32)
     run_kernel(kernel, [left, right, found])
     np.testing.assert_array_equal(found, left @ right)
+
+
+SLOW = [pytest.param(t, marks=pytest.mark.slow) for t in (gc.int32, gc.int64)]
+
+
+@pytest.mark.parametrize("dtype", [gc.float32, gc.float64, *SLOW])
+def test_panels_are_copied_where_sizes_are_known(dtype, device: Device):
+    fetches, feeds, expected = [], {}, []
+    for left in (False, True):
+        for right in (False, True):
+            a, b = whole(72, 36), whole(36, 68)
+            values = a.T.copy() if left else a, b.T.copy() if right else b
+            pair = [gc.placeholder(dtype, value.shape) for value in values]
+            feeds.update(zip(pair, (v.astype(dtype.as_numpy_dtype) for v in values), strict=True))
+            fetches.append(gc.matmul(*pair, transpose_a=left, transpose_b=right))
+            expected.append(a @ b)
+    with gc.Session(device=device) as session:
+        for found, wanted in zip(session.run(fetches, feeds), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    if isinstance(device, ShimDevice):
+        assert "gc_copy_async(left" in device.texts[-1]
+        assert "gc_copy_async(right" in device.texts[-1]
+        with gc.Session(device=RaceDevice(both_orders=False)) as session:
+            session.run(fetches, feeds)
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_large_tiles(turn, device: Device):
+    a, b = whole(1024, 20), whole(1024, 20) if turn else whole(20, 1024)
+    x, y = (gc.placeholder(gc.float32, v.shape) for v in (a, b))
+    with gc.Session(device=device) as session:
+        found = session.run(gc.matmul(x, y, transpose_b=turn), {x: a, y: b})
+    np.testing.assert_array_equal(found, a @ (b.T if turn else b))
+
+
+def test_a_device_without_such_copies_waits_for_each():
+    if not has_nvrtc():
+        pytest.skip("no NVRTC")
+    x = gc.placeholder(gc.bfloat16, [64, 64])
+    device = TextDevice()
+    device.arch = "sm_75"
+    with pytest.raises(Recorded) as recorded, gc.Session(device=device) as session:
+        session.run(gc.matmul(x, x), {x: whole(64, 64).astype(gc.bfloat16.as_numpy_dtype)})
+    assert "gc_product<" not in recorded.value.text.split('extern "C"')[-1]
+    compile_cubin(recorded.value.text, "sm_75")

@@ -64,8 +64,13 @@ def products(kind: str, device: Any, sizes: list[tuple[int, int, int]], known: b
     return "\n".join(getattr(device, "texts", ()))
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [
+        *((kind, True) for kind in KINDS), ("bf16", False), ("u8", False),
+        *(pytest.param(kind, False, marks=pytest.mark.slow) for kind in ("f16", "tf32", "i8")),
+    ],
+)  # fmt: skip
 def test_every_transposition_and_size(kind, known, device):
     sizes = SIZES if known else SIZES[1:4]
     text = products(kind, device, sizes, known)
