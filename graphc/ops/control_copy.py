@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
-from graphc.build import create, single
+from graphc import dtypes
+from graphc.build import constant, create, single
 from graphc.errors import GraphError
-from graphc.graph import Operation, Region, Tensor, get_default_graph
-from graphc.ops.control_build import make_owner, region, save_output
+from graphc.graph import Operation, Region, Tensor, TensorType, get_default_graph
+from graphc.ops.control_build import make_owner, parameter, region, save_output
 from graphc.ops.host import HostOp
 from graphc.ops.random import stateless_form
 from graphc.ops.random_counter import counts
 from graphc.ops.state import is_assignment
 
 Start = Callable[[Operation], Tensor]
+Save = Callable[[Tensor], Tensor]
 
 
 def copy_control(
-    op: Operation, start: Start, passing: Callable[[Operation], bool]
-) -> Operation:
+    op: Operation, start: Start, passing: Callable[[Operation], bool], save: Save
+) -> tuple[Operation, dict[Tensor, Tensor]]:
     """A copy of an operation and of what it owns, in the current region, that runs it again.
+
+    With it comes the copy's output for each of the operation's: it may have others besides.
 
     What it reads of a region that is only recalled here is recalled.  Only what its values need is
     copied: nothing is assigned, printed or checked a second time.  Random operations give the
@@ -31,11 +35,14 @@ def copy_control(
       start: the counter that a random operation in it began with, in the current region.
       passing: which operations would give something else by now, as reads of variables do that
         are assigned meanwhile.
+      save: gives, in the current region, the value that a tensor of the region recalled had.
     Raises:
       GraphError: its values need those of an assignment or of a Python function that may be called
-        only once.
+        only once, and which no loop can hand out: see :meth:`_Again.kept`.
     """
-    return _Again(needed_inside(op), start, passing).owner(op)
+    copier = _Again(needed_inside(op), start, passing, save)
+    new = copier.owner(op)
+    return new, {t: copier.mapping[t] for t in op.outputs if t in copier.mapping}
 
 
 def copy_body(op: Operation, mapping: dict[Any, Any]) -> Operation:
@@ -89,19 +96,40 @@ class _Copier:
     def owner(self, op: Operation) -> Operation:
         """A copy of an operation with bodies."""
         graph, mapping = self.graph, self.mapping
+        saved = list(op.attrs["saved"])
+        outs = op.outputs[len(op.outputs) - len(saved) :]
         bodies = []
         for body in op.attrs["bodies"]:
             with region(body.name) as made:
                 for inner in body.operations:
-                    self.visit(inner, made)
-                made.results = [graph.visible(mapping.get(t, t)) for t in body.results]
+                    if inner.type == "Parameter":
+                        self.visit(inner, made)
+                more = self.more(op, body, made)
+                for inner in body.operations:
+                    if inner.type != "Parameter":
+                        self.visit(inner, made)
+                made.results = [graph.visible(mapping.get(t, t)) for t in body.results] + more
             bodies.append(made)
         first = [graph.visible(mapping.get(t, t)) for t in op.inputs[: own_operands(op)]]
-        new = make_owner(op.type, bodies, first, self.name(op))
-        for t in op.attrs["saved"]:
+        new = make_owner(op.type, bodies, [*first, *self.starts(op)], self.name(op))
+        kept = op.outputs[: len(op.outputs) - len(saved)]
+        mapping.update(zip(kept, new.outputs, strict=False))
+        if op.type == "While":
+            mapping[kept[-1]] = new.outputs[-1]
+        for t, out in zip(saved, outs, strict=True):
             if t in mapping:
-                save_output(new, mapping[t])
+                found = mapping[t]
+                inside = any(made.encloses(found.op.region) for made in bodies)
+                mapping[out] = save_output(new, found) if inside else found
         return new
+
+    def more(self, op: Operation, body: Region, made: Region) -> list[Tensor]:
+        """Results of the copy of a body besides those of the body."""
+        return []
+
+    def starts(self, op: Operation) -> list[Tensor]:
+        """The first values of the loop variables that the copy has besides those of the loop."""
+        return []
 
     def name(self, op: Operation) -> str:
         """A name for the copy."""
@@ -117,8 +145,8 @@ class _Copier:
         """``new`` is the copy."""
         new.gradient_rule = op.gradient_rule
         self.mapping[op] = new
-        # What is saved because of the copy itself comes last, and is not in it.
-        self.mapping.update(zip(op.outputs, new.outputs, strict=False))
+        if "bodies" not in op.attrs:
+            self.mapping.update(zip(op.outputs, new.outputs, strict=True))
 
     def attributes(self, op: Operation) -> dict[str, Any]:
         """What the copy has."""
@@ -148,14 +176,20 @@ class _Again(_Copier):
         needed: Container[Operation],
         start: Start,
         passing: Callable[[Operation], bool],
+        save: Save,
     ) -> None:
         super().__init__()
+        self.save = save
         self.passing = passing
         self.needed = needed
         self.start = start
         self.home = self.graph.region
         #: The copy of what counts for a random operation, by its output.
         self.counters: dict[Tensor, Tensor] = {}
+        #: The number of the turn in the copy of a loop, where something asks for it.
+        self.turns: dict[Operation, Tensor] = {}
+        #: What loops and branches have handed out for this copy, in the region that it is in.
+        self.lists: dict[Tensor, Tensor] = {}
 
     def visit(self, op: Operation, into: Region) -> None:
         """Copy an operation of a body, if its value is needed."""
@@ -167,43 +201,116 @@ class _Again(_Copier):
             self.repeat(op)
         elif op.type == "RandomCounter":
             self.note(op, create("RandomCounter", (), {"of": [self.counters[op.attrs["of"][0]]]}))
-        elif is_assignment(op) or not (op.definition.pure or _repeatable(op)):
+        elif self.happens_once(op):
             for t in op.outputs:
                 self.mapping[t] = self.kept(t)
-        elif self.passing(op) and self.in_branches(op):
-            self.mapping[op.outputs[0]] = self.kept(op.outputs[0])
         else:
             self.note(op, self.copied(op, into))
 
-    def in_branches(self, op: Operation) -> bool:
-        """Whether nothing but branches lies between an operation and what is recalled."""
-        assert self.home is not None
-        region = op.region
-        while region is not None and region is not self.home.recalled:
-            if region.owner is None or region.owner.type != "Case":
-                return False
-            region = region.owner.region
-        return region is not None
+    def happens_once(self, op: Operation) -> bool:
+        """Whether the operation cannot run again: its value is kept."""
+        if _passes(op) or counts(op) or op.type == "RandomCounter":
+            return False
+        once = is_assignment(op) or not (op.definition.pure or _repeatable(op))
+        return once or self.passing(op)
 
-    def kept(self, tensor: Tensor) -> Tensor:
-        """The value that an effect in a branch gave: the branch hands it out.
+    # --- values that are kept -------------------------------------------------------------------
+
+    def more(self, op: Operation, body: Region, made: Region) -> list[Tensor]:
+        """The number of the next turn, of a loop in which something happens once."""
+        if op.type != "While" or not self._keeps(op):
+            return []
+        turn = parameter(made, TensorType(dtypes.int32, ()), "turn")
+        if body is op.attrs["bodies"][0]:
+            return []
+        self.turns[op] = turn
+        return [single(create("AddV2", (turn, constant(1))))]
+
+    def starts(self, op: Operation) -> list[Tensor]:
+        """The number of the first turn."""
+        return [constant(0)] if op in self.turns else []
+
+    def _keeps(self, op: Operation) -> bool:
+        """Whether values of something in a loop are kept."""
+        return any(
+            (o in self.needed and self.happens_once(o)) or ("bodies" in o.attrs and self._keeps(o))
+            for body in op.attrs["bodies"]
+            for o in body.operations
+        )
+
+    def _owners(self, op: Operation) -> list[Operation]:
+        """The loops and branches around an operation, up to what is recalled, the inner first.
 
         Raises:
-          GraphError: it is in a nested loop, which would give one in every turn.
+          GraphError: it is in the condition of a loop, which hands out nothing.
         """
-        op, region = tensor.op, tensor.op.region
         assert self.home is not None
-        if not self.in_branches(op):
-            raise GraphError(
-                f"'{op.name}' ({op.type}, declared at {op.location}) has an effect, and is in a "
-                "nested loop whose gradient is asked for: that would have to run it twice"
-            )
+        found, region = [], op.region
         while region is not self.home.recalled:
             assert region is not None
             assert region.owner is not None
-            tensor, region = save_output(region.owner, tensor), region.owner.region
+            owner = region.owner
+            if owner.type == "While" and region is owner.attrs["bodies"][0]:
+                raise GraphError(
+                    f"'{op.name}' ({op.type}, declared at {op.location}) has an effect, and is in "
+                    "the condition of a loop whose gradient is asked for: that would have to run "
+                    "it twice"
+                )
+            found.append(owner)
+            region = owner.region
+        return found
+
+    def kept(self, tensor: Tensor) -> Tensor:
+        """The value that an operation which cannot run again gave: what it is in hands it out.
+
+        Loops hand out those of all their turns.
+
+        Raises:
+          GraphError: no loop can, as it is in a condition or of no shape that is known.
+        """
+        owners = self._owners(tensor.op)
+        values = self._handed(tensor, owners)
+        loops = [o for o in reversed(owners) if o.type == "While"]
+        if not loops:
+            return values
+        place = self.turns[loops[0]]
+        for inner in loops[1:]:
+            # So many turns of the inner loop there were before this run of it.
+            turns = inner.outputs[own_operands(inner)]
+            counted = self._handed(turns, self._owners(inner))
+            with self.graph.within(self.home):
+                before = self._before(counted)
+            first = single(create("TakeRow", (before, place), {"checked": False}))
+            place = single(create("AddV2", (first, self.turns[inner])))
+        return single(create("TakeRow", (values, place), {"checked": False}))
+
+    def _before(self, counted: Tensor) -> Tensor:
+        """For every run of a loop, how many turns there were in those before it."""
+        found = self.lists.get(counted)
+        if found is None:
+            attrs = {"exclusive": True}
+            found = single(create("Cumsum", (counted, constant(0)), attrs))
+            self.lists[counted] = found
+        return found
+
+    def _handed(self, tensor: Tensor, owners: Sequence[Operation]) -> Tensor:
+        """A value of an operation in loops and branches, as what is recalled has it.
+
+        Of one in loops the values of all turns, a row for each.
+        """
+        user = tensor
+        if user in self.lists:
+            return self.lists[user]
+        looped = False
+        for owner in owners:
+            tensor = save_output(owner, tensor)
+            if owner.type == "While" and looped:
+                with self.graph.within(owner.region):
+                    tensor = _as_rows(tensor, user)
+            looped = looped or owner.type == "While"
         with self.graph.within(self.home):
-            return self.graph.visible(tensor)
+            found = self.lists[user] = self.save(tensor)
+        return found
 
     def attributes(self, op: Operation) -> dict[str, Any]:
         """What the copy has: see :func:`repeated`."""
@@ -224,6 +331,24 @@ class _Again(_Copier):
         inputs = [self.graph.visible(self.mapping.get(t, t)) for t in op.inputs]
         name, operands, attrs = stateless_form(op, inputs, counter)
         self.mapping[op.outputs[0]] = single(create(name, operands, attrs))
+
+
+def _as_rows(stack: Tensor, like: Tensor) -> Tensor:
+    """What the turns of a loop have handed out, which are rows of the shape of ``like``, as rows.
+
+    Raises:
+      GraphError: that shape is not known.
+    """
+    op, sizes = like.op, like.sizes
+    if sizes is None or not all(isinstance(s, int) for s in sizes):
+        raise GraphError(
+            f"'{op.name}' ({op.type}, declared at {op.location}) has an effect, gives tensors of "
+            "shapes that are not known, and is in a nested loop whose gradient is asked for: state "
+            "the shape by set_shape"
+        )
+    attrs = {"dtype": like.dtype.base_dtype, "row": sizes}
+    none = single(create("EmptyRows", (constant(0),), attrs))
+    return single(create("AsRows", (stack, none)))
 
 
 def repeated(op: Operation) -> dict[str, Any]:

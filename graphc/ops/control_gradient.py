@@ -136,6 +136,7 @@ class Recall:
         )
         self.known: dict[Tensor, Tensor] = {}
         self.copies: dict[Operation, Operation] = {}
+        self.outputs: dict[Operation, dict[Tensor, Tensor]] = {}
         self.starts: dict[Operation, Tensor] = {}
         self.arrays = arrays
 
@@ -181,8 +182,9 @@ class Recall:
         """An operation with bodies run again, once for all that is asked of it."""
         found = self.copies.get(op)
         if found is None:
-            found = self.copies[op] = copy_control(op, self.start, self.passing)
-        for a, b in zip(op.outputs, found.outputs, strict=False):
+            found, outputs = copy_control(op, self.start, self.passing, self.save)
+            self.copies[op], self.outputs[op] = found, outputs
+        for a, b in self.outputs[op].items():
             self.known.setdefault(a, b)
         return found
 
@@ -270,16 +272,19 @@ class BodyBackward(Backward):
                 _call("FitLike", g, t) if g is not None and grows(t) else g
                 for t, g in zip(op.outputs, totals, strict=True)
             ]
-        found = super().own_gradients(op, totals)
         target = replayed(op)
         if target is op:
-            return found
+            return super().own_gradients(op, totals)
         graph = get_default_graph()
         here = graph.region
         assert here is not None
         assert isinstance(here.recall, Recall)
+        outputs = here.recall.outputs[op]
+        given = {outputs[t]: g for t, g in zip(op.outputs, totals, strict=False) if t in outputs}
+        found = super().own_gradients(op, [given.get(t) for t in target.outputs])
         count, known = own_operands(op), here.recall.known
-        captured = dict(zip(target.inputs[count:], found[count:], strict=True))
+        own = own_operands(target)
+        captured = dict(zip(target.inputs[own:], found[own:], strict=True))
         there = (known.get(t, graph.visible(t)) for t in op.inputs[count:])
         return [*found[:count], *(captured.get(t) for t in there)]
 

@@ -153,17 +153,140 @@ def test_what_the_gradient_does_not_need_is_done_once(mode, capsys):
         np.testing.assert_allclose(found, wanted[0], rtol=1e-6)
 
 
-def test_an_assigned_value_that_the_gradient_needs_is_refused():
-    x = gc.constant([1.0, 2.0])
-    v = gc.Variable([1.0, 1.0])
+KEPT = {}
+
+
+def kept(fn):
+    KEPT[fn.__name__] = fn
+    return fn
+
+
+@kept
+def assigned_in_an_inner_loop(x, n, v, calls):
+    def outer(i, y):
+        def inner(j, z):
+            return (gc.tanh(z * x) * v.assign(v * 1.1 + 0.1 * gc.cast(j, F)),)
+
+        return loop(i + 1, inner, y)
+
+    return ts(loop(n, outer, x)[0])
+
+
+@kept
+def assigned_in_the_third_loop(x, n, v, calls):
+    def outer(i, y):
+        def middle(j, z):
+            step = lambda k, q: (gc.sin(q * x) * v.assign_add(np.full(3, 0.1)),)  # noqa: E731
+            return loop(j + i, step, z)
+
+        return loop(i + 1, middle, y)
+
+    return ts(loop(n, outer, x)[0])
+
+
+@kept
+def assigned_in_branches_of_loops(x, n, v, calls):
+    def outer(i, y):
+        def middle(j, z):
+            def inner(k, q):
+                assigned = lambda: gc.sin(q * x) * v.assign_add(np.full(3, 0.1))  # noqa: E731
+                return (gc.cond(gc.equal(k % 2, 0), assigned, lambda: gc.tanh(q) * x),)
+
+            even = gc.equal(j % 2, 0)
+            return (gc.cond(even, lambda: loop(i + j, inner, z)[0], lambda: z * x),)
+
+        z = loop(i + 2, middle, y)[0]
+        last = lambda k, q: (gc.sin(q) * v.assign(v * 0.9) * x,)  # noqa: E731
+        return (gc.cond(i > 0, lambda: loop(2, last, z)[0], lambda: z * 1.1),)
+
+    return ts(loop(n, outer, x)[0])
+
+
+@kept
+def read_in_the_turn_in_which_it_is_assigned(x, n, v, calls):
+    def outer(i, y):
+        def inner(j, z):
+            with gc.control_dependencies([v.assign(v * 1.1)]):
+                return (gc.sin(z * x) * v.read_value(),)
+
+        return loop(i + 1, inner, y)
+
+    return ts(loop(n, outer, x)[0])
+
+
+@kept
+def called_in_an_inner_loop(x, n, v, calls):
+    def count(a):
+        calls.append(a)
+        return a * 0 + np.sin(len(calls))
 
     def outer(i, y):
-        return loop(2, lambda j, z: (z * v.assign(z * 2.0),), y)
+        def inner(j, z):
+            seen = gc.py_func(count, [z], F)
+            seen.set_shape([3])
+            return (gc.sin(z * x) * seen,)
+
+        return loop(i + 1, inner, y)
+
+    return ts(loop(n, outer, x)[0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", KEPT)
+def test_what_happens_once_is_kept_of_every_turn(name, mode, monkeypatch):
+    """Nothing is assigned or called a second time: loops hand out what was given."""
+    monkeypatch.setenv("GRAPHC_VERIFY", "1")
+    x, n, calls = gc.placeholder(F, [3]), gc.placeholder(gc.int32, []), []
+    v = gc.Variable(np.ones(3), dtype=F)
+    y = KEPT[name](x, n, v, calls)
+    first = gc.gradients(y, x)[0]
+    second = gc.gradients(ts(first * WEIGHTS), x)[0]
+    with gc.Session(mode=mode) as session:
+
+        def run(fetch, at, turns):
+            session.run(v.initializer)
+            del calls[:]
+            return session.run(fetch, {x: at, n: turns})
+
+        for turns in (0, 3, 2):
+            run(y, POINT, turns)
+            called, left = len(calls), session.run(v)
+            found = run([first, second], POINT, turns)
+            assert len(calls) == called
+            np.testing.assert_array_equal(session.run(v), left)
+            if mode == "static" or turns == 2:
+                wanted = slopes(lambda p: run([y, ts(first * WEIGHTS)], p, turns))  # noqa: B023
+                np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5, atol=1e-8)
+                np.testing.assert_allclose(found[1], wanted[1], rtol=1e-4, atol=1e-7)
+
+
+def test_an_assigned_value_of_a_condition_that_the_gradient_needs_is_refused():
+    x = gc.constant([1.0, 2.0])
+    v = gc.Variable(0.0)
+
+    def outer(i, y):
+        few = lambda z: v.assign_add(1.0) < 3.0  # noqa: E731
+        return (gc.while_loop(few, lambda z: gc.sin(z) * v.read_value(), [y]),)
 
     y = loop(2, outer, x)[0]
-    with pytest.raises(ValueError, match="would have to run it twice") as e:
+    with pytest.raises(ValueError, match="is in the condition of a loop") as e:
         gc.gradients(y, x)
-    assert "Assign" in str(e.value)
+    assert "AssignAdd" in str(e.value)
+    assert __file__ in str(e.value)
+
+
+def test_a_called_value_of_no_known_shape_two_loops_down_is_refused():
+    x = gc.constant([1.0, 2.0])
+
+    def step(i, y):
+        seen = gc.py_func(lambda a: a, [y], gc.float32)
+        seen.set_shape([None])
+        return (gc.sin(y) * seen,)
+
+    y = loop(2, lambda i, a: loop(2, lambda j, b: loop(2, step, b), a), x)[0]
+    with pytest.raises(ValueError, match="state the shape by set_shape") as e:
+        gc.gradients(y, x)
+    assert "PyFunc" in str(e.value)
     assert __file__ in str(e.value)
 
 
