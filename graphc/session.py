@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,14 +30,17 @@ from graphc.graph import (
     session_context,
 )
 from graphc.passes.extract import VariableState
+from graphc.placement import Placement, named_device
 from graphc.runner import Runner, RunPlan, is_numeric, make_plan
-from graphc.runtime.cuda_cupy import cuda_device
+from graphc.runtime.cuda_cupy import cuda_names
+from graphc.runtime.cuda_device import Device
 from graphc.runtime.cuda_state import CudaState
 from graphc.runtime.direct import Direct
 from graphc.runtime.executable import BadSize, Executable, GuardBroken, Mismatch, Runnable
 from graphc.runtime.state import State
 from graphc.runtime.trace import Recording
 
+PREFIX = "/job:localhost/replica:0/task:0/device:"
 MODES = ("static", "eager", "reference")
 
 
@@ -46,11 +50,12 @@ class Session:
     Args:
       target: for TensorFlow scripts; must be empty.
       graph: the graph to run; the default graph if None.
-      config: accepted for TensorFlow scripts.
+      config: a ``ConfigProto``; ``allow_soft_placement`` and ``device_count`` of GPUs matter.
       mode: ``"static"`` compiles a whole fetch into one program; ``"eager"`` runs the same
         compiled kernels one op at a time; ``"reference"`` runs the NumPy definitions.
-
-      device: ``"cpu"``, or ``"cuda"`` for the CUDA device that CuPy has chosen.
+      device: where everything runs: ``"cpu"``; ``"cuda"``, the CUDA device that CuPy has chosen;
+        ``"cuda:1"``, ``"/gpu:1"``. Without one the operations of the graph decide when the session
+        is first used: one that ``with gc.device("/gpu:0")`` is around asks for that GPU.
 
     Raises:
       UnavailableError: there is no such device, or what it needs is not installed.
@@ -60,7 +65,7 @@ class Session:
 
     def __init__(
         self, target: str = "", graph: Graph | None = None, config: Any = None,
-        mode: str = "static", device: Any = "cpu",
+        mode: str = "static", device: Any = None,
     ) -> None:  # fmt: skip
         if target:
             raise GraphError(f"a Session runs in this process: its target is '', not {target!r}")
@@ -71,14 +76,47 @@ class Session:
         self._mode = mode
         self._closed = False
         self._plans: dict[Any, RunPlan] = {}
-        self._device = device
-        if device == "cpu":
-            self._state = State()
-            self._runner = Runner(self._state, mode)
-        else:
-            cuda = _cuda_state(device, mode)
-            self._state, self._runner = cuda, CudaRunner(cuda)
+        self._placement: Placement | None = None
+        self._placing = threading.RLock()
+        self._looked_at = 0
         self._contexts: list[Any] = []
+        if device is not None:
+            self._begin(named_device(device))
+        elif mode != "static":
+            self._begin(None)
+        else:
+            self._placement = Placement(config)
+
+    def _begin(self, device: Device | None) -> None:
+        """Run on this device from now on; None for the CPU."""
+        if device is None:
+            self._state = State()
+            self._runner = Runner(self._state, self._mode)
+        elif self._mode != "static":
+            raise GraphError(f"mode {self._mode!r} runs on device 'cpu' only")
+        else:
+            cuda = CudaState(device)
+            self._state, self._runner = cuda, CudaRunner(cuda)
+        self._device = device
+
+    def __getattr__(self, name: str) -> Any:
+        # Until the session is first used, its graph may still ask for a device.
+        if name not in ("_state", "_runner", "_device"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self._place()
+        return self.__dict__[name]
+
+    def _place(self) -> None:
+        """Look at the operations declared since the last time: which device they ask for."""
+        if self._placement is None:
+            return
+        with self._placing:
+            operations = self.graph.get_operations()[self._looked_at :]
+            if "_state" in self.__dict__:
+                self._placement.check(operations)
+            else:
+                self._begin(self._placement.device(operations))
+            self._looked_at += len(operations)
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -86,7 +124,8 @@ class Session:
         """Free the variables; later runs are refused."""
         self._closed = True
         self._plans.clear()
-        self._state.clear()
+        if "_state" in self.__dict__:
+            self._state.clear()
 
     def __enter__(self) -> Session:
         graph, session = self.graph.as_default(), session_context(self)
@@ -117,11 +156,12 @@ class Session:
 
     def list_devices(self) -> list[Any]:
         """The devices that can run this session's graph."""
-        prefix = "/job:localhost/replica:0/task:0/device:"
-        found = [feeding.Device(f"{prefix}CPU:0", "CPU")]
-        if self._device != "cpu":
-            found.append(feeding.Device(f"{prefix}GPU:0", "GPU"))
-        return found
+        found = [feeding.Device(f"{PREFIX}CPU:0", "CPU")]
+        if self._placement is not None:
+            names = [name.partition(":")[2] for name in cuda_names()]
+        else:
+            names = [self._device.name.partition(":")[2]] if self._device is not None else []
+        return found + [feeding.Device(f"{PREFIX}GPU:{number}", "GPU") for number in names]
 
     # --- running ------------------------------------------------------------------------------
 
@@ -213,8 +253,6 @@ class Session:
             raise UnimplementedError(
                 None, None, f"only runs of mode 'static' can be traced, not of {self._mode!r}"
             )
-        if self._device != "cpu":
-            raise UnimplementedError(None, None, "only runs on device 'cpu' can be traced")
         recording = Recording()
         found = self._execute(plan, values, recording)
         if metadata is not None:
@@ -249,6 +287,7 @@ class Session:
         key = (feed_key(fetches), feeds)
         found = self._plans.get(key)
         if found is None:
+            self._place()
             found = self._plans[key] = make_plan(FetchTree(self.graph, fetches), feeds)
         return found
 
@@ -323,17 +362,6 @@ class Session:
     def read_variables(self, ops: Sequence[Operation]) -> list[np.ndarray | None]:
         """Copies of the variables' values as they are between two runs; None for one without."""
         return self._state.read_all(ops)
-
-
-def _cuda_state(device: Any, mode: str) -> CudaState:
-    """The variables of a session on a device: ``"cuda"``, or a device as ``runtime`` has it."""
-    if mode != "static":
-        raise GraphError(f"mode {mode!r} runs on device 'cpu' only")
-    if isinstance(device, str):
-        if device != "cuda":
-            raise GraphError(f"device must be 'cpu' or 'cuda', not {device!r}")
-        device = cuda_device()
-    return CudaState(device)
 
 
 class InteractiveSession(Session):

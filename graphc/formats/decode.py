@@ -12,11 +12,11 @@ from graphc import dims
 from graphc.build import complete_attrs
 from graphc.dims import Dim, DimLike, fresh
 from graphc.dtypes import DType, as_dtype
-from graphc.errors import FileFormatError, Location
+from graphc.errors import FileFormatError, GraphError, Location
 from graphc.formats.decode_regions import RegionDecoder
 from graphc.formats.encode import OPERATION_KEYS, writes_files
 from graphc.formats.safetensors import MAX_DIMS, shown
-from graphc.graph import Graph, Operation, Tensor, TensorType
+from graphc.graph import Graph, Operation, Tensor, TensorType, parse_device
 from graphc.op import REGISTRY, Attr, InferContext, Op, bind_args, check_dtype
 from graphc.ops.control import ControlOp
 
@@ -132,6 +132,10 @@ class GraphDecoder:
         location = self._location(entry.get("at"), number)
         device = self.typed(entry.get("device", ""), str, f"the device of {name!r}")
         graph = self.graph
+        try:
+            parse_device(device)
+        except GraphError as e:
+            raise self.fail(f"the device of {name!r} is malformed: {e}") from None
         with (
             graph.within(here),
             graph.control_dependencies(control),

@@ -7,10 +7,10 @@ devices and collections follow TensorFlow 1.15.  The compiler works on copies
 
 from __future__ import annotations
 
+from graphc.graph.devices import DeviceName, parse_device
 from graphc.graph.graph import (
     OP_NAME,
     Graph,
-    canonical_device,
 )
 from graphc.graph.nodes import (
     NodeDef,
@@ -42,6 +42,7 @@ from graphc.graph.stacks import (
 
 __all__ = [
     "OP_NAME",
+    "DeviceName",
     "Graph",
     "GraphKeys",
     "NodeDef",
@@ -51,7 +52,6 @@ __all__ = [
     "TensorType",
     "add_to_collection",
     "add_to_collections",
-    "canonical_device",
     "control_dependencies",
     "device",
     "get_collection",
@@ -61,6 +61,7 @@ __all__ = [
     "graph_of",
     "name_scope",
     "overload",
+    "parse_device",
     "pop_session",
     "push_session",
     "reset_default_graph",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from graphc.errors import DTypeError, FinalizedError, GraphError, Location, user_location
+from graphc.graph.devices import asked_device, device_text, parse_device
 from graphc.graph.nodes import Operation, Tensor, TensorType
 from graphc.graph.region import Region
 from graphc.graph.stacks import STACKS, stacked
@@ -58,9 +59,11 @@ class Graph:
                 inputs = [self.visible(t) for t in inputs]
             control = self._control_for(inputs)
             op = Operation(
-                self, definition, name, inputs, attrs, types, control, self._device(),
+                self, definition, name, inputs, attrs, types, control, "",
                 location or self.provenance or user_location(), self._last_id,
             )  # fmt: skip
+            if self._device_stack:
+                op.device = asked_device(self._device_stack, op)
             op.region = self.region
             op.gradient_rule = self._gradient_overrides.get(definition.name)
             if self.region is not None:
@@ -108,11 +111,6 @@ class Graph:
                 )
         direct = {t.op for t in inputs}
         return tuple(op for op in found if op not in direct)
-
-    def _device(self) -> str:
-        for device in reversed(self._device_stack):
-            return "" if device is None else str(device)
-        return ""
 
     def unique_name(self, name: str, mark_as_used: bool = True) -> str:
         """A name in the current scope that no operation or scope has; TensorFlow's numbering."""
@@ -292,12 +290,17 @@ class Graph:
 
     @contextlib.contextmanager
     def device(self, device_name_or_function: Any) -> Iterator[None]:
-        """Record a device for the operations declared inside."""
+        """Ask for a device for the operations declared inside; see ``Session``.
+
+        Args:
+          device_name_or_function: ``"/gpu:0"``, ``"/cpu:0"``, ``"/device:GPU:1"``, ...; a function
+            of the operation that gives a name; None for none, whatever is asked for around.
+        Raises:
+          ValueError, TypeError: it is no such name.
+        """
         device = device_name_or_function
-        if callable(device):
-            device = None
-        elif isinstance(device, str):
-            device = canonical_device(device)
+        if device is not None and not callable(device):
+            device = parse_device(device_text(device))
         self._device_stack.append(device)
         try:
             yield
@@ -400,14 +403,3 @@ class Graph:
         op = element.op if isinstance(element, Tensor) else element
         return op.region is None and op not in self.scratch.get("unfetchable", ())
 
-
-_DEVICE = re.compile(r"^(?:/?device:|/)?(cpu|gpu|cuda):?(\d+|\*)?$", re.IGNORECASE)
-
-
-def canonical_device(name: str) -> str:
-    """``/cpu:0`` as TensorFlow writes it: ``/device:CPU:0``; other spellings are kept."""
-    match = _DEVICE.match(name)
-    if match is None:
-        return name
-    kind = "GPU" if match.group(1).lower() == "cuda" else match.group(1).upper()
-    return f"/device:{kind}:{match.group(2) or 0}"

@@ -218,8 +218,10 @@ def test_without_cupy_the_error_says_what_to_install(monkeypatch):
 
 
 def test_other_devices_and_modes_are_refused(shim):
-    with pytest.raises(gc.errors.GraphError, match="'cpu' or 'cuda', not 'tpu'"):
+    with pytest.raises(gc.errors.GraphError, match=r"'cpu' or 'cuda', .* not 'tpu'"):
         gc.Session(device="tpu")
+    with pytest.raises(gc.errors.GraphError, match="not '/device:TPU:0'"):
+        gc.Session(device="/device:TPU:0")
     with pytest.raises(gc.errors.GraphError, match="mode 'eager' runs on device 'cpu' only"):
         gc.Session(device=shim, mode="eager")
 

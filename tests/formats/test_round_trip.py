@@ -203,7 +203,7 @@ def test_names_devices_and_control_inputs(tmp_path):
     model = round_trip(tmp_path, {"in": x}, {"out": y})
     op = model.outputs["out"].op
     assert op.name == "outer/y"
-    assert op.device == y.device == "/job:worker/task:3"
+    assert op.device == y.device == "/job:worker/task:3/device:CPU:0"
     assert [c.name for c in op.control_inputs] == ["outer/first"]
     assert model.graph.get_operation_by_name("outer/first").device == "/device:CPU:0"
     with model.graph.as_default():

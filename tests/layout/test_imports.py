@@ -29,7 +29,7 @@ ROWS = """
     runtime
     compiler
     feeding modes
-    runner cuda_runner callables
+    runner cuda_runner callables placement
     session
     eager
     nn losses layers train math random linalg hessian
