@@ -42,6 +42,7 @@ from graphc.program_steps import (
     Publish,
     Reserve,
     Result,
+    Rotate,
     Segment,
     Slot,
     SlotKind,
@@ -53,8 +54,8 @@ from graphc.program_text import format_program, program_key
 
 __all__ = [
     "Append", "Bind", "Branch", "Call", "Copy", "Extend", "Grow", "Host", "HostCall", "Loop",
-    "Program", "Publish", "Reserve", "Result", "Segment", "Slot", "Step", "build_program",
-    "format_program", "program_key", "walk",
+    "Program", "Publish", "Reserve", "Result", "Rotate", "Segment", "Slot", "Step",
+    "build_program", "format_program", "program_key", "walk",
 ]  # fmt: skip
 
 LOOP_WORK = 1 << 40

@@ -24,10 +24,11 @@ from graphc.program_steps import (
     HostCall,
     Loop,
     Reserve,
+    Rotate,
     Step,
     walk,
 )
-from graphc.program_updates import overwritten
+from graphc.program_updates import overwritten, rotated
 
 QUICK = 1 << 12
 """Work of a turn, in bytes and operations, below which it takes less than a microsecond or so."""
@@ -86,6 +87,7 @@ class _LoopPlanner:
         self.turns_symbol = turns
         self.updates = [o for o in self.body.outputs if o.kind == "update"]
         self.saved = [o for o in self.body.outputs if o.kind == "result"]
+        self.turned = rotated(self.body)
 
     def plan(self) -> None:
         """Append the steps."""
@@ -122,7 +124,7 @@ class _LoopPlanner:
         """The slot of a loop variable: that of the output, from the first turn on."""
         planner, out = self.planner, self.op.outputs[k]
         apart = planner.lowering.storage(out) is out
-        if apart and depends_on(self.carried[k], set(self.symbols)):
+        if k in self.turned or (apart and depends_on(self.carried[k], set(self.symbols))):
             planner.where[out] = planner.add_slot("grown", self.carried[k])
         return planner.slot(out)
 
@@ -157,13 +159,26 @@ class _LoopPlanner:
         body.plan_groups()
         for tensor, stack in behind:
             body.steps.append(append(body, tensor, stack, turns))
-        updates = [(t, o.tensor) for t, o in zip(self.state, self.updates, strict=True)]
+        places = [self.state[self.turned.get(k, k)] for k in range(len(self.state))]
+        updates = [(t, o.tensor) for t, o in zip(places, self.updates, strict=True)]
         assign(body, updates, commit=False)
+        body.steps += self.rotations()
         if segment >= 0:
             shapes = [o.tensor.sizes or () for o in self.updates]
             ends = [self.size_from(s, shapes) for s in self.symbols]
             body.steps.append(Bind(segment, ends))
         return body.steps
+
+    def rotations(self) -> list[Step]:
+        """The steps that give loop variables which change places one another's memory."""
+        found: list[Step] = []
+        left = dict(self.turned)
+        while left:
+            cycle = [next(iter(left))]
+            while (k := left.pop(cycle[-1])) != cycle[0]:
+                cycle.append(k)
+            found.append(Rotate([self.state[k] for k in cycle]))
+        return found
 
     def write_row(self, body: ControlPlanner, tensor: Tensor, stack: int, turns: int) -> bool:
         """Let a kernel write what is saved straight to its place, if some kernel computes it."""
@@ -236,9 +251,12 @@ def has_own_memory(root: Tensor) -> bool:
         return depends_on(root, set(op.attrs["symbols"]))
     if op.type != "While":
         return False
-    carried = op.attrs["bodies"][1].carried
+    body = op.attrs["bodies"][1]
+    carried = body.carried
     if root.index >= len(carried):
         return root.index > len(carried)
+    if root.index in rotated(body):
+        return True
     return depends_on(carried[root.index], set(loop_symbols(op.attrs["symbols"])[0]))
 
 

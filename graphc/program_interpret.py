@@ -31,6 +31,7 @@ from graphc.program import (
     Loop,
     Program,
     Reserve,
+    Rotate,
     Slot,
     Step,
     walk,
@@ -236,6 +237,9 @@ class _Machine:
             old = self.arrays[step.slot][: self.size(step.before)]
             more = np.zeros(self.size(step.size) - len(old), old.dtype)
             self.arrays[step.slot] = np.concatenate([old, more])
+        elif isinstance(step, Rotate):
+            moved = [self.arrays[k] for k in step.slots]
+            self.arrays.update(zip(step.slots, [*moved[1:], moved[0]], strict=True))
         elif isinstance(step, Reserve):
             row = self.program.slots[step.row]
             count = int(self.array(step.count)[0]) * self.size(row.size)

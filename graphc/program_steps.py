@@ -80,6 +80,13 @@ class Extend:
 
 
 @dataclass
+class Rotate:
+    """Give each of these grown slots the memory of the next one, and the last that of the first."""
+
+    slots: list[int]
+
+
+@dataclass
 class Append:
     """Put ``size`` elements behind those of ``count`` earlier turns in a grown slot."""
 
@@ -138,7 +145,9 @@ class Host:
     outputs: list[int]
 
 
-Step = Call | Copy | Bind | Grow | Extend | Append | Reserve | Loop | Branch | Publish | Host
+Step = (
+    Call | Copy | Bind | Grow | Extend | Rotate | Append | Reserve | Loop | Branch | Publish | Host
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,6 +283,8 @@ def slots_of(step: Step) -> list[int]:
         return [s[0] for s in step.sources if isinstance(s, tuple)]
     if isinstance(step, (Grow, Extend)):
         return [step.slot]
+    if isinstance(step, Rotate):
+        return step.slots
     if isinstance(step, Reserve):
         return [step.target, step.count]
     if isinstance(step, Append):

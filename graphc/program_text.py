@@ -18,6 +18,7 @@ from graphc.program_steps import (
     Loop,
     Program,
     Reserve,
+    Rotate,
     Step,
 )
 
@@ -105,6 +106,8 @@ def _step(step: Step) -> str:
         return f"grow {step.slot} to {step.size}"
     if isinstance(step, Extend):
         return f"extend {step.slot} from {step.before} to {step.size}"
+    if isinstance(step, Rotate):
+        return f"rotate {', '.join(map(str, step.slots))}"
     if isinstance(step, Reserve):
         return f"reserve row {step.row} of {step.target} at {step.count}"
     if isinstance(step, Append):

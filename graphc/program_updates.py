@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from graphc import dims
 from graphc.function import Function
@@ -81,6 +82,8 @@ class Updates:
     def update_candidates(self) -> list[tuple[Tensor, Tensor]]:
         """New values of variables, with the old ones whose storage they may be written to."""
         before = {i.key: i.tensor for i in self.fn.inputs if i.kind in ("variable", "carry")}
+        turned = rotated(self.fn)
+        before |= {str(k): self.fn.carried[j] for k, j in turned.items()}
         carried = set(self.fn.carried)
         roots = [self.plan.root(o.tensor) for o in self.fn.outputs]
         # What a loop saves of its variables it saves before the turn changes them.
@@ -94,7 +97,7 @@ class Updates:
         changes = [(o.tensor, before.get(o.key)) for o in self.fn.outputs if o.kind == "update"]
         for tensor, old in [*changes, *((results[k], t) for k, t in self.given.items())]:
             value = self.plan.root(tensor)
-            if old is None or old in roots or value in claimed:
+            if old is None or old in roots or value in claimed or value is old:
                 continue
             steps = self.chain(value, old, {*roots, *claimed})
             if all(self.fits(a, b) for a, b in steps):
@@ -187,8 +190,9 @@ def overwritten(tensor: Tensor) -> int | None:
     """
     op = tensor.op
     if op.type == "While":
-        carried = op.attrs["bodies"][1].carried
-        return tensor.index if tensor.index < len(carried) else None
+        body = op.attrs["bodies"][1]
+        stays = tensor.index < len(body.carried) and tensor.index not in rotated(body)
+        return tensor.index if stays else None
     if op.type != "Case":
         return getattr(op.definition, "overwrites", None) if tensor.index == 0 else None
     found = set()
@@ -197,6 +201,57 @@ def overwritten(tensor: Tensor) -> int | None:
         source = changes[-1] if changes else None
         found.add(next((int(i.key) for i in body.inputs if i.tensor is source), None))
     return found.pop() if len(found) == 1 else None
+
+
+WORTH = 1024
+"""From so many bytes on, memory of loop variables changes places and is not copied."""
+
+
+def rotated(body: Function) -> dict[int, int]:
+    """The loop variables that change places: in whose memory the next value of each of them is.
+
+    Where ``a`` becomes what ``b`` was, both have memory of their own, which ``a`` takes over.
+    Whatever ``b`` becomes is written to what ``a`` leaves.  The map takes these variables, and no
+    others, to one another; it is empty where nothing changes places.
+    """
+    known = _ROTATED.get(body)
+    if known is None:
+        known = _ROTATED[body] = _rotated(body)
+    return known
+
+
+# Every loop around asks for what is in it.
+_ROTATED: WeakKeyDictionary[Function, dict[int, int]] = WeakKeyDictionary()
+
+
+def _rotated(body: Function) -> dict[int, int]:
+    carried = body.carried
+    place = {t: k for k, t in enumerate(carried)}
+    results = [o.tensor for o in body.outputs if o.kind == "update"]
+    found: dict[int, int] = {}
+    for k, tensor in enumerate(results[: len(carried)]):
+        changes = changes_of(tensor)
+        source = place.get(changes[-1]) if changes else None
+        if source is not None and source not in found.values() and _alike(carried, k, source):
+            found[k] = source
+    for first in [k for k in found if k not in found.values()]:
+        # It leaves its memory to the last one of those that hand theirs on.
+        last = first
+        while last in found:
+            last = found[last]
+        found[last] = first
+    return {k: j for k, j in found.items() if k != j}
+
+
+def _alike(carried: Sequence[Tensor], a: int, b: int) -> bool:
+    """Whether two loop variables could have one another's memory, and it is worth while."""
+    first, second = carried[a], carried[b]
+    if a == b:
+        return True
+    size = dims.product(first.sizes or ())
+    nbytes = size * first.dtype.size
+    worth = not isinstance(nbytes, int) or nbytes >= WORTH
+    return worth and bool(first.sizes) and first.dtype.base_dtype is second.dtype.base_dtype
 
 
 def changes_of(result: Tensor) -> list[Tensor]:

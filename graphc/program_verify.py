@@ -28,6 +28,7 @@ from graphc.program import (
     Loop,
     Program,
     Reserve,
+    Rotate,
     Slot,
     Step,
     format_program,
@@ -309,6 +310,8 @@ class _Verifier:
             self.bind(step)
         elif isinstance(step, (Grow, Extend)):
             self.grown(step.slot)
+        elif isinstance(step, Rotate):
+            self.rotate(step)
         elif isinstance(step, Reserve):
             self.grown(step.target)
             self.read(step.count)
@@ -329,6 +332,17 @@ class _Verifier:
         else:
             self.read(step.source)
             self.written.add(step.output)
+
+    def rotate(self, step: Rotate) -> None:
+        """Different slots of one dtype, whose memory is their own."""
+        slots = [self.program.slots[k] for k in step.slots]
+        if len(set(step.slots)) < max(len(slots), 2):
+            raise _Fault(f"slots {step.slots} cannot change places")
+        for slot in slots:
+            self.grown(slot.number)
+            self.read(slot.number)
+            if slot.dtype is not slots[0].dtype:
+                raise _Fault(f"slot {slot.number} is no {slots[0].dtype.code}")
 
     def host(self, step: Host) -> None:
         """A call of Python: as much memory as it needs is there, or can grow."""

@@ -40,15 +40,17 @@ class AsRows(View):
         if not like:
             raise ctx.error("Shape must be at least rank 1 but is rank 0")
         row = tuple(ctx.env.canonical(s) for s in like[1:])
-        if x is None or ctx.env is DECLARING:
-            return [TensorType(ctx.dtype(0), (dims.fresh(), *row))]
-        total = dims.product(ctx.env.canonical(s) for s in x)
+        total = None if x is None else dims.product(ctx.env.canonical(s) for s in x)
         each = dims.product(row)
+        known = isinstance(total, int) and isinstance(each, int)
+        if total is None or (ctx.env is DECLARING and not known):
+            return [TensorType(ctx.dtype(0), (dims.fresh(), *row))]
         if each == 0:
             return [TensorType(ctx.dtype(0), (0, *row))]
         rows = dims.exact_div(total, each)
         if rows is None:
             rows = dims.floordiv(total, dims.maximum(each, 1))
+            ctx.env.assume_equal(total, rows * each)
         return [TensorType(ctx.dtype(0), (rows, *row))]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
@@ -67,7 +69,7 @@ class AsRows(View):
         yield Sample((grid(12), np.zeros((1, 2, 3))))
         yield Sample((grid(4, 5), np.zeros(3)))
         yield Sample((grid(0, 2, 3), np.zeros((2, 3))))
-        yield Sample((grid(4, 2, 0), np.zeros((2, 0))))
+        yield Sample((grid(4, 2, 0), np.zeros((2, 0))), grad=())
 
 
 @register

@@ -24,6 +24,7 @@ from graphc.program import (
     Program,
     Publish,
     Reserve,
+    Rotate,
     Step,
     walk,
 )
@@ -219,6 +220,8 @@ class DriverPrinter:
             self.reserve(step)
         elif isinstance(step, Extend):
             self.extend(step)
+        elif isinstance(step, Rotate):
+            self.rotate(step)
         elif isinstance(step, Append):
             self.append(step)
         elif isinstance(step, Loop):
@@ -253,6 +256,15 @@ class DriverPrinter:
         end = self.emit(f"getelementptr i8, ptr {self.pointer(step.slot)}, i64 {before}")
         rest = self.emit(f"sub i64 {after}, {before}")
         self.do(f"call void @llvm.memset.p0.i64(ptr {end}, i8 0, i64 {rest}, i1 false)")
+
+    def rotate(self, step: Rotate) -> None:
+        """Let slots change their memory, and how much there is of it."""
+        cells = [2 * self.cells[k] for k in step.slots]
+        for part in (0, 1):
+            values = [self.at("%cells", cell + part) for cell in cells]
+            for cell, value in zip(cells, [*values[1:], values[0]], strict=True):
+                place = self.emit(f"getelementptr i64, ptr %cells, i64 {cell + part}")
+                self.do(f"store i64 {value}, ptr {place}")
 
     def turn(self, turns: int, row: int) -> tuple[str, str]:
         """Where a turn's row begins in its slot, and its bytes."""
