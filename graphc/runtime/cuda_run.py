@@ -31,6 +31,7 @@ from graphc.program import (
     Publish,
     Reserve,
     Result,
+    Rotate,
     Slot,
     Step,
     walk,
@@ -250,6 +251,10 @@ class Run:
             self.grow(step.slot, self.size(step.size) * slot.dtype.size, 0)
         elif isinstance(step, Extend):
             self.extend(step)
+        elif isinstance(step, Rotate):
+            after = [*step.slots[1:], step.slots[0]]
+            self.memory |= {a: self.memory[b] for a, b in zip(step.slots, after, strict=True)}
+            self.room |= {a: self.room[b] for a, b in zip(step.slots, after, strict=True)}
         elif isinstance(step, Reserve):
             row = self.nbytes(slots[step.row])
             kept = self.turns[step.count] * row
