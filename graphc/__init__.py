@@ -88,7 +88,7 @@ from graphc.dtypes import (
     bool_ as bool,
 )
 from graphc.errors import OpError
-from graphc.formats import load, save
+from graphc.formats import load, load_kernels, save, save_kernels
 from graphc.formats.model import Model
 from graphc.functional import foldl, foldr, map_fn, scan
 from graphc.gradients import AggregationMethod, UnconnectedGradients, gradients
@@ -394,7 +394,8 @@ __all__ = [
     "initialize_variables", "initializers", "inspect", "int8", "int16", "int32", "int64", "invert",
     "invert_permutation", "is_finite", "is_inf", "is_nan", "is_non_decreasing", "is_numeric_tensor",
     "is_strictly_increasing", "is_variable_initialized", "left_shift", "less", "less_equal",
-    "lin_space", "linalg", "linspace", "load", "local_variables", "local_variables_initializer",
+    "lin_space", "linalg", "linspace", "load", "load_kernels", "local_variables",
+    "local_variables_initializer",
     "log", "log1p", "log_sigmoid", "logging", "logical_and", "logical_not", "logical_or",
     "logical_xor", "losses", "map_fn", "math", "matmul", "matrix_transpose", "maximum", "meshgrid",
     "minimum", "mod", "model_variables", "moving_average_variables", "multinomial", "multiply",
@@ -407,6 +408,7 @@ __all__ = [
     "reduce_mean", "reduce_min", "reduce_prod", "reduce_std", "reduce_sum", "reduce_variance",
     "register_op", "report_uninitialized_variables", "reset_default_graph", "reshape", "reverse",
     "reverse_sequence", "right_shift", "rint", "round", "rsqrt", "saturate_cast", "save",
+    "save_kernels",
     "scalar_mul", "scan", "sequence_mask", "set_num_threads", "set_random_seed", "shape", "sigmoid",
     "sign", "sin", "sinh", "size", "slice", "sort", "split", "sqrt", "square", "squared_difference",
     "squeeze", "stack", "stop_gradient", "strided_slice", "string", "subtract", "switch_case",

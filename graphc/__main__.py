@@ -1,4 +1,4 @@
-"""The command line: ``python -m graphc run | profile | show | dump | ops | info``."""
+"""The command line: ``python -m graphc run | profile | compile | show | dump | ops | info``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import numpy as np
 from graphc import __version__
 from graphc.dtypes import string
 from graphc.errors import FeedError, GraphcError
-from graphc.formats import Model, load
+from graphc.formats import Model, load, save_kernels
+from graphc.formats.kernels import ARCHITECTURES
 from graphc.inspect import compile_stages, write_stages
 from graphc.inspect.describe import describe_installation, describe_model, describe_op, list_ops
 from graphc.runtime.jit import JitError
@@ -67,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE.npy",
         help="where to write the output (several outputs: FILE-NAME.npy each); or FILE.npz",
     )  # fmt: skip
-    run.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="where it runs (cpu)"
-    )
+    _add_device(run)
     run.set_defaults(run=_run)
     profile = commands.add_parser("profile", help="run a model and tell how long its kernels take")
     _add_model(profile)
@@ -78,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         help="tell of the fastest of so many runs (10)",
     )  # fmt: skip
     profile.add_argument("--trace", metavar="FILE.json", help="write a trace for ui.perfetto.dev")
+    _add_device(profile)
     profile.set_defaults(run=_profile)
     show = commands.add_parser("show", help="print a model's signature, ops, parameters and sizes")
     show.add_argument("model", help="a model file")
@@ -85,19 +85,49 @@ def _parser() -> argparse.ArgumentParser:
     dump = commands.add_parser("dump", help="print every stage of compiling a model")
     dump.add_argument("model", help="a model file")
     dump.add_argument("--stage", help="only this stage (extract, fuse, loops, program, llvm, ...)")
-    dump.add_argument(
-        "--shape", action="append", default=[], type=_shape, metavar="NAME=8,?,3",
-        help="compile for this shape of an input, instead of its declared one",
-    )  # fmt: skip
+    _add_shapes(dump)
     dump.add_argument("--target", help="avx512, avx2 or generic instead of this machine")
     dump.add_argument("--out", metavar="FOLDER", help="write one file per stage")
     dump.set_defaults(run=_dump)
+    compile_ = commands.add_parser(
+        "compile", help="compile a model for GPUs, on a machine that need not have one"
+    )
+    compile_.add_argument("model", help="a model file")
+    compile_.add_argument(
+        "--arch", action="append", metavar="sm_90",
+        help="an architecture, once for each (sm_80, sm_90)",
+    )  # fmt: skip
+    _add_shapes(compile_)
+    compile_.add_argument(
+        "--out", metavar="FILE",
+        help="where to write the kernels; else they are put in the cache only",
+    )  # fmt: skip
+    compile_.set_defaults(run=_compile)
     ops = commands.add_parser("ops", help="list the ops, or describe one")
     ops.add_argument("name", nargs="?", help="an op: MatMul")
     ops.set_defaults(run=_ops)
     info = commands.add_parser("info", help="describe the installation: CPU, CUDA, cache")
     info.set_defaults(run=_info)
     return parser
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    """The arguments of what can run on a GPU."""
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="where it runs: cpu, cuda, cuda:1 (cpu)"
+    )
+    parser.add_argument(
+        "--kernels", metavar="FILE",
+        help="what `graphc compile --out FILE` has compiled for the GPU",
+    )  # fmt: skip
+
+
+def _add_shapes(parser: argparse.ArgumentParser) -> None:
+    """The arguments of what is compiled before anything runs."""
+    parser.add_argument(
+        "--shape", action="append", default=[], type=_shape, metavar="NAME=8,?,3",
+        help="compile for this shape of an input, instead of its declared one",
+    )  # fmt: skip
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +158,7 @@ def _positive(text: str) -> int:
 
 
 def _profile(args: argparse.Namespace) -> None:
-    model = load(args.model)
+    model = load(args.model, device=args.device, kernels=args.kernels)
     feeds = _feeds(model, args)
     # The first run compiles, and the second still meets cold caches.
     model.run(**feeds)
@@ -152,7 +182,7 @@ def _feeds(model: Model, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(args: argparse.Namespace) -> None:
-    model = load(args.model, device=args.device)
+    model = load(args.model, device=args.device, kernels=args.kernels)
     values = model.run(**_feeds(model, args))
     if args.out is None:
         for name, value in values.items():
@@ -240,11 +270,7 @@ def _shape(text: str) -> tuple[str, list[int | None]]:
 
 def _dump(args: argparse.Namespace) -> None:
     model = load(args.model)
-    feeds: dict[Any, Any] = dict.fromkeys(model.inputs.values())
-    for name, shape in args.shape:
-        if name not in model.inputs:
-            raise FeedError(f"there is no input {name!r}; the model has {model.listed_inputs()}")
-        feeds[model.inputs[name]] = shape
+    feeds = dict.fromkeys(model.inputs.values()) | _shapes(model, args)
     stages = compile_stages(model.session, list(model.outputs.values()), feeds, args.target)
     if args.stage is not None:
         names = list(dict.fromkeys(s.name for s in stages))
@@ -257,6 +283,23 @@ def _dump(args: argparse.Namespace) -> None:
         return
     for s in stages:
         print(s.text if args.stage is not None else f"=== {s.name}\n{s.text}", end="")
+
+
+def _shapes(model: Model, args: argparse.Namespace) -> dict[Any, Any]:
+    """The shapes that were asked for, by input."""
+    shapes: dict[Any, Any] = {}
+    for name, shape in args.shape:
+        if name not in model.inputs:
+            raise FeedError(f"there is no input {name!r}; the model has {model.listed_inputs()}")
+        shapes[model.inputs[name]] = shape
+    return shapes
+
+
+def _compile(args: argparse.Namespace) -> None:
+    model = load(args.model)
+    arch = args.arch or list(ARCHITECTURES)
+    save_kernels(args.out, model.session, model.inputs, model.outputs, arch, _shapes(model, args))
+    print(f"{', '.join(arch)} -> {'the cache' if args.out is None else args.out}")
 
 
 def _ops(args: argparse.Namespace) -> None:

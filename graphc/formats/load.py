@@ -11,6 +11,7 @@ from graphc.errors import FileFormatError, GraphcError
 from graphc.formats import safetensors
 from graphc.formats.closure import operation_of
 from graphc.formats.decode import GraphDecoder
+from graphc.formats.kernels import load_kernels
 from graphc.formats.model import Model
 from graphc.formats.safetensors import parse_json, shown
 from graphc.formats.save import FORMAT, FORMAT_VERSION
@@ -25,7 +26,9 @@ _KEYS = {
 _VARIABLE_KEYS = {"handle", "initial_value", "initializer", "snapshot", "trainable"}
 
 
-def load(path: Any, mode: str = "static", device: Any = "cpu") -> Model:
+def load(
+    path: Any, mode: str = "static", device: Any = "cpu", kernels: Any = None
+) -> Model:
     """Load a model that :func:`~graphc.formats.save.save` wrote.
 
     Nothing in the file is executed, and everything it claims is checked first.
@@ -33,10 +36,13 @@ def load(path: Any, mode: str = "static", device: Any = "cpu") -> Model:
     Args:
       path: the file.
       mode, device: how and where its session runs; see :class:`~graphc.Session`.
+      kernels: a file of :func:`~graphc.save_kernels`: GPUs that it is for need not compile.
     Raises:
       FileFormatError: (a ValueError) a file that is truncated, altered, hostile or too new.
       OSError: it cannot be read.
     """
+    if kernels is not None:
+        load_kernels(kernels)
     arrays, metadata = safetensors.read(path)
     description = _description(path, metadata, arrays)
     graph = Graph()

@@ -165,8 +165,24 @@ def compile_cubin(text: str, arch: str, options: Sequence[str] = ()) -> tuple[by
         compiler.destroyProgram(program)
 
 
+def kernel_key(text: str, arch: str) -> str:
+    """What machine code is found by, whichever NVRTC has made it."""
+    return cache.cache_key(text, arch, " ".join(OPTIONS))
+
+
+_provided: dict[str, bytes] = {}
+
+
+def provide_cubin(key: str, cubin: bytes) -> None:
+    """Let this process use machine code that was compiled somewhere else."""
+    _provided[key] = cubin
+
+
 def cached_cubin(text: str, arch: str) -> bytes:
-    """The same machine code, from the cache on the disk if it is there."""
+    """The same machine code: what was provided, else from the cache on the disk if it is there."""
+    provided = _provided.get(kernel_key(text, arch))
+    if provided is not None:
+        return provided
     version = ".".join(map(str, nvrtc().getVersion()))
     target = f"{arch} nvrtc-{version} {' '.join(OPTIONS)}"
     return cache.default_cache().fetch(

@@ -16,40 +16,52 @@ from graphc.runtime.cuda_device import Device, Memory
 _ITEM = 8  # bytes: no element is larger
 
 
-class Kernels:
-    """Compiled kernels, launched by what they were lowered from."""
+class Texts:
+    """The kernels of a program as one source text.
 
-    def __init__(self, program: Program, device: Device) -> None:
-        self.device = device
-        self._kernels: dict[int, Kernel] = {}
-        self._printed: dict[str, Printed] = {}
+    Attributes:
+      kernels: by what they were lowered from.
+      printed: by name.
+      names: the functions of the text.
+
+    Raises:
+      UnimplementedError: there is no way to compute one on a device; names the operation.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.kernels: dict[int, Kernel] = {}
+        self.printed: dict[str, Printed] = {}
         for low in program.kernels:
-            self._kernels[id(low)] = self._add(low)
-        launches = [launch for p in self._printed.values() for launch in p.launches]
-        self.text = translation_unit(self._printed.values())
-        names = [launch.function for launch in launches]
-        loaded = device.load(self.text, names) if names else []
-        self._functions: dict[str, Any] = dict(zip(names, loaded, strict=True))
-        self.fallible = any(low.fallible for low in program.kernels)
-        with device.active():
-            self._spaces = {low.kernel.name: self._workspaces(low) for low in program.kernels}
+            self.kernels[id(low)] = self._add(low)
+        launches = [launch for p in self.printed.values() for launch in p.launches]
+        self.text = translation_unit(self.printed.values())
+        self.names = [launch.function for launch in launches]
 
     def _add(self, low: Lowered) -> Kernel:
-        """The kernel, printed.
-
-        Raises:
-          UnimplementedError: there is no way to compute it on a device; names the operation.
-        """
         try:
             kernel = low.kernel
-            if kernel.name not in self._printed:
-                self._printed[kernel.name] = print_kernel(kernel)
+            if kernel.name not in self.printed:
+                self.printed[kernel.name] = print_kernel(kernel)
         except CompileError as error:
             op = low.operations[-1]
             raise UnimplementedError(
                 op.node_def, op, f"device 'cuda' cannot compute {op.type}: {error}"
             ) from None
         return kernel
+
+
+class Kernels:
+    """Compiled kernels, launched by what they were lowered from."""
+
+    def __init__(self, program: Program, device: Device) -> None:
+        self.device = device
+        texts = Texts(program)
+        self._kernels, self._printed = texts.kernels, texts.printed
+        loaded = device.load(texts.text, texts.names) if texts.names else []
+        self._functions: dict[str, Any] = dict(zip(texts.names, loaded, strict=True))
+        self.fallible = any(low.fallible for low in program.kernels)
+        with device.active():
+            self._spaces = {low.kernel.name: self._workspaces(low) for low in program.kernels}
 
     def launch(
         self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int
