@@ -43,7 +43,7 @@ TRIES = ((2, 3, 5, 7, 11, 13, 17), (101, 64, 37, 29, 97, 8, 53))
 
 VERBS = (
     "call ", "copy ", "commit ", "bind ", "grow ", "extend ", "append ", "reserve ", "loop ",
-    "branch ", "publish ", "host ",
+    "branch ", "publish ", "host ", "rotate ",
 )  # fmt: skip
 
 
