@@ -21,7 +21,7 @@ from graphc.runtime.executable import Code
 
 Shapes = Mapping[Tensor, Sequence[int]]
 
-FOR_CPUS = frozenset({"attention", "products", "winograd", "panels", "prepare"})
+FOR_CPUS = frozenset({"products", "winograd", "panels", "prepare"})
 """Passes that rewrite products for templates of the CPU."""
 
 

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 from graphc.dims import product
 from graphc.kernels.grid import contraction_grid
+from graphc.kernels.grid_attention import attention_grid
 from graphc.kernels.grid_positions import positions_grid
+from graphc.kernels.grid_scan import scan_grid
+from graphc.kernels.grid_sort import first_sorted_grid
 from graphc.kernels.grid_windows import windows_grid
 from graphc.loop.gpu_grid import GpuTarget
 from graphc.loop.gpu_template import thread_per_iteration
@@ -35,6 +38,22 @@ def grid_template(
             count=template.size(found[0]), target=target, out=out,
             condition=lambda flat: reader.operand(0, delinearize(template, flat, shape)),
         )  # fmt: skip
+    if kind == "attention":
+        shape_of = template.attended
+        assert shape_of is not None
+        return lambda: (
+            attention_grid(template.name, params, scalars, shape_of, target)
+            or thread_per_iteration(build(), target)
+        )
+    rows: dict[str | None, Callable[..., Kernel | None]] = {
+        "scan": scan_grid, "first_sorted": first_sorted_grid
+    }  # fmt: skip
+    row = rows.get(kind)
+    if row is not None:
+        return lambda: (
+            row(template.name, params, scalars, **template.arguments, target=target)
+            or thread_per_iteration(build(), target)
+        )
     if kind == "windows":
         return _windows(template, reader, out, target)
     return lambda: thread_per_iteration(build(), target)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from graphc.dims import DimLike, floordiv, product
@@ -33,11 +34,14 @@ class TemplateLowering(GroupOperands):
     """Lowers the group of an operation that a template computes.
 
     ``tiles``, of a contraction, are taken instead of those that the template estimates to be best;
-    ``contracted`` is the problem that it solves.
+    ``contracted`` or ``attended`` is the problem that it solves; ``arguments`` are those of the
+    template of a scan or a sort.
     """
 
     tiles: Tiles | None = None
     contracted: Contraction | None = None
+    attended: Attention | None = None
+    arguments: Mapping[str, Any] = MappingProxyType({})
 
     def prepare(self) -> Callable[[], Kernel]:
         """Settle the parameters; what is returned builds the kernel."""
@@ -166,11 +170,11 @@ class TemplateLowering(GroupOperands):
         self.memo.clear()
         params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
         dtype = out.dtype.base_dtype
-        return lambda: scan_kernel(
-            self.name, params, scalars, **extents, element=element, out=buffer,
-            op=combine, acc=dtype.accumulator,
+        self.arguments = arguments = dict(
+            **extents, element=element, out=buffer, op=combine, acc=dtype.accumulator,
             exclusive=op.attrs["exclusive"], reverse=op.attrs["reverse"],
         )  # fmt: skip
+        return lambda: scan_kernel(self.name, params, scalars, **arguments)
 
     def first_sorted(self, op: Operation) -> Callable[[], Kernel]:
         """The first elements of every row in order, and where they stood."""
@@ -195,10 +199,11 @@ class TemplateLowering(GroupOperands):
         }  # fmt: skip
         self.memo.clear()
         params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
-        return lambda: first_sorted_kernel(
-            self.name, params, scalars, **extents, site=site, element=element,
-            descending=op.attrs["descending"], values=values, places=places,
+        self.arguments = arguments = dict(
+            **extents, site=site, element=element, descending=op.attrs["descending"],
+            values=values, places=places,
         )  # fmt: skip
+        return lambda: first_sorted_kernel(self.name, params, scalars, **arguments)
 
     def attention(self, op: Operation) -> Callable[[], Kernel]:
         """Softmax of scaled scores, times the values."""
@@ -238,6 +243,7 @@ class TemplateLowering(GroupOperands):
         place(batch, probe, probe)
         self.memo.clear()
         params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        self.attended = problem
         target = self.lowering.target
         return lambda: attention_kernel(self.name, params, scalars, problem, target)
 

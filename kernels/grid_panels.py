@@ -111,12 +111,11 @@ class Panel:
             inner = emit.let(out, "in", ir.index_mod(number, length))
             outer = emit.let(out, "out", ir.index_div(number, length))
             put = self._copy if self.wide else self._element
-            return [*out, *put(stage, batch, tile, turn, inner, outer)]
+            made = put(stage, batch, tile, turn, inner, outer)
+            return [*out, *(emit.where(number < count, made) if count % threads else made)]
 
-        if count % threads or (count > _UNROLLED * threads and count % (_UNROLLED * threads)):
-            raise ValueError(f"{count} pieces of a panel by {threads} threads")
-        turns = count // threads
-        if turns <= _UNROLLED:
+        turns = -(-count // threads)
+        if turns % _UNROLLED:
             return emit.loop(ir.const(turns), one, LoopKind.UNROLLED)
 
         def several(group: Expr) -> list[Stmt]:

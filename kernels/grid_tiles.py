@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from graphc.dtypes import DType
 from graphc.kernels import emit
@@ -50,7 +51,7 @@ class Tiled(ABC):
 
     def __init__(
         self, problem: Contraction, shape: tuple[int, int, int], threads: int, each: int,
-        dtypes: Sequence[DType], must_be_deep: bool = False,
+        dtypes: Sequence[DType], stages: int = _STAGES, must_be_deep: bool = False,
     ) -> None:  # fmt: skip
         self.problem, self.threads = problem, threads
         self.rows, self.columns, self.depth = shape
@@ -70,7 +71,7 @@ class Tiled(ABC):
             ]  # fmt: skip
 
         one = sum(p.size * p.dtype.size for p in panels(1))
-        self.stages = min(_STAGES, SHARED_BYTES // one)
+        self.stages = min(stages, SHARED_BYTES // one)
         self.left, self.right = panels(self.stages)
 
     @abstractmethod
@@ -112,9 +113,17 @@ class Tiled(ABC):
 
     def tile(self, batch: Indices, row: Expr, column: Expr, x: Var) -> list[Stmt]:
         """One tile of the result."""
+        out: list[Stmt] = []
+        places = self.places(out, x)
+        out += self.sums(batch, row, column, x, places)
+        return [*out, *self.results(batch, row, column, places)]
+
+    def sums(
+        self, batch: Indices, row: Expr, column: Expr, x: Expr, places: tuple[Expr, ...]
+    ) -> list[Stmt]:
+        """A thread's sums of one tile, in ``total``."""
         stages = self.stages
         out: list[Stmt] = [Alloc(self.total)]
-        places = self.places(out, x)
         zero = ir.Const(0, self.problem.acc)
         out += emit.loop(
             self.total.size, lambda i: [Store(self.total, i, zero)], LoopKind.UNROLLED
@@ -136,8 +145,7 @@ class Tiled(ABC):
         out += [emit.scope(fetch(ir.const(turn))) for turn in range(stages - 1)]
         out += emit.loop(emit.ceil_div(emit.product(self.problem.k), self.depth), step)
         # The next tile's panels come where these are.
-        out += [AsyncWait(0), Barrier()]
-        return [*out, *self.results(batch, row, column, places)]
+        return [*out, AsyncWait(0), Barrier()]
 
     def results(
         self, batch: Indices, row: Expr, column: Expr, places: tuple[Expr, ...]
@@ -161,17 +169,113 @@ class Tiled(ABC):
         return [*out, *emit.nest(extents, one, LoopKind.UNROLLED)]
 
 
-class PlainTiles(Tiled):
-    """Square tiles by 16 x 16 threads, each of which has as many rows and columns of them.
+class Held(Protocol):
+    """A matrix in shared memory."""
 
-    Of a panel whose rows lie side by side in shared memory a thread has groups of neighbouring
-    ones, of any other every sixteenth: either way threads read from different banks.
+    @property
+    def buffer(self) -> Buffer:
+        """Where it is."""
+
+    @property
+    def deep(self) -> bool:
+        """Whether what is summed up lies side by side, else the rows do."""
+
+    def place(self, stage: Expr, row: Expr, term: Expr) -> Expr:
+        """Where an element is."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A thread's ``each`` rows of a panel, of which it reads ``group`` elements at once.
+
+    Where rows lie side by side these are groups of neighbours, else every sixteenth: either way
+    threads read from different banks.
     """
 
-    def __init__(self, problem: Contraction, each: int) -> None:
+    panel: Held
+    thread: Expr
+    each: int
+    group: int
+    rows: Callable[[Expr], Expr] | None = None
+
+    def at(self, i: Expr) -> Expr:
+        """Which row of the panel is the thread's number ``i``: as ``rows`` says, if it does."""
+        if self.rows is not None:
+            return self.rows(i)
+        if self.panel.deep:
+            return ir.add(ir.mul(i, _SIDE), self.thread)
+        group = ir.mul(ir.index_div(i, self.group), _SIDE * self.group)
+        among = ir.add(ir.mul(self.thread, self.group), ir.index_mod(i, self.group))
+        return ir.add(group, among)
+
+    def registers(self) -> Buffer:
+        """Where the thread holds what it has read."""
+        terms = self.group if self.panel.deep else 1
+        name = f"{self.panel.buffer.name}s"
+        return ir.local(name, self.panel.buffer.dtype, self.each * terms)
+
+    def read(self, into: Buffer, stage: Expr, term: Expr) -> list[Stmt]:
+        """Some terms of every row, or one of them."""
+        count = self.each if self.panel.deep else self.each // self.group
+
+        def part(i: Expr) -> list[Stmt]:
+            first = ir.mul(i, self.group)
+            row = self.at(i if self.panel.deep else first)
+            place = self.panel.place(stage, row, term)
+
+            def lane(k: Expr) -> list[Stmt]:
+                value = Load(self.panel.buffer, ir.add(place, k))
+                return [Store(into, ir.add(first, k), value)]
+
+            return emit.loop(ir.const(self.group), lane, LoopKind.VECTORIZED)
+
+        return [Alloc(into), *emit.loop(ir.const(count), part, LoopKind.UNROLLED)]
+
+
+def add_products(
+    total: Buffer, left: Factor, right: Factor, stages: tuple[Expr, Expr], depth: int
+) -> list[Stmt]:
+    """The products of ``depth`` terms of two panels added to a thread's sums."""
+    both = list(zip((left, right), stages, strict=True))
+    group = left.group
+
+    def terms(turn: Expr) -> list[Stmt]:
+        out: list[Stmt] = []
+        first = ir.mul(turn, group)
+        held = {factor: factor.registers() for factor in (left, right)}
+        for factor, stage in both:
+            if factor.panel.deep:
+                out += factor.read(held[factor], stage, first)
+
+        def term(k: Expr) -> list[Stmt]:
+            inner: list[Stmt] = []
+            for factor, stage in both:
+                if not factor.panel.deep:
+                    inner += factor.read(held[factor], stage, ir.add(first, k))
+
+            def product(at: Indices) -> list[Stmt]:
+                values = [
+                    Load(held[f], ir.add(ir.mul(i, group), k) if f.panel.deep else i)
+                    for (f, _), i in zip(both, at, strict=True)
+                ]
+                place = ir.add(ir.mul(at[0], right.each), at[1])
+                return [Reduce(total, place, "add", ir.mul(*values))]
+
+            each = ir.const(left.each), ir.const(right.each)
+            return [*inner, *emit.nest(each, product, LoopKind.UNROLLED)]
+
+        return [*out, *emit.loop(ir.const(group), term, LoopKind.UNROLLED)]
+
+    return emit.loop(ir.const(depth // group), terms)
+
+
+class PlainTiles(Tiled):
+    """Square tiles by 16 x 16 threads, each of which has as many rows and columns of them."""
+
+    def __init__(self, problem: Contraction, each: int, stages: int = _STAGES) -> None:
         size = _SIDE * each
         dtypes = (problem.acc, problem.acc)
-        super().__init__(problem, (size, size, _DEPTH), _SIDE * _SIDE, each * each, dtypes)
+        super().__init__(problem, (size, size, _DEPTH), _SIDE * _SIDE, each * each, dtypes, stages)
         self.each = each
         self.group = min(_BYTES // problem.acc.size, each)
 
@@ -180,97 +284,28 @@ class PlainTiles(Tiled):
         down = emit.let(out, "y", ir.index_div(x, _SIDE))
         return down, emit.let(out, "x", ir.index_mod(x, _SIDE))
 
-    def at(self, panel: Panel, thread: Expr, i: Expr) -> Expr:
-        """Which row of a panel is a thread's number ``i``."""
-        if panel.deep:
-            return ir.add(ir.mul(i, _SIDE), thread)
-        group = ir.mul(ir.index_div(i, self.group), _SIDE * self.group)
-        return ir.add(
-            ir.add(group, ir.mul(thread, self.group)), ir.index_mod(i, self.group)
+    def factors(self, places: tuple[Expr, ...]) -> tuple[Factor, Factor]:
+        """A thread's rows and columns of the panels."""
+        left, right = (
+            Factor(panel, thread, self.each, self.group)
+            for panel, thread in zip((self.left, self.right), places, strict=True)
         )
+        return left, right
 
     def multiply(self, stage: Expr, places: tuple[Expr, ...]) -> list[Stmt]:
-        """A few terms at once: those of a deep panel are read together."""
-        panels = list(zip((self.left, self.right), places, strict=True))
-
-        def terms(turn: Expr) -> list[Stmt]:
-            out: list[Stmt] = []
-            first = ir.mul(turn, self.group)
-            deep = [p for p, _ in panels if p.deep]
-            sides = {
-                panel: ir.local(
-                    f"{panel.buffer.name}s", self.problem.acc,
-                    self.each * (self.group if panel in deep else 1),
-                )
-                for panel, _ in panels
-            }  # fmt: skip
-            for panel, thread in panels:
-                if panel in deep:
-                    out.append(Alloc(sides[panel]))
-                    out += self.rows_of(panel, sides[panel], thread, stage, first)
-
-            def term(k: Expr) -> list[Stmt]:
-                inner: list[Stmt] = []
-                for panel, thread in panels:
-                    if panel not in deep:
-                        read = self.groups_of(panel, sides[panel], thread, stage, ir.add(first, k))
-                        inner += [Alloc(sides[panel]), *read]
-
-                def product(at: Indices) -> list[Stmt]:
-                    values = [
-                        Load(sides[p], ir.add(ir.mul(i, self.group), k) if p in deep else i)
-                        for (p, _), i in zip(panels, at, strict=True)
-                    ]
-                    place = ir.add(ir.mul(at[0], self.each), at[1])
-                    return [Reduce(self.total, place, "add", ir.mul(*values))]
-
-                each = ir.const(self.each)
-                return [*inner, *emit.nest((each, each), product, LoopKind.UNROLLED)]
-
-            return [*out, *emit.loop(ir.const(self.group), term, LoopKind.UNROLLED)]
-
-        return emit.loop(ir.const(self.depth // self.group), terms)
-
-    def rows_of(
-        self, panel: Panel, into: Buffer, thread: Expr, stage: Expr, first: Expr
-    ) -> list[Stmt]:
-        """Some terms of each of a thread's rows of a deep panel."""
-
-        def row(i: Expr) -> list[Stmt]:
-            place = panel.place(stage, self.at(panel, thread, i), first)
-            return self.vector(panel, into, ir.mul(i, self.group), place)
-
-        return emit.loop(ir.const(self.each), row, LoopKind.UNROLLED)
-
-    def groups_of(
-        self, panel: Panel, into: Buffer, thread: Expr, stage: Expr, term: Expr
-    ) -> list[Stmt]:
-        """One term of each of a thread's rows of a panel whose rows lie side by side."""
-
-        def group(g: Expr) -> list[Stmt]:
-            first = ir.mul(g, self.group)
-            row = ir.add(ir.mul(g, _SIDE * self.group), ir.mul(thread, self.group))
-            return self.vector(panel, into, first, panel.place(stage, row, term))
-
-        return emit.loop(ir.const(self.each // self.group), group, LoopKind.UNROLLED)
-
-    def vector(self, panel: Panel, into: Buffer, first: Expr, place: Expr) -> list[Stmt]:
-        """Elements that lie side by side, read at once."""
-
-        def lane(i: Expr) -> list[Stmt]:
-            return [Store(into, ir.add(first, i), Load(panel.buffer, ir.add(place, i)))]
-
-        return emit.loop(ir.const(self.group), lane, LoopKind.VECTORIZED)
+        """The terms of the panels one after the other."""
+        left, right = self.factors(places)
+        return add_products(self.total, left, right, (stage, stage), self.depth)
 
     def elements(
         self, row: Expr, column: Expr, places: tuple[Expr, ...]
     ) -> tuple[Indices, list[Stmt], Element]:
         """Rows, and in each of them columns."""
+        left, right = self.factors(places)
 
         def element(at: Indices) -> tuple[Expr, Expr, Expr]:
             i, j = at
-            m = ir.add(row, self.at(self.left, places[0], i))
-            n = ir.add(column, self.at(self.right, places[1], j))
+            m, n = ir.add(row, left.at(i)), ir.add(column, right.at(j))
             return m, n, ir.add(ir.mul(i, self.each), j)
 
         each = ir.const(self.each)

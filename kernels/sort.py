@@ -14,7 +14,7 @@ STEPS = 1 << 14
 """Elements of one chunk of work."""
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
     """An element, and where it stands in its row."""
 
     value: Expr
@@ -52,13 +52,13 @@ def first_sorted_kernel(
     def row(r: Expr) -> list[Stmt]:
         heap = _Heap(values, places, count, depth, descending)
         body = heap.begin(r)
-        take = emit.loop(count, lambda i: heap.put(i, _Item(element(r, i), i)))
+        take = emit.loop(count, lambda i: heap.put(i, Item(element(r, i), i)))
         body += take + emit.loop(ir.index_div(count, ir.const(2)), heap.ordered_from)
 
         def offer(e: Expr) -> list[Stmt]:
             inner: list[Stmt] = []
             place = emit.let(inner, "at", count + e)
-            item = _Item(emit.let(inner, "x", element(r, place)), place)
+            item = Item(emit.let(inner, "x", element(r, place)), place)
             better = heap.before(item, heap.get(ZERO))
             return [*inner, If(better, ir.block(*heap.sift(ZERO, count, item)))]
 
@@ -72,7 +72,7 @@ def first_sorted_kernel(
     return Kernel(name, tuple(params), tuple(scalars), ir.block(*stmts), grain)
 
 
-def _larger(a: Expr, b: Expr) -> Expr:
+def larger(a: Expr, b: Expr) -> Expr:
     """Whether ``a`` is larger; NaN is larger than everything else."""
     if not a.dtype.is_floating:
         return a > b
@@ -80,6 +80,14 @@ def _larger(a: Expr, b: Expr) -> Expr:
         a, b = ir.cast(a, float32), ir.cast(b, float32)
     number = ir.apply("not", ir.apply("isnan", b))
     return ir.apply("or", a > b, ir.logical_and(ir.apply("isnan", a), number))
+
+
+def comes_before(a: Item, b: Item, descending: bool) -> Expr:
+    """Whether ``a`` comes before ``b``; of equal ones, the one that stands before."""
+    first, second = (a, b) if descending else (b, a)
+    equal = ir.apply("not", larger(second.value, first.value))
+    earlier = ir.logical_and(equal, a.place < b.place)
+    return ir.apply("or", larger(first.value, second.value), earlier)
 
 
 def _bits(stmts: list[Stmt], count: Expr) -> Expr:
@@ -112,29 +120,26 @@ class _Heap:
         self.base = emit.let(stmts, "base", ir.mul(r, self.count))
         return stmts
 
-    def get(self, i: Expr) -> _Item:
+    def get(self, i: Expr) -> Item:
         """Item ``i``."""
         at = ir.add(self.base, i)
-        return _Item(ir.Load(self.values, at), ir.cast(ir.Load(self.places, at), int64))
+        return Item(ir.Load(self.values, at), ir.cast(ir.Load(self.places, at), int64))
 
-    def read(self, i: Expr, into: list[Stmt]) -> _Item:
+    def read(self, i: Expr, into: list[Stmt]) -> Item:
         """Item ``i`` in variables, which later stores do not change."""
-        return _Item(*(emit.let(into, "item", e) for e in self.get(i)))
+        return Item(*(emit.let(into, "item", e) for e in self.get(i)))
 
-    def put(self, i: Expr, item: _Item) -> list[Stmt]:
+    def put(self, i: Expr, item: Item) -> list[Stmt]:
         """Make ``item`` item ``i``."""
         at = ir.add(self.base, i)
         place = ir.cast(item.place, self.places.dtype)
         return [Store(self.values, at, item.value), Store(self.places, at, place)]
 
-    def before(self, a: _Item, b: _Item) -> Expr:
+    def before(self, a: Item, b: Item) -> Expr:
         """Whether ``a`` comes before ``b``."""
-        first, second = (a, b) if self.descending else (b, a)
-        equal = ir.apply("not", _larger(second.value, first.value))
-        earlier = ir.logical_and(equal, a.place < b.place)
-        return ir.apply("or", _larger(first.value, second.value), earlier)
+        return comes_before(a, b, self.descending)
 
-    def sift(self, root: Expr, size: Expr, item: _Item) -> list[Stmt]:
+    def sift(self, root: Expr, size: Expr, item: Item) -> list[Stmt]:
         """Put ``item`` at ``root`` or below it, where it keeps the order of the heap."""
         stmts: list[Stmt] = [Store(self.hole, ZERO, root), Store(self.next, ZERO, root)]
 

@@ -30,7 +30,7 @@ from graphc.loop.ir import (
 from graphc.loop.transform import close_nest
 from graphc.loop.transform_vector import vector_count
 
-__all__ = ["GpuTarget", "grid_stride", "minimum"]
+__all__ = ["GpuTarget", "grid_square", "grid_stride", "minimum"]
 
 
 @dataclass(frozen=True)
@@ -101,4 +101,28 @@ def grid_stride(
         body = block(For(y, const(side), LoopKind.THREAD, body))
     body = Block((*(Alloc(s) for s in shared), *body.stmts))
     grid = Let(blocks, minimum(groups, target.blocks))
+    return Block((grid, For(b, blocks, LoopKind.BLOCK, body)))
+
+
+def grid_square(
+    count: Expr,
+    target: GpuTarget,
+    shape: tuple[int, int],
+    item: Callable[[Var, Var, Var], Block],
+    shared: Sequence[Buffer],
+) -> Block:
+    """A launch that does ``item(number, y, x)`` for every number below ``count``.
+
+    A block of threads in rows and columns, ``shape``, works on one item.
+    """
+    blocks, b, step, number = Var("blocks"), Var("b"), Var("s"), Var("i")
+    y, x = Var("y"), Var("x")
+    place = add(mul(step, blocks), b)
+    body = Block((Let(number, place), If(number < count, block(item(number, y, x)))))
+    rounds = index_div(sub(add(count, blocks), ONE), blocks)
+    body = close_nest([(step, rounds)], body)
+    for var, extent in ((x, shape[1]), (y, shape[0])):
+        body = block(For(var, const(extent), LoopKind.THREAD, body))
+    body = Block((*(Alloc(s) for s in shared), *body.stmts))
+    grid = Let(blocks, minimum(count, target.blocks))
     return Block((grid, For(b, blocks, LoopKind.BLOCK, body)))

@@ -81,7 +81,7 @@ def resources(fetch: Any, feeds: dict[Any, Any], arch: str) -> str:
     "name",
     [
         "add", "erf", "softmax", "sum", "tiles", "large-tiles", "variance", "tensor-bf16",
-        "tensor-f16-unknown", "tensor-tf32", "tensor-u8",
+        "tensor-f16-unknown", "tensor-tf32", "tensor-u8", "attention",
     ],
 )  # fmt: skip
 def test_registers_and_shared_memory(name, arch, golden):
@@ -92,9 +92,11 @@ def test_registers_and_shared_memory(name, arch, golden):
         z = gc.placeholder(gc.float32, [1024, 1024])
         ones = np.ones((64, 1000), np.float32)
         h = gc.placeholder(gc.float16, [None, None])
+        q = gc.placeholder(gc.float32, [4, 512, 64])
         short, byte = gc.cast(z, gc.bfloat16), gc.cast(z, gc.int8)
         square = np.ones((1024, 1024), np.float32)
         feeds = {x: ones, y: ones.T.copy(), z: square, h: square.astype(np.float16)}
+        feeds[q] = np.ones((4, 512, 64), np.float32)
         fetch, used = {
             "add": lambda: (x + 1.0, [x]),
             "erf": lambda: (gc.erf(x), [x]),
@@ -105,6 +107,9 @@ def test_registers_and_shared_memory(name, arch, golden):
             "variance": lambda: (gc.nn.moments(x, [1])[1], [x]),
             "tensor-bf16": lambda: (gc.nn.relu(gc.matmul(short, short)), [z]),
             "tensor-f16-unknown": lambda: (gc.matmul(h, h), [h]),
+            "attention": lambda: (
+                gc.matmul(gc.nn.softmax(gc.matmul(q, q, transpose_b=True)), q), [q]
+            ),
             "tensor-tf32": lambda: (gc.matmul(z, z), [z]),
             "tensor-u8": lambda: (
                 gc.matmul(gc.cast(z, gc.uint8), byte, output_type=gc.int32), [z]
