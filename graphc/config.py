@@ -89,7 +89,8 @@ class RunOptions:
     """The ``options`` of a run.
 
     ``trace=True`` is short for ``trace_level=RunOptions.FULL_TRACE``; every level but ``NO_TRACE``
-    times all kernels.
+    times all kernels.  ``fetch_on_device=True`` leaves the fetches on the device of the session, as
+    arrays of CuPy's.
     """
 
     NO_TRACE: ClassVar[int] = 0
@@ -105,6 +106,7 @@ class RunOptions:
     report_tensor_allocations_upon_oom: bool = False
     experimental: Any = None
     trace: bool = False
+    fetch_on_device: bool = False
 
     def __post_init__(self) -> None:
         if self.trace and not self.trace_level:

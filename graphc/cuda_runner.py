@@ -41,4 +41,4 @@ class CudaRunner(Runner):
             stretch,
         )  # fmt: skip
         program = plan_for_gpu(fn, self.target, seen)
-        return program, lambda: CudaExecutable(program, self._variables)
+        return program, lambda: CudaExecutable(program, self._variables, plan.on_device)

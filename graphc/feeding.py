@@ -12,6 +12,8 @@ from graphc.errors import DTypeError, FeedError, FetchError, GraphError, Invalid
 from graphc.graph import Graph, Operation, Tensor
 from graphc.ops.control import branch_number
 from graphc.passes.extract_errors import missing_feed
+from graphc.runtime.cuda_arrays import DeviceArray
+from graphc.runtime.cuda_device import Device as CudaDevice
 
 
 class Device(NamedTuple):
@@ -155,8 +157,37 @@ def check_value(tensor: Tensor, value: Any) -> None:
         )
 
 
-def feed_array(tensor: Tensor, value: Any) -> np.ndarray:
-    """The value as a C-contiguous, aligned array of the tensor's dtype.
+def taken_where_it_is(device: CudaDevice, tensor: Tensor, value: Any) -> Any:
+    """A ``DeviceArray`` for a value that is on the device, or on another one of its kind.
+
+    Raises:
+      FeedError: (a ValueError) it is on another device than the session.
+    """
+    if isinstance(value, HOST) or not is_device_like(value):
+        return value
+    try:
+        found = device.taken(value, tensor.dtype.base_dtype.numpy)
+    except ValueError as e:
+        raise FeedError(
+            f"Cannot feed {type(value).__name__} for Tensor {tensor.name!r}: {e}"
+            f"\n(declared at {tensor.op.location})"
+        ) from None
+    return value if found is None else found
+
+
+def is_device_like(value: Any) -> bool:
+    """Whether a value may be on a device: it says so, by one of the two protocols."""
+    kind = type(value)
+    return hasattr(kind, "__cuda_array_interface__") or hasattr(kind, "__dlpack__") or (
+        "__cuda_array_interface__" in getattr(value, "__dict__", ())
+    )
+
+
+HOST = (np.ndarray, np.generic, list, tuple, int, float, complex, str, bytes)
+
+
+def feed_array(tensor: Tensor, value: Any) -> Any:
+    """The value as a C-contiguous, aligned array of the tensor's dtype; device arrays as they are.
 
     Raises:
       FeedError: (a ValueError) it is no array of numbers, or its shape does not fit.
@@ -164,7 +195,10 @@ def feed_array(tensor: Tensor, value: Any) -> np.ndarray:
     """
     dtype = tensor.dtype.base_dtype
     check_value(tensor, value)
-    if dtype is dtypes.string:
+    array: Any
+    if isinstance(value, DeviceArray):
+        array = value
+    elif dtype is dtypes.string:
         array = string_array(value)
     else:
         check_range(tensor, value)

@@ -59,6 +59,7 @@ class RunPlan:
       stretch: whether sizes that a run decides have turned out to be 1 where they are broadcast.
       initialized: the variables whose being initialized decides what is computed.
       layout: the state's layout that the executables are bound to.
+      on_device: whether the fetches stay on the session's device.
     """
 
     tree: FetchTree
@@ -74,6 +75,7 @@ class RunPlan:
     layout: int = -1
     stated: int = 0
     stretch: bool = False
+    on_device: bool = False
 
     def __post_init__(self) -> None:
         self.numeric = [t for t in self.feeds if is_numeric(t)]

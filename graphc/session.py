@@ -32,6 +32,7 @@ from graphc.graph import (
 from graphc.passes.extract import VariableState
 from graphc.placement import Placement, named_device
 from graphc.runner import Runner, RunPlan, is_numeric, make_plan
+from graphc.runtime.cuda_arrays import DeviceArray
 from graphc.runtime.cuda_cupy import cuda_names
 from graphc.runtime.cuda_device import Device
 from graphc.runtime.cuda_state import CudaState
@@ -174,7 +175,8 @@ class Session:
           fetches: a tensor, operation, variable, name, or any nesting of lists, tuples, dicts and
             namedtuples of them.
           feed_dict: values for tensors, by tensor or by name.
-          options: ``RunOptions(trace=True)`` times every kernel of this run.
+          options: ``RunOptions(trace=True)`` times every kernel of this run;
+            ``fetch_on_device=True`` leaves the fetches on the device.
           run_metadata: a ``RunMetadata``, whose ``profile`` then tells of them.
         Returns:
           The same nesting with arrays (NumPy scalars for rank 0) for tensors and None for
@@ -185,7 +187,8 @@ class Session:
         """
         if self._closed:
             raise FinalizedError("Attempted to use a closed Session.")
-        plan, values = self._prepare(fetches, feed_dict)
+        on_device = options is not None and bool(getattr(options, "fetch_on_device", False))
+        plan, values = self._prepare(fetches, feed_dict, on_device)
         try:
             if options is not None:
                 return plan.tree.build(self._with(options, run_metadata, plan, values))
@@ -200,6 +203,7 @@ class Session:
         feed_list: Sequence[Any] | None = None,
         accept_options: bool = False,
         out: Any = None,
+        on_device: bool = False,
     ) -> Callable[..., Any]:
         """A function of the values for ``feed_list`` that returns what ``run`` would.
 
@@ -211,12 +215,16 @@ class Session:
           out: arrays that every call writes its results to and returns, in the structure of
             ``fetches``; None, as a whole or for one of them, for new arrays in every call. A call
             that fails may have written to them.
+          on_device: whether the results stay on the session's device, as arrays of CuPy's; what is
+            of unknown rank comes to the host all the same.
         Raises:
           GraphError, TypeError: bad fetches or feeds.
           InvalidArgumentError, TypeError: an array of ``out`` does not fit its tensor.
         """
         feeds = [feeding.resolve_feed(self.graph, f) for f in feed_list or ()]
-        plan = self._plan(fetches, tuple(feeds))
+        if on_device and out is not None:
+            raise GraphError("results that stay on the device are not written to arrays: out")
+        plan = self._plan(fetches, tuple(feeds), on_device)
         outs = None if out is None else Outs(plan.tree, out)
 
         def call(*values: Any, options: Any = None, run_metadata: Any = None) -> Any:
@@ -264,7 +272,9 @@ class Session:
         if self._closed:
             raise FinalizedError("Attempted to use a closed Session.") from cause
 
-    def _prepare(self, fetches: Any, feed_dict: Any) -> tuple[RunPlan, list[Any]]:
+    def _prepare(
+        self, fetches: Any, feed_dict: Any, on_device: bool = False
+    ) -> tuple[RunPlan, list[Any]]:
         if not feed_dict:
             keys: tuple[Any, ...] = ()
             values: list[Any] = []
@@ -273,32 +283,54 @@ class Session:
                 raise DTypeError(f"feed_dict must be a dict, not {type(feed_dict).__name__}")
             keys, values = tuple(feed_dict), list(feed_dict.values())
         try:
-            plan = self._plans.get((feed_key(fetches), keys))
+            plan = self._plans.get((feed_key(fetches), keys, on_device))
         except TypeError:
             plan = None
         if plan is None:
             feeds, values = feeding.expand_feeds(self.graph, feed_dict or {})
-            plan = self._plan(fetches, tuple(feeds))
+            plan = self._plan(fetches, tuple(feeds), on_device)
             if list(feeds) == list(keys):
-                self._plans[(feed_key(fetches), keys)] = plan
+                self._plans[(feed_key(fetches), keys, on_device)] = plan
         return plan, values
 
-    def _plan(self, fetches: Any, feeds: tuple[Tensor, ...]) -> RunPlan:
-        key = (feed_key(fetches), feeds)
+    def _plan(self, fetches: Any, feeds: tuple[Tensor, ...], on_device: bool = False) -> RunPlan:
+        key = (feed_key(fetches), feeds, on_device)
         found = self._plans.get(key)
         if found is None:
             self._place()
-            found = self._plans[key] = make_plan(FetchTree(self.graph, fetches), feeds)
+            if on_device and self._device is None:
+                raise GraphError("fetches stay on a device where the session runs on one: not here")
+            found = make_plan(FetchTree(self.graph, fetches), feeds)
+            found.on_device = on_device
+            self._plans[key] = found
         return found
 
     def _execute(
         self, plan: RunPlan, values: list[Any], recording: Recording | None = None
     ) -> dict[Tensor, Any]:
+        if self._device is None:
+            return self._executed(plan, values, recording)
+        device = self._device
+        values = [
+            feeding.taken_where_it_is(device, t, v)
+            for t, v in zip(plan.feeds, values, strict=True)
+        ]
+        shared = plan.on_device or any(isinstance(v, DeviceArray) for v in values)
+        try:
+            return self._executed(plan, values, recording)
+        finally:
+            if shared:
+                # What the caller does next with these arrays comes after the run.
+                device.join()
+
+    def _executed(
+        self, plan: RunPlan, values: list[Any], recording: Recording | None
+    ) -> dict[Tensor, Any]:
         single = plan.single
         if single is not None and recording is None:
             answer = self._try(single, values)
             if answer is not None:
-                if plan.tree.simple:
+                if plan.tree.simple and not plan.on_device:
                     return dict(zip(plan.computed, answer, strict=True))
                 return self._results(plan, values, answer)
         arrays = [feed_array(t, v) for t, v in zip(plan.feeds, values, strict=True)]
@@ -332,15 +364,25 @@ class Session:
     def _results(
         self, plan: RunPlan, arrays: Sequence[Any], answer: Sequence[Any]
     ) -> dict[Tensor, Any]:
+        if plan.on_device and self._device is not None:
+            given = self._device.given
+            answer = [given(a) if isinstance(a, DeviceArray) else a for a in answer]
         values = dict(zip(plan.computed, answer, strict=True))
         if plan.tree.simple:
             return values
         for t, a in zip(plan.feeds, arrays, strict=True):
-            values[t] = feed_array(t, a)
+            values[t] = self._fed(plan, t, a)
         for t in plan.tree.tensors:
             if t not in values:
                 values[t] = feeding.host_value(self._state.is_set, t, values)
         return values
+
+    def _fed(self, plan: RunPlan, tensor: Tensor, value: Any) -> Any:
+        """The value of a tensor that is fed and fetched."""
+        array = feed_array(tensor, value)
+        if not isinstance(array, DeviceArray):
+            return array
+        return array.owner if plan.on_device else np.asarray(array)
 
     # --- variables ----------------------------------------------------------------------------
 

@@ -221,6 +221,7 @@ class ShimDevice:
         self.launches = 0
         self.texts: list[str] = []
         self.uploads = self.downloads = self.graphs = self.waits = self.trims = 0
+        self.conversions = self.joins = 0
         self.entered = 0
         self._recorded: list[Callable[[], None]] | None = None
         self._touched: list[ShimMemory] = []
@@ -321,16 +322,18 @@ class ShimDevice:
         if interface is None:
             return None
         address, shape = interface["data"][0], interface["shape"]
-        if not any(m.address <= address < m.address + max(m.nbytes, 1) for m in self.live):
+        if not any(m.address <= address < m.address + max(m.nbytes, 1) for m in list(self.live)):
             raise ValueError(f"it is not in the memory of {self.name}")
         if np.dtype(interface["typestr"]) == dtype and interface["strides"] is None:
             return DeviceArray(address, shape, dtype, value, self)
+        self.conversions += 1
         made = self.array(value.get().astype(dtype))
         return DeviceArray(made.memory.address, shape, dtype, made, self)
 
     def array(self, values: np.ndarray) -> ShimArray:
         """An array of a user's on this device."""
-        memory = self.allocate(values.nbytes)
+        with self.active():
+            memory = self.allocate(values.nbytes)
         ctypes.memmove(memory.address, np.ascontiguousarray(values).ctypes.data, values.nbytes)
         return ShimArray(memory, values.shape, values.dtype)
 
@@ -339,6 +342,7 @@ class ShimDevice:
 
     def join(self) -> None:
         self.refuse_capturing("joins a stream")
+        self.joins += 1
 
     def load(self, text: str, functions: Sequence[str]) -> list[Any]:
         self.refuse_capturing("loads a module")
@@ -457,6 +461,11 @@ class LateDevice(ShimDevice):
 
     def trim(self) -> None:
         super().trim()
+        self.wait()
+
+    def join(self) -> None:
+        # The user's stream would wait here; in these tests it is the host.
+        super().join()
         self.wait()
 
     def event(self) -> LateEvent:

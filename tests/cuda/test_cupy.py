@@ -1,0 +1,174 @@
+"""The device as CuPy shows it: every call that is made of CuPy, with a CuPy that is none."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuda_support import has_compiler
+
+import graphc as gc
+from graphc import errors
+from graphc.runtime import cuda_cupy
+from graphc.runtime.cuda_cupy import CupyDevice
+
+pytestmark = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+PATH = Path(__file__).parent / "fake_cupy.py"
+X = np.random.default_rng(2).standard_normal((6, 10)).astype(np.float32)
+
+
+def load_fake():
+    """The module beside this file."""
+    found = sys.modules.get("cuda_fake_cupy")
+    if found is None:
+        spec = importlib.util.spec_from_file_location("cuda_fake_cupy", PATH)
+        found = importlib.util.module_from_spec(spec)
+        sys.modules["cuda_fake_cupy"] = found
+        spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """In the place of CuPy, on a machine whose second device is chosen."""
+    cupy = load_fake().FakeCupy(number=1)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(cuda_cupy, "cached_cubin", lambda text, arch: text.encode())
+    with gc.Graph().as_default():
+        yield cupy
+    assert cupy.devices == [0]
+    assert cupy.streams == [cupy.user]
+
+
+def test_training_on_a_device_that_is_not_the_current_one(fake):
+    x = gc.placeholder(gc.float32, [None, 10])
+    v = gc.Variable(np.ones((10, 3), np.float32))
+    at = gc.placeholder(gc.int32, [None])
+    loss = gc.reduce_mean(gc.square(gc.gather(gc.matmul(x, v), at) - 1.0))
+    step = gc.train.GradientDescentOptimizer(0.1).minimize(loss)
+    results = []
+    for place in ("cpu", "cuda:1"):
+        with gc.Session(device=place) as session:
+            session.run(v.initializer)
+            losses = [session.run([step, loss], {x: X, at: [0, 3]})[1] for _ in range(4)]
+            with pytest.raises(errors.InvalidArgumentError, match="= 6 is not in"):
+                session.run(step, {x: X, at: [0, 6]})
+            results.append([losses, session.run(v)])
+    for found, wanted in zip(*results, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    assert fake.shim.graphs >= 3
+
+
+def test_the_device_is_found_by_its_number(fake):
+    assert cuda_cupy.cuda_names() == ["cuda:0", "cuda:1"]
+    assert cuda_cupy.cuda_device(1).name == "cuda:1"
+    assert cuda_cupy.cuda_device(1).arch == "sm_80"
+    assert cuda_cupy.cuda_device().name == "cuda:0"
+    with pytest.raises(errors.UnavailableError, match="no device cuda:2; there are cuda:0, cuda:1"):
+        gc.Session(device="cuda:2")
+    with gc.Session() as session:
+        assert [d.device_type for d in session.list_devices()] == ["CPU", "GPU", "GPU"]
+
+
+def test_users_arrays_and_streams(fake):
+    module = load_fake()
+    x = gc.placeholder(gc.float32, [6, 10])
+    with gc.Session(device="cuda:1") as session:
+        device = session._device
+        call = session.make_callable(x * 2.0, [x], on_device=True)
+        first = call(X)
+        assert isinstance(first, module.Array)
+        assert fake.waits == [(fake.user, device.stream)]
+        fake.waits.clear()
+        second = call(first)
+        # Our stream waits for the user's before the run, and the user's for ours behind it.
+        assert fake.waits == [(device.stream, fake.user), (fake.user, device.stream)]
+        np.testing.assert_array_equal(session.run(x, {x: second}), X * 4)
+        fake.waits.clear()
+        del first
+        # What the user's stream does with the memory is done before it is given out again.
+        assert fake.waits == [(device.stream, fake.user)]
+
+        class Dlpack:
+            def __init__(self, array, kind):
+                self.array, self.kind = array, kind
+
+            def __dlpack_device__(self):
+                return self.kind, 1
+
+            def __dlpack__(self, stream=None):
+                raise AssertionError
+
+            def __array__(self, dtype=None, copy=None):
+                return X
+
+        for kind, wanted in ((2, X * 4), (13, X * 4), (1, X)):
+            found = session.run(x + 0.0, {x: Dlpack(second, kind)})
+            np.testing.assert_array_equal(found, wanted)
+        second.device.id = 0
+        with pytest.raises(errors.FeedError, match="on cuda:0, and the session runs on cuda:1"):
+            session.run(x + 0.0, {x: second})
+
+
+def test_what_cuda_refuses_is_an_error_of_the_run(fake):
+    module = load_fake()
+    v = gc.Variable(np.ones(3, np.float32))
+    with gc.Session(device="cuda:1") as session:
+        session.run(v.initializer)
+        for kind in (module.CUDARuntimeError, module.CUDADriverError):
+            fake.refusal = kind("cudaErrorIllegalAddress: an illegal memory access")
+            with pytest.raises(errors.InternalError, match="cuda:1: cudaErrorIllegalAddress"):
+                session.run(v * 2.0)
+        fake.refusal = None
+
+
+def test_out_of_memory_gives_the_pools_blocks_back(monkeypatch):
+    cupy = load_fake().FakeCupy(number=0, limit=1 << 20)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(cuda_cupy, "cached_cubin", lambda text, arch: text.encode())
+    with gc.Graph().as_default(), gc.Session(device="cuda") as session:
+        x = gc.placeholder(gc.float32, [None])
+        with pytest.raises(errors.ResourceExhaustedError, match="feed, 1000000 x float32"):
+            session.run(x * 2.0, {x: np.ones(1_000_000, np.float32)})
+        assert cupy.frees == 1
+
+
+def test_a_forked_process_cannot_use_the_device(fake, monkeypatch):
+    x = gc.constant([1.0])
+    with gc.Session(device="cuda:1") as session:
+        session.run(x * 2.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: -1)
+            with pytest.raises(errors.UnavailableError, match="forked"):
+                session.run(x * 2.0)
+        assert session.run(x * 2.0).tolist() == [2]
+
+
+def test_the_fastest_that_the_device_can_be(fake, monkeypatch):
+    monkeypatch.setattr(cuda_cupy, "COPIED", 1 << 16)
+    device = CupyDevice(fake, 1)
+    with device.active():
+        flops, bandwidth = device.peak()
+    assert flops == 2.0 * 64 * 100 * 1e9
+    assert bandwidth > 0
+
+
+def test_the_fake_has_what_cupy_has():
+    """Names, at least: signatures of compiled functions cannot be asked for."""
+    cupy = pytest.importorskip("cupy")
+    fake = load_fake().FakeCupy()
+    for name in vars(fake.cuda):
+        assert hasattr(cupy.cuda, name), name
+    for name in vars(fake.cuda.runtime):
+        assert hasattr(cupy.cuda.runtime, name), name
+    stream = cupy.cuda.Stream
+    for name in ("synchronize", "record", "wait_event", "begin_capture", "end_capture"):
+        ours = list(inspect.signature(getattr(load_fake().Stream, name)).parameters)
+        assert ours == list(inspect.signature(getattr(stream, name)).parameters), name
+    for name in ("from_dlpack", "asarray", "ascontiguousarray", "get_default_memory_pool"):
+        assert hasattr(cupy, name)
