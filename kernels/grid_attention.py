@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from graphc.kernels import emit
 from graphc.kernels.attention import Attention
-from graphc.kernels.grid_panels import SHARED_BYTES, Panel, Side
+from graphc.kernels.grid_panels import Panel, Side
 from graphc.kernels.grid_tiles import Factor, PlainTiles, add_products
 from graphc.kernels.problem import Contraction, Indices
 from graphc.kernels.tiling import known
 from graphc.loop import ir
 from graphc.loop.gpu_grid import GpuTarget, grid_square
 from graphc.loop.ir import (
+    SHARED_BYTES,
     Alloc,
     AllReduce,
     AsyncCommit,

@@ -27,8 +27,6 @@ from graphc.loop.ir import (
 
 _BYTES = 16  # that a thread copies at once
 _UNROLLED = 4  # elements that a thread computes before it waits for any
-SHARED_BYTES = 48 << 10
-"""Shared memory that a block has without asking for more."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from graphc.dtypes import DType
 from graphc.kernels import emit
-from graphc.kernels.grid_panels import SHARED_BYTES, Panel, Side
+from graphc.kernels.grid_panels import Panel, Side
 from graphc.kernels.problem import Contraction, Indices
 from graphc.loop import ir
 from graphc.loop.gpu_grid import GpuTarget, grid_stride
 from graphc.loop.ir import (
+    SHARED_BYTES,
     Alloc,
     AsyncCommit,
     AsyncWait,

@@ -77,7 +77,9 @@ def schedule_gpu(kernel: Kernel, target: GpuTarget) -> Kernel:
     if spread and length > _SHORT and _side_by_side(loops, body):
         items = known(_items(loops)[0])
         if items is None or items < _MANY:
-            return columns(kernel, *_items(loops), body, target)
+            found = columns(kernel, *_items(loops), body, target)
+            if found is not None:
+                return found
     if not spread or _alone(loops, body, length):
         found = turned_tiles(kernel, loops, body, target)
         found = found or _thread_per_vector(kernel, loops, body, target)

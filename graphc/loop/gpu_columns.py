@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from graphc.dtypes import int64
+from graphc.loop.affine import known
 from graphc.loop.gpu_grid import GpuTarget, grid_stride
 from graphc.loop.gpu_rows import needs_barrier, shared_out
 from graphc.loop.ir import (
     ONE,
+    SHARED_BYTES,
     ZERO,
     Apply,
     Barrier,
@@ -48,9 +50,15 @@ def columns(
     lets: Callable[[Var], list[Stmt]],
     body: Block,
     target: GpuTarget,
-) -> Kernel:
-    """A block for every 32 items, a thread of each of its warps for each of them."""
+) -> Kernel | None:
+    """A block for every 32 items, a thread of each of its warps for each of them.
+
+    None where the warps would leave more totals than shared memory holds.
+    """
     made = _Columns(target.threads // _WARP)
+    shared = made.shared_by(body)
+    if sum((known(s.size) or 0) * s.dtype.size for s in shared) > SHARED_BYTES:
+        return None
 
     def item(group: Var, thread: Var) -> Block:
         x, number = Var("lane"), Var("n")
@@ -64,7 +72,7 @@ def columns(
         return Block((*stmts, *lets(number), *made.spread(body, made.place < count, thread)))
 
     shape = (1, target.threads)
-    launch = grid_stride(vector_count(count, _WARP), target, shape, item, made.shared_by(body))
+    launch = grid_stride(vector_count(count, _WARP), target, shape, item, shared)
     return replace(kernel, body=launch)
 
 

@@ -18,6 +18,7 @@ from graphc.dtypes import DType, bool_, int64
 from graphc.errors import VerifyError
 from graphc.loop.ir import (
     REDUCE_OPS,
+    SHARED_BYTES,
     Alloc,
     AllReduce,
     Apply,
@@ -150,6 +151,7 @@ class _Verifier:
         # The thread variables that a value depends on, and those that decide what runs here.
         self.threads: dict[Var | Buffer, frozenset[Var]] = {}
         self.deciding: frozenset[Var] = frozenset()
+        self.shared_bytes = 0  # of the launch around
         self.grid = any(
             isinstance(s, For) and s.kind is LoopKind.THREAD for s in walk_stmt(kernel.body)
         )
@@ -367,6 +369,8 @@ class _Verifier:
                 raise _Fault(f"a {kind.value} loop inside a vectorized loop")
             if self.varies(loop.extent):
                 raise _Fault("the extent differs from lane to lane")
+        if kind is LoopKind.BLOCK:
+            self.shared_bytes = 0
         if kind is LoopKind.BLOCK and any(o.kind is not LoopKind.BLOCK for o in self.loops):
             raise _Fault("a block loop stands inside block loops only")
         if kind is LoopKind.THREAD:
@@ -391,6 +395,9 @@ class _Verifier:
         if buffer.scope is Scope.SHARED:
             if threads or not self.inside((LoopKind.BLOCK,)):
                 raise _Fault("a shared buffer is allocated in block loops, outside thread loops")
+            self.shared_bytes += buffer.size.value * buffer.dtype.size
+            if self.shared_bytes > SHARED_BYTES:
+                raise _Fault(f"a block shares {SHARED_BYTES} bytes at most")
         elif self.grid and not threads:
             raise _Fault("a local buffer of a grid kernel is allocated inside its thread loops")
         self.declare(buffer)

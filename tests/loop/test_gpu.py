@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graphc.errors import VerifyError
 from graphc.loop.gpu import GpuTarget, schedule_gpu
 from graphc.loop.gpu_template import thread_per_iteration
 from graphc.loop.interpret import run_kernel
 from graphc.loop.interpret_values import Evaluator
-from graphc.loop.ir import Block, For, Kernel, LoopKind, Stmt, Var, walk_stmt
+from graphc.loop.ir import Alloc, Block, For, Kernel, LoopKind, Scope, Stmt, Var, walk_stmt
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import format_kernel
 from graphc.loop.transform import ScheduleError, instance
@@ -216,3 +217,24 @@ def test_how_many_threads_there_are_must_be_known_before_a_launch():
     text = "kernel k(x: i64[1], y: i64[9]):\n  parallel i in x[0]:\n    y[i] = i\n"
     with pytest.raises(ScheduleError, match="known when it runs only"):
         thread_per_iteration(parse_kernel(text), SMALL)
+
+
+def test_totals_that_shared_memory_does_not_hold_are_a_threads_own():
+    stages = "".join(
+        f"    local s{k}: f64[1]\n    s{k}[0] = 0.0f64\n    for j in 50:\n"
+        f"      s{k}[0] += x[j * n + i] * {k}.0f64\n    y[i * 60 + {k}] = s{k}[0]\n"
+        for k in range(60)
+    )
+    head = "kernel many(x: f64[50 * n], y: f64[60 * n]; n):\n  for i in n:\n"
+    plain = naive(head + stages)
+    kernel = verify_kernel(schedule_gpu(plain, GpuTarget()))
+    assert not any(isinstance(s, Alloc) and s.buffer.scope is Scope.SHARED
+                   for s in walk_stmt(kernel.body))  # fmt: skip
+    for value, wanted in zip(outputs(kernel, 5, []), outputs(plain, 5, []), strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-12)
+    few = parse_kernel(
+        "kernel k(x: f64[1]):\n  block b in 1:\n    shared s: f64[6144]\n    shared t: f64[1]\n"
+        "    thread i in 1:\n      x[0] = 0.0f64\n"
+    )
+    with pytest.raises(VerifyError, match="shares 49152 bytes at most"):
+        verify_kernel(few)

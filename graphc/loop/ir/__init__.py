@@ -99,6 +99,7 @@ from graphc.loop.ir.walk import (
 from graphc.loop.ir.warp import (
     COPIED_BYTES,
     PRODUCTS,
+    SHARED_BYTES,
     WARP,
     AsyncCommit,
     AsyncCopy,
@@ -112,6 +113,7 @@ __all__ = [
     "ONE",
     "PRODUCTS",
     "REDUCE_OPS",
+    "SHARED_BYTES",
     "TRUE",
     "WARP",
     "ZERO",

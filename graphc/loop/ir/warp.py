@@ -9,6 +9,8 @@ from graphc.loop.ir.nodes import Buffer, Expr, Load, Stmt
 
 WARP = 32
 """Threads that do the same at the same time."""
+SHARED_BYTES = 48 << 10
+"""Shared memory that a block has without asking for more."""
 COPIED_BYTES = (4, 8, 16)
 """What one copy may have."""
 PRODUCTS: dict[tuple[DType, DType], DType] = {
