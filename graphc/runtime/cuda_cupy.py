@@ -140,12 +140,14 @@ class CupyDevice:
     Attributes:
       number: which of those that CuPy sees.
       errors: what CuPy raises when CUDA refuses something.
+      made_of: the arguments that make another one of the same device.
     """
 
     def __init__(self, cupy: Any, number: int) -> None:
         self._cupy = cupy
         self._runtime = cupy.cuda.runtime
         self.errors = (self._runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError)
+        self.made_of = cupy, number
         self.number = number
         self.name = f"cuda:{number}"
         self.process = os.getpid()
