@@ -310,18 +310,19 @@ class Session:
     ) -> dict[Tensor, Any]:
         if self._device is None:
             return self._executed(plan, values, recording)
+        shared = plan.on_device
+        if not all(type(v) is np.ndarray for v in values):
+            pairs = zip(plan.feeds, values, strict=True)
+            values = [feeding.taken_where_it_is(self._device, t, v) for t, v in pairs]
+            shared = shared or any(isinstance(v, DeviceArray) for v in values)
+        if not shared:
+            return self._executed(plan, values, recording)
         device = self._device
-        values = [
-            feeding.taken_where_it_is(device, t, v)
-            for t, v in zip(plan.feeds, values, strict=True)
-        ]
-        shared = plan.on_device or any(isinstance(v, DeviceArray) for v in values)
         try:
             return self._executed(plan, values, recording)
         finally:
-            if shared:
-                # What the caller does next with these arrays comes after the run.
-                device.join()
+            # What the caller does next with these arrays comes after the run.
+            device.join()
 
     def _executed(
         self, plan: RunPlan, values: list[Any], recording: Recording | None

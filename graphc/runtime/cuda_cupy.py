@@ -156,12 +156,13 @@ class CupyDevice:
         with self.device:
             # No other stream waits for this one, nor it for them, and it can be captured.
             self.stream = cupy.cuda.Stream(non_blocking=True)
+        self._active = Active(self)
         self._modules: dict[str, Any] = {}
         self._peak: tuple[float, float] | None = None
 
     def active(self) -> Active:
         """A context in which the thread works with this device."""
-        return Active(self)
+        return self._active
 
     def allocate(self, nbytes: int) -> CupyMemory:
         """A piece of the memory pool."""

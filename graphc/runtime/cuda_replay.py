@@ -7,6 +7,7 @@ looked at once, after everything that can; where variables change after that, th
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +48,14 @@ class Replay:
         self.device = owner.device
         given = dict(variables)
         self.places: list[int] = []
+        self.signature = [(f.shape, f.dtype, _place(f)) for f in feeds]
         for i, feed in zip(owner.inputs, feeds, strict=True):
             fixed = isinstance(feed, DeviceArray)
             memory: Memory = feed if fixed else self.device.allocate(feed.nbytes)
             # Of an array on the device the address is kept, but not the array.
             given[owner.numbers[id(i)]] = _Place(feed.address) if fixed else memory
             self.places.append(memory.address)
+        self.sizes = dict(binding)
         self.kept = Run(owner, binding, given)
         self.kept.reserve()
         self._layout()
@@ -63,13 +66,22 @@ class Replay:
         size = STATUS.nbytes
         self.small: dict[int, tuple[int, int]] = {}
         self.addresses = [self.kept.place(r) for r in self.owner.program.results]
-        for number, room in enumerate(self.kept.rooms()):
-            if room.nbytes <= SMALL and not self.owner.on_device:
+        self.shapes = [(room.shape, room.dtype) for room in self.kept.rooms()]
+        for number, (shape, dtype) in enumerate(self.shapes):
+            nbytes = dtype.itemsize * math.prod(shape)
+            if nbytes <= SMALL and not self.owner.on_device:
                 start = -(-size // ALIGNMENT) * ALIGNMENT
-                self.small[number] = (start, room.nbytes)
-                size = start + room.nbytes
+                self.small[number] = (start, nbytes)
+                size = start + nbytes
         self.pinned = self.device.pinned(size)
         self.status = self.pinned[: STATUS.nbytes].view(np.int64)
+        # Where small fetches lie in the pinned memory; None for those that come by themselves.
+        self.views: list[np.ndarray | None] = []
+        for number, (shape, dtype) in enumerate(self.shapes):
+            start, nbytes = self.small.get(number, (-1, 0))
+            raw = self.pinned[start : start + nbytes]
+            self.views.append(None if start < 0 else raw.view(dtype).reshape(shape))
+        self.plain = len(self.small) == len(self.shapes)
 
     def _record(self) -> None:
         run = self.kept
@@ -117,7 +129,9 @@ class Replay:
           MemoryError: there is no room for the fetches.
         """
         owner, device = self.owner, self.device
-        taken = owner.taken(self.kept)
+        # Room for the fetches first: what follows must not fail once it changes variables.
+        taken = None if self.plain else owner.taken(self.kept)
+        rooms = [np.empty(*shape) for shape in self.shapes] if taken is None else taken.rooms
         for address, feed in zip(self.places, feeds, strict=True):
             if not isinstance(feed, DeviceArray):
                 owner.state.staging.put(address, feed)
@@ -125,24 +139,41 @@ class Replay:
             self.graphs[0].launch()
             device.wait()
             raise_failure(self.status)
-        owner.state.run_has_changed(owner.program.updated)
+        if owner.changes:
+            owner.state.run_has_changed(owner.program.updated)
         self.graphs[-1].launch()
-        if self.small or (self.fallible and not self.twice):
+        last = self.fallible and not self.twice
+        if self.small or last:
             device.wait()
-        if self.fallible and not self.twice:
-            raise_failure(self.status)
-        results = []
-        for number, address in enumerate(self.addresses):
-            place = self.small.get(number)
-            if place is None:
-                results.append(taken.result(number, address))
-                continue
-            room = taken.rooms[number]
-            start, nbytes = place
-            if nbytes:
-                room.reshape(-1).view(np.uint8)[...] = self.pinned[start : start + nbytes]
-            results.append(room if room.ndim else room[()])
+            if last:
+                raise_failure(self.status)
+        results: list[Any] = []
+        for number, (room, view) in enumerate(zip(rooms, self.views, strict=True)):
+            if view is None:
+                assert taken is not None
+                results.append(taken.result(number, self.addresses[number]))
+            elif room.ndim:
+                room[...] = view
+                results.append(room)
+            else:
+                results.append(view[()])
         return tuple(results)
+
+    def fits(self, feeds: Sequence[Any]) -> bool:
+        """Whether these feeds are like those that it was recorded for."""
+        for feed, (shape, dtype, place) in zip(feeds, self.signature, strict=True):
+            if type(feed) is np.ndarray:
+                plain = not place and feed.flags.c_contiguous
+            else:
+                plain = isinstance(feed, DeviceArray) and feed.address == place
+            if not plain or feed.shape != shape or feed.dtype != dtype:
+                return False
+        return True
+
+
+def _place(feed: Any) -> int:
+    """Where an array on the device is; 0 for others, those of no elements among them."""
+    return feed.address if isinstance(feed, DeviceArray) else 0
 
 
 class _Place:
