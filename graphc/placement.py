@@ -45,13 +45,16 @@ class Placement:
 
     Args:
       config: the session's settings: ``allow_soft_placement``, and ``device_count`` of GPUs.
+
+    Attributes:
+      settled: whether the session has begun.
     """
 
     def __init__(self, config: Any) -> None:
         self._soft = bool(getattr(config, "allow_soft_placement", False))
         counts = getattr(config, "device_count", None) or {}
         self._without = counts.get("GPU") == 0
-        self._settled = False
+        self.settled = False
         self._asking: Operation | None = None
         self._number: int | None = None
         self._on_gpu = False
@@ -63,7 +66,7 @@ class Placement:
           InvalidArgumentError: there is none that they all agree to; names one of them.
         """
         self._look(operations)
-        self._settled = True
+        self.settled = True
         if self._asking is None:
             return None
         op = self._asking
@@ -75,7 +78,7 @@ class Placement:
             if self._soft:
                 return None
             # Whoever mends what is missing may run again.
-            self._settled, self._asking = False, None
+            self.settled, self._asking = False, None
             raise InvalidArgumentError(
                 op.node_def, op,
                 f"Cannot assign a device for operation {op.name}: it was explicitly assigned to "
@@ -101,12 +104,12 @@ class Placement:
                 continue
             if name.kind != "GPU":
                 self._refuse(op, "there is no such kind of device")
-            elif self._settled and not self._on_gpu:
+            elif self.settled and not self._on_gpu:
                 self._refuse(op, "the session has begun on the CPU already")
             elif self._asking is None:
                 self._asking, self._number = op, name.index
             elif name.index is not None and name.index != self._number:
-                if self._number is None and not self._settled:
+                if self._number is None and not self.settled:
                     self._asking, self._number = op, name.index
                 else:
                     other = self._asking

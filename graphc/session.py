@@ -42,6 +42,7 @@ from graphc.runtime.state import State
 from graphc.runtime.trace import Recording
 
 PREFIX = "/job:localhost/replica:0/task:0/device:"
+ON_DEVICE = "on device"
 MODES = ("static", "eager", "reference")
 
 
@@ -81,11 +82,9 @@ class Session:
         self._placing = threading.RLock()
         self._looked_at = 0
         self._contexts: list[Any] = []
-        if device is not None:
-            self._begin(named_device(device))
-        elif mode != "static":
-            self._begin(None)
-        else:
+        self._begin(None if device is None else named_device(device))
+        if device is None and mode == "static":
+            # Until the session is first used, its graph may still ask for a device.
             self._placement = Placement(config)
 
     def _begin(self, device: Device | None) -> None:
@@ -100,23 +99,18 @@ class Session:
             self._state, self._runner = cuda, CudaRunner(cuda)
         self._device = device
 
-    def __getattr__(self, name: str) -> Any:
-        # Until the session is first used, its graph may still ask for a device.
-        if name not in ("_state", "_runner", "_device"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self._place()
-        return self.__dict__[name]
-
     def _place(self) -> None:
         """Look at the operations declared since the last time: which device they ask for."""
         if self._placement is None:
             return
         with self._placing:
             operations = self.graph.get_operations()[self._looked_at :]
-            if "_state" in self.__dict__:
+            if self._placement.settled:
                 self._placement.check(operations)
             else:
-                self._begin(self._placement.device(operations))
+                device = self._placement.device(operations)
+                if device is not None:
+                    self._begin(device)
             self._looked_at += len(operations)
 
     # --- life ---------------------------------------------------------------------------------
@@ -125,8 +119,7 @@ class Session:
         """Free the variables; later runs are refused."""
         self._closed = True
         self._plans.clear()
-        if "_state" in self.__dict__:
-            self._state.clear()
+        self._state.clear()
 
     def __enter__(self) -> Session:
         graph, session = self.graph.as_default(), session_context(self)
@@ -187,8 +180,11 @@ class Session:
         """
         if self._closed:
             raise FinalizedError("Attempted to use a closed Session.")
-        on_device = options is not None and bool(getattr(options, "fetch_on_device", False))
-        plan, values = self._prepare(fetches, feed_dict, on_device)
+        if options is None:
+            plan, values = self._prepare(fetches, feed_dict)
+        else:
+            stay = bool(getattr(options, "fetch_on_device", False))
+            plan, values = self._prepare(fetches, feed_dict, stay)
         try:
             if options is not None:
                 return plan.tree.build(self._with(options, run_metadata, plan, values))
@@ -283,55 +279,44 @@ class Session:
                 raise DTypeError(f"feed_dict must be a dict, not {type(feed_dict).__name__}")
             keys, values = tuple(feed_dict), list(feed_dict.values())
         try:
-            plan = self._plans.get((feed_key(fetches), keys, on_device))
+            key = (feed_key(fetches), keys)
+            plan = self._plans.get((*key, ON_DEVICE) if on_device else key)
         except TypeError:
             plan = None
         if plan is None:
             feeds, values = feeding.expand_feeds(self.graph, feed_dict or {})
             plan = self._plan(fetches, tuple(feeds), on_device)
             if list(feeds) == list(keys):
-                self._plans[(feed_key(fetches), keys, on_device)] = plan
+                self._plans[(*key, ON_DEVICE) if on_device else key] = plan
         return plan, values
 
     def _plan(self, fetches: Any, feeds: tuple[Tensor, ...], on_device: bool = False) -> RunPlan:
-        key = (feed_key(fetches), feeds, on_device)
+        key: Any = (feed_key(fetches), feeds)
+        key = (*key, ON_DEVICE) if on_device else key
         found = self._plans.get(key)
         if found is None:
             self._place()
             if on_device and self._device is None:
                 raise GraphError("fetches stay on a device where the session runs on one: not here")
             found = make_plan(FetchTree(self.graph, fetches), feeds)
-            found.on_device = on_device
+            if on_device:
+                # The results are no arrays yet that users can have.
+                found.on_device, found.tree.simple = True, False
             self._plans[key] = found
         return found
 
     def _execute(
-        self, plan: RunPlan, values: list[Any], recording: Recording | None = None
-    ) -> dict[Tensor, Any]:
-        if self._device is None:
-            return self._executed(plan, values, recording)
-        shared = plan.on_device
-        if not all(type(v) is np.ndarray for v in values):
-            pairs = zip(plan.feeds, values, strict=True)
-            values = [feeding.taken_where_it_is(self._device, t, v) for t, v in pairs]
-            shared = shared or any(isinstance(v, DeviceArray) for v in values)
-        if not shared:
-            return self._executed(plan, values, recording)
-        device = self._device
-        try:
-            return self._executed(plan, values, recording)
-        finally:
-            # What the caller does next with these arrays comes after the run.
-            device.join()
-
-    def _executed(
-        self, plan: RunPlan, values: list[Any], recording: Recording | None
-    ) -> dict[Tensor, Any]:
+        self, plan: RunPlan, values: list[Any], recording: Recording | None = None,
+        taken: bool = False,
+    ) -> dict[Tensor, Any]:  # fmt: skip
+        """The values of a plan's tensors; ``taken``: those on the device are ``DeviceArray``s."""
+        if self._device is not None and not taken:
+            return self._execute_there(self._device, plan, values, recording)
         single = plan.single
         if single is not None and recording is None:
             answer = self._try(single, values)
             if answer is not None:
-                if plan.tree.simple and not plan.on_device:
+                if plan.tree.simple:
                     return dict(zip(plan.computed, answer, strict=True))
                 return self._results(plan, values, answer)
         arrays = [feed_array(t, v) for t, v in zip(plan.feeds, values, strict=True)]
@@ -340,6 +325,23 @@ class Session:
         pairs = zip(plan.feeds, arrays, strict=True)
         data = [a for t, a in pairs if is_numeric(t)]
         return self._results(plan, arrays, self._runner.run(plan, data, recording))
+
+    def _execute_there(
+        self, device: Device, plan: RunPlan, values: list[Any], recording: Recording | None
+    ) -> dict[Tensor, Any]:
+        """The values of a plan's tensors, where the session runs on a device."""
+        shared = plan.on_device
+        if not all(type(v) is np.ndarray for v in values):
+            pairs = zip(plan.feeds, values, strict=True)
+            values = [feeding.taken_where_it_is(device, t, v) for t, v in pairs]
+            shared = shared or any(isinstance(v, DeviceArray) for v in values)
+        if not shared:
+            return self._execute(plan, values, recording, taken=True)
+        try:
+            return self._execute(plan, values, recording, taken=True)
+        finally:
+            # What the caller does next with these arrays comes after the run.
+            device.join()
 
     def _try(self, executable: Runnable, values: list[Any]) -> Sequence[Any] | None:
         """The answer of the executable that was right last time; None if it is not this time."""
@@ -388,10 +390,12 @@ class Session:
     # --- variables ----------------------------------------------------------------------------
 
     def _variable_state(self, op: Operation) -> VariableState:
+        self._place()
         return self._state.variable_state(op)
 
     def load_variable(self, op: Operation, value: Any) -> None:
         """Give a variable a value without running anything; a graph is not changed."""
+        self._place()
         self._state.load(op, value)
 
     def read_variable(self, op: Operation) -> np.ndarray:
@@ -400,10 +404,12 @@ class Session:
         Raises:
           FailedPreconditionError: it has none yet.
         """
+        self._place()
         return self._state.read(op)
 
     def read_variables(self, ops: Sequence[Operation]) -> list[np.ndarray | None]:
         """Copies of the variables' values as they are between two runs; None for one without."""
+        self._place()
         return self._state.read_all(ops)
 
 

@@ -89,7 +89,7 @@ class CudaExecutable(Runnable):
         """Run the program; one upload for each feed, one download for each fetch."""
         replay = self._repeated(feeds)
         binding = self.bind(feeds) if replay is None else replay.sizes
-        with self.device.active():
+        with self.device.active(), Running(self.state.native_lock):
             outcome = self._attempt(feeds, binding, replay)
             if isinstance(outcome, ResourceExhaustedError) and not self.program.hosts:
                 # What is kept to be quick is less than a run that fails.
@@ -236,6 +236,28 @@ class CudaExecutable(Runnable):
                 if known != value:
                     raise Mismatch(k)
         return binding
+
+
+class Running:
+    """The session's lock, as native code holds it: Python that a run calls must not run another.
+
+    Raises:
+      InvalidArgumentError: this thread is inside of a run of the session.
+    """
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        try:
+            self._lock.__enter__()
+            return
+        except RuntimeError:
+            pass
+        raise InvalidArgumentError(None, None, "a run was started inside a run")
+
+    def __exit__(self, *exc: Any) -> None:
+        self._lock.__exit__(*exc)
 
 
 class Taken:

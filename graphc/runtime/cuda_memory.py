@@ -34,7 +34,8 @@ class Staging:
             if array.nbytes:
                 self._device.write(address, array)
             return
-        raw = array.reshape(-1).view(np.uint8)
+        # A matrix, say, is a kind of array that always has two dimensions.
+        raw = np.asarray(array).reshape(-1).view(np.uint8)
         for start in range(0, raw.size, PIECE):
             part = raw[start : start + PIECE]
             pinned = self._free()

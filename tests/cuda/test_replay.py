@@ -107,6 +107,27 @@ def test_feeds_may_change_as_soon_as_a_run_returns(late, monkeypatch):
         assert 1 < len(session._state.staging._pieces) <= cuda_memory.PIECES
 
 
+def test_feeds_of_many_pieces_and_kinds(late, monkeypatch):
+    monkeypatch.setattr(cuda_memory, "PIECE", 64)
+    monkeypatch.setattr(cuda_memory, "SMALL", 16)
+    plain = RNG.standard_normal((9, 30)).astype(np.float32)
+    fixed = plain.copy()
+    fixed.flags.writeable = False
+    x = gc.placeholder(gc.float32, [None, 30])
+    y = x * 2.0
+    with gc.Session(device=late) as session:
+        matrix = plain.view(np.matrix)
+        kinds = [plain, matrix, fixed, plain[::-1], np.asfortranarray(plain), plain.tolist()]
+        for _ in range(2):
+            for value in kinds:
+                np.testing.assert_array_equal(session.run(y, {x: value}), 2 * np.asarray(value))
+    b = gc.placeholder(gc.bfloat16, [None])
+    with gc.Session(device=late) as session:
+        for _ in range(3):
+            found = session.run(b + b, {b: plain[0].astype(b.dtype.as_numpy_dtype)})
+            assert found.dtype == b.dtype.as_numpy_dtype
+
+
 def test_a_failure_of_a_replay_names_the_operation_and_changes_nothing(late):
     v = gc.Variable(np.arange(4, dtype=np.float32))
     at = gc.placeholder(gc.int32, [2])

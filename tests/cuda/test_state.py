@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc as collector
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -133,6 +134,57 @@ def test_an_interruption_changes_all_variables_or_none(late, monkeypatch):
                 session.run([change, v + 0.0])
         assert [session.read_variable(x.op)[0] for x in (v, w)] == [1.0, 2.0]
         assert [a[0] for a in session.run([v, w])] == [1.0, 2.0]
+
+
+def test_a_run_inside_a_run_is_refused_and_so_is_a_change(late):
+    v = gc.Variable(np.zeros(3, np.float32))
+    double = v * 2.0
+    session = gc.Session(device=late)
+    works = {
+        "a run was started inside a run": lambda: session.run(double),
+        "already inside a run": lambda: session.load_variable(v.op, np.ones(3, np.float32)),
+    }
+    session.run(v.initializer)
+    for match, work in works.items():
+
+        def inner(a, work=work):
+            work()
+            return a
+
+        value = gc.py_func(inner, [v.read_value()], gc.float32)
+        value.set_shape([3])
+        with pytest.raises(errors.UnknownError, match=match):
+            session.run(gc.assign_add(v, value + 1.0))
+        assert session.run(v).tolist() == [0, 0, 0]
+    other = gc.Session(device=ShimDevice())
+    other.run(v.initializer)
+    nested = gc.py_func(lambda a: a + other.run(double), [v.read_value()], gc.float32)
+    assert session.run(nested).tolist() == [0, 0, 0]
+
+
+def test_threads_of_one_session_lose_no_change(late):
+    v = gc.Variable(np.zeros(300, np.float32))
+    x = gc.placeholder(gc.float32, [None])
+    add = gc.assign_add(v, gc.fill([300], gc.reduce_sum(x))).op
+    session = gc.Session(device=late)
+    session.run(v.initializer)
+    wrong = []
+
+    def work(number):
+        for turn in range(6):
+            session.run(add, {x: np.full(number + 1 + turn % 2, 1.0 / (number + 1 + turn % 2))})
+            found = session.run(v)
+            if not (found == found[0]).all():
+                wrong.append(found)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+    np.testing.assert_allclose(session.run(v), np.full(300, 24.0), rtol=1e-5)
+    assert late.graphs > 20
 
 
 # --- memory ---------------------------------------------------------------------------------------
