@@ -18,6 +18,7 @@ from graphc.graph import Operation, Region, Tensor
 from graphc.op import REGISTRY, REQUIRED, Arg, Op
 from graphc.ops.control import is_control
 from graphc.runtime import cache, jit, native
+from graphc.runtime.cuda_cupy import cuda_names
 
 # The features that decide which instructions kernels are made of.
 FEATURES = (
@@ -218,7 +219,12 @@ def cuda_status() -> str:
         return "no: cupy is not installed (pip install graphc[cuda13] or graphc[cuda12])"
     if not cupy.is_available():
         return f"no: cupy {cupy.__version__} finds no GPU or driver"
-    return f"cupy {cupy.__version__} finds a GPU, which this version of graphc does not use yet"
+    found = []
+    for number, name in enumerate(cuda_names()):
+        about = cupy.cuda.runtime.getDeviceProperties(number)
+        arch, size = f"sm_{about['major']}{about['minor']}", about["totalGlobalMem"] / (1 << 30)
+        found.append(f"{name}: {about['name'].decode()} ({arch}, {size:.0f} GiB)")
+    return f"cupy {cupy.__version__} finds {'; '.join(found)}"
 
 
 def cache_status() -> str:

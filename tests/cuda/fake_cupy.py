@@ -194,6 +194,7 @@ class FakeCupy:
     """The module ``cupy``."""
 
     ndarray = Array
+    __version__ = "14.2.0"
 
     def __init__(self, number: int = 0, limit: int | None = None) -> None:
         self.number = number
@@ -209,7 +210,7 @@ class FakeCupy:
         runtime = types.SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError, memcpyHostToDevice=1, memcpyDeviceToHost=2,
             memcpyDeviceToDevice=3, getDevice=lambda: self.devices[-1],
-            getDeviceCount=lambda: number + 1, **names,
+            getDeviceCount=lambda: number + 1, getDeviceProperties=self.about, **names,
         )  # fmt: skip
         self.cuda = types.SimpleNamespace(
             runtime=runtime, driver=types.SimpleNamespace(CUDADriverError=CUDADriverError),
@@ -221,6 +222,9 @@ class FakeCupy:
             alloc_pinned_memory=bytearray, UnownedMemory=UnownedMemory,
             MemoryPointer=Pointer, get_elapsed_time=self.elapsed,
         )  # fmt: skip
+
+    def about(self, device: int) -> dict[str, Any]:
+        return {"name": b"Fake", "major": 9, "minor": 0, "totalGlobalMem": (141 + device) << 30}
 
     def is_available(self) -> bool:
         return True

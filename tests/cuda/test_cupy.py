@@ -14,6 +14,7 @@ from cuda_support import has_compiler
 
 import graphc as gc
 from graphc import errors
+from graphc.inspect.describe import cuda_status
 from graphc.runtime import cuda_cupy
 from graphc.runtime.cuda_cupy import CupyDevice
 
@@ -73,6 +74,12 @@ def test_the_device_is_found_by_its_number(fake):
         gc.Session(device="cuda:2")
     with gc.Session() as session:
         assert [d.device_type for d in session.list_devices()] == ["CPU", "GPU", "GPU"]
+
+
+def test_the_installation_is_described(fake):
+    assert cuda_status() == (
+        "cupy 14.2.0 finds cuda:0: Fake (sm_90, 141 GiB); cuda:1: Fake (sm_90, 142 GiB)"
+    )
 
 
 def test_users_arrays_and_streams(fake):
