@@ -16,8 +16,8 @@ from graphc.runtime import cache
 from graphc.runtime.executable import compiler_version
 
 EXTRA = "pip install 'graphc[cuda13]' (or [cuda12]) installs what is needed"
-# 177, 550: what a text declares, or sets, and does not use.
-OPTIONS = ("-std=c++17", "--fmad=false", "-diag-suppress=177,550")
+# 177, 550: what a text declares, or sets, and does not use. 39: the mean of nothing is NaN.
+OPTIONS = ("-std=c++17", "--fmad=false", "-diag-suppress=39,177,550")
 """Products and sums are contracted where a kernel says so and nowhere else, as on the CPU."""
 
 
