@@ -58,16 +58,16 @@ class _TensorTiles(Tiled):
         )  # fmt: skip
 
     def places(self, out: list[Stmt], x: Expr) -> tuple[Expr, ...]:
-        """The first row and column of the warp's part of a tile, and the thread's lane."""
-        m, n, _ = self.shape
+        """The warp's first row, its number among those side by side, and the thread's lane."""
         warp = emit.let(out, "warp", ir.index_div(x, WARP))
         lane = emit.let(out, "lane", ir.index_mod(x, WARP))
-        top = emit.let(out, "top", ir.mul(ir.index_div(warp, self.across), m))
-        return top, emit.let(out, "first", ir.mul(ir.index_mod(warp, self.across), n)), lane
+        top = emit.let(out, "top", ir.mul(ir.index_div(warp, self.across), self.shape[0]))
+        return top, emit.let(out, "part", ir.index_mod(warp, self.across)), lane
 
     def multiply(self, stage: Expr, places: tuple[Expr, ...]) -> list[Stmt]:
         """A product of every warp."""
-        top, first, _ = places
+        top, part, _ = places
+        first = ir.mul(part, self.shape[1])
         left = Load(self.left.buffer, self.left.place(stage, top, ir.ZERO))
         right = Load(self.right.buffer, self.right.place(stage, first, ir.ZERO))
         by_column, by_term = self.right.steps
@@ -79,11 +79,12 @@ class _TensorTiles(Tiled):
     ) -> tuple[Indices, list[Stmt], Element]:
         """Those that a product of a warp leaves to a thread."""
         m, n, _ = self.shape
-        top, first, lane = places
+        top, part, lane = places
         out: list[Stmt] = []
         row = emit.let(out, "m", ir.add(ir.add(row, top), ir.index_div(lane, 4)))
-        across = ir.mul(ir.index_mod(lane, 4), 2)
-        column = emit.let(out, "n", ir.add(ir.add(column, first), across))
+        # No variable stands for the sum: that it is even must be seen.
+        pair = ir.add(ir.mul(part, n), ir.mul(ir.index_mod(lane, 4), 2))
+        column = ir.add(column, pair)
 
         def element(at: Indices) -> tuple[Expr, Expr, Expr]:
             i, half, j, e = at

@@ -13,6 +13,7 @@ from graphc.kernels import emit
 from graphc.kernels.grid_panels import Panel, Side
 from graphc.kernels.problem import Contraction, Indices
 from graphc.loop import ir
+from graphc.loop.affine import known, multiple_of
 from graphc.loop.gpu_grid import GpuTarget, grid_stride
 from graphc.loop.ir import (
     SHARED_BYTES,
@@ -24,6 +25,7 @@ from graphc.loop.ir import (
     Buffer,
     Expr,
     Kernel,
+    Let,
     Load,
     LoopKind,
     Reduce,
@@ -88,7 +90,10 @@ class Tiled(ABC):
         self, row: Expr, column: Expr, places: tuple[Expr, ...]
     ) -> tuple[Indices, list[Stmt], Element]:
         """A thread's elements of the tile at (row, column): extents of a nest, declarations before
-        it, and for its indices (row, column, number in ``total``)."""
+        it, and for its indices (row, column, number in ``total``).
+
+        The innermost loop is over elements that lie side by side.
+        """
 
     def kernel(self, kernel: Kernel, target: GpuTarget) -> Kernel:
         """The scheduled kernel."""
@@ -167,7 +172,31 @@ class Tiled(ABC):
             inside = ir.logical_and(m < emit.product(problem.m), n < problem.n)
             return [*found, *emit.where(inside, done)]
 
+        def together(at: Indices) -> list[Stmt]:
+            found: list[Stmt] = []
+            first, second, _ = element((*at, ir.ZERO))
+            m = emit.let(found, "m", first)
+            inside = ir.logical_and(m < emit.product(problem.m), second < problem.n)
+            rows = emit.unflatten(found, m, problem.m)
+
+            def lane(e: Expr) -> list[Stmt]:
+                # No variable stands for the column: that it is a multiple must be seen.
+                _, n, number = element((*at, e))
+                return list(problem.epilogue(batch, rows, n, Load(self.total, number)))
+
+            done = emit.loop(extents[-1], lane, LoopKind.VECTORIZED)
+            return [*found, *emit.where(inside, done)]
+
+        width = known(extents[-1]) or 1
+        if width > 1 and multiple_of(problem.n, width) and self.stores_only(batch):
+            return [*out, *emit.nest(extents[:-1], together, LoopKind.UNROLLED)]
         return [*out, *emit.nest(extents, one, LoopKind.UNROLLED)]
+
+    def stores_only(self, batch: Indices) -> bool:
+        """Whether results are stored, and nothing else is done with them."""
+        rows, value = tuple(Var("m") for _ in self.problem.m), Load(self.total, ir.ZERO)
+        stmts = self.problem.epilogue(batch, rows, Var("n"), value)
+        return all(isinstance(s, (Let, Store)) for s in stmts)
 
 
 class Held(Protocol):
@@ -205,9 +234,11 @@ class Factor:
             return self.rows(i)
         if self.panel.deep:
             return ir.add(ir.mul(i, _SIDE), self.thread)
-        group = ir.mul(ir.index_div(i, self.group), _SIDE * self.group)
-        among = ir.add(ir.mul(self.thread, self.group), ir.index_mod(i, self.group))
-        return ir.add(group, among)
+        return ir.add(self.first(ir.index_div(i, self.group)), ir.index_mod(i, self.group))
+
+    def first(self, group: Expr) -> Expr:
+        """The first row of a group of neighbours."""
+        return ir.add(ir.mul(group, _SIDE * self.group), ir.mul(self.thread, self.group))
 
     def registers(self) -> Buffer:
         """Where the thread holds what it has read."""
@@ -301,13 +332,16 @@ class PlainTiles(Tiled):
     def elements(
         self, row: Expr, column: Expr, places: tuple[Expr, ...]
     ) -> tuple[Indices, list[Stmt], Element]:
-        """Rows, and in each of them columns."""
+        """Rows, in each of them groups of columns, and columns."""
         left, right = self.factors(places)
+        group = 1 if self.right.deep else self.group
 
         def element(at: Indices) -> tuple[Expr, Expr, Expr]:
-            i, j = at
-            m, n = ir.add(row, left.at(i)), ir.add(column, right.at(j))
+            i, g, k = at
+            j = ir.add(ir.mul(g, group), k)
+            across = right.at(j) if group == 1 else right.first(g) + k
+            m, n = ir.add(row, left.at(i)), ir.add(column, across)
             return m, n, ir.add(ir.mul(i, self.each), j)
 
-        each = ir.const(self.each)
-        return (each, each), [], element
+        extents = (self.each, self.each // group, group)
+        return tuple(map(ir.const, extents)), [], element

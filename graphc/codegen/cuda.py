@@ -151,7 +151,8 @@ class _Printer:
         for let in lets:
             self.stmt(let)
         self.exprs.positive.add(loop.extent)  # or there is no block
-        self.out.add(f"const long long {self.exprs.declare(loop.var)} = blockIdx.x;")
+        self.exprs.ranges.counter(loop.var, loop.extent)
+        self.out.add(f"const {self.index(loop.var)} = blockIdx.x;")
         for stmt in loop.body.stmts:
             self.stmt(stmt)
         across, side = self.shape(loop)
@@ -195,10 +196,18 @@ class _Printer:
     def let(self, stmt: Let) -> None:
         """A variable."""
         (value,) = self.exprs.texts(stmt.value)
-        if stmt.var.dtype is int64 and self.exprs.is_data(stmt.value):
-            self.exprs.data.add(stmt.var)
+        if stmt.var.dtype is int64:
+            if self.exprs.is_data(stmt.value):
+                self.exprs.data.add(stmt.var)
+            self.exprs.ranges.let(stmt.var, stmt.value)
+            self.out.add(f"const {self.index(stmt.var)} = {bare(value)};")
+            return
         ty = TYPES[stmt.var.dtype.code]
         self.out.add(f"const {ty} {self.exprs.declare(stmt.var)} = {bare(value)};")
+
+    def index(self, var: Var) -> str:
+        """The declaration of an index."""
+        return self.exprs.declare_index(var, self.exprs.ranges.is_short(var))
 
     def alloc(self, buffer: Buffer) -> None:
         """A buffer of a thread, or of a block."""
@@ -238,8 +247,8 @@ class _Printer:
         if stmt.kind is LoopKind.THREAD:
             self.threads.append(stmt)
             place = "x" if not _thread_loops(stmt.body) else "y"
-            name = self.exprs.declare(stmt.var)
-            self.out.add(f"const long long {name} = threadIdx.{place};")
+            self.exprs.ranges.counter(stmt.var, stmt.extent)
+            self.out.add(f"const {self.index(stmt.var)} = threadIdx.{place};")
             self.block(stmt.body)
             self.threads.pop()
             return
@@ -249,10 +258,17 @@ class _Printer:
         if stmt.kind not in (LoopKind.SERIAL, LoopKind.UNROLLED):
             raise CompileError(f"a {stmt.kind.value} loop is for CPUs only")
         (extent,) = self.exprs.texts(stmt.extent)
-        name = self.exprs.declare(stmt.var)
+        ranges = self.exprs.ranges
+        short = ranges.is_at_most(stmt.extent)
+        ranges.counter(stmt.var, stmt.extent)
+        # A counter goes one beyond the last value.
+        counter = self.exprs.declare_index(stmt.var, short)
+        name = self.exprs.names[stmt.var]
         if stmt.kind is LoopKind.UNROLLED:
             self.out.add("#pragma unroll")
-        self.out.open(f"for (long long {name} = 0; {name} < {extent}; ++{name})")
+        elif any(isinstance(s, For) and s.kind is LoopKind.UNROLLED for s in stmt.body.stmts):
+            self.out.add("#pragma unroll 1")  # the schedule has said how much is unrolled
+        self.out.open(f"for ({counter} = 0; {name} < {extent}; ++{name})")
         self.block(stmt.body)
         self.out.close()
 

@@ -8,6 +8,7 @@ statements nothing is remembered: the compiler of CUDA C sees what is the same.
 from __future__ import annotations
 
 from graphc.codegen.cuda_ops import cast, primitive
+from graphc.codegen.cuda_range import Ranges
 from graphc.codegen.cuda_text import TYPES, literal
 from graphc.dtypes import DType, int64
 from graphc.errors import CompileError
@@ -86,6 +87,8 @@ class Expressions:
       data: variables whose values come from memory: arithmetic with them wraps around.
       positive: variables that are at least 1.
       vectors: loads whose values are in registers already, with their texts.
+      ranges: what is known of the values of variables.
+      short: variables of 32 bits.
     """
 
     def __init__(self, out: Lines) -> None:
@@ -94,12 +97,21 @@ class Expressions:
         self.data: set[Var] = set()
         self.positive: set[Expr] = set()
         self.vectors: dict[Expr, str] = {}
+        self.ranges = Ranges()
+        self.short: set[Var] = set()
         self._expanded: dict[int, tuple[Expr, Expr]] = {}
 
     def declare(self, thing: Var | Buffer) -> str:
         """A name for a variable or a buffer from here on."""
         found = self.names[thing] = self.out.name(thing.name)
         return found
+
+    def declare_index(self, var: Var, short: bool) -> str:
+        """A declaration of an int64 variable whose range is settled, of 32 bits if these do."""
+        self.short.discard(var)
+        if short:
+            self.short.add(var)
+        return f"{'int' if short else 'long long'} {self.declare(var)}"
 
     def texts(self, *roots: Expr) -> list[str]:
         """The texts of the expressions of one statement; lines before it as they need."""
@@ -166,7 +178,9 @@ class Expressions:
         if plain or (uses.get(node, 1) == 1 and len(text) <= _LONG):
             return text
         name = self.out.temporary()
-        self.out.add(f"const {TYPES[node.dtype.code]} {name} = {bare(text)};")
+        short = node.dtype is int64 and isinstance(node, Apply) and self.ranges.is_short(node)
+        ty = "int" if short else TYPES[node.dtype.code]
+        self.out.add(f"const {ty} {name} = {bare(text)};")
         return name
 
     def _node(self, node: Expr, memo: Texts, uses: dict[Expr, int]) -> str:
@@ -198,6 +212,8 @@ class Expressions:
         if below != node.args:
             return memo[below[0]]
         args = [memo[a] for a in node.args]
+        if node.fn == "bitcast" and node.args[0].dtype is int64:
+            return f"gc_bits<{TYPES[node.dtype.code]}>((long long){args[0]})"
         if node.fn == "bitcast":
             return f"gc_bits<{TYPES[node.dtype.code]}>({bare(args[0])})"
         if node.dtype is int64 and node.args[-1].dtype is int64:
@@ -213,8 +229,19 @@ class Expressions:
         if node.fn in ("idiv", "irem") and (constant or divisor in self.positive):
             return f"({args[0]} {'/' if node.fn == 'idiv' else '%'} {args[1]})"
         if node.fn in _INDEX and not self.is_data(node):
-            return f"({args[0]} {_INDEX[node.fn]} {args[1]})"
+            # Where 32 bits may not hold the result, one operand at least has 64.
+            wide = not self.ranges.is_short(node) and not any(map(self._is_wide, node.args))
+            first = f"(long long){args[0]}" if wide else args[0]
+            return f"({first} {_INDEX[node.fn]} {args[1]})"
         return None
+
+    def _is_wide(self, node: Expr) -> bool:
+        """Whether the text of an int64 expression surely has 64 bits."""
+        if isinstance(node, Var):
+            return node not in self.short
+        if isinstance(node, Apply) and node.fn in _INDEX and not self.is_data(node):
+            return not self.ranges.is_short(node)
+        return isinstance(node, Load)
 
     # --- conditions -------------------------------------------------------------------------------
 

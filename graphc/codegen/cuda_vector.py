@@ -37,7 +37,9 @@ def print_vectors(exprs: Expressions, loop: For, statement: Callable[[Stmt], Non
         raise CompileError("a vectorized loop of a GPU has Lets and Stores only")
     out, width = exprs.out, known(loop.extent) or 0
     outer = dict(exprs.vectors)
-    lane = exprs.declare(loop.var)
+    exprs.ranges.counter(loop.var, loop.extent)
+    exprs.declare_index(loop.var, short=True)
+    lane = exprs.names[loop.var]
     for load, start in _loads(loop, width):
         ty, name = f"gc_vector<{TYPES[load.dtype.code]}, {width}>", out.temporary()
         (place,) = exprs.texts(start)

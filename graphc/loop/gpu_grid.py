@@ -115,6 +115,8 @@ def grid_square(
 
     A block of threads in rows and columns, ``shape``, works on one item.
     """
+    if known(count) == 0:
+        return Block(())
     blocks, b, step, number = Var("blocks"), Var("b"), Var("s"), Var("i")
     y, x = Var("y"), Var("x")
     place = add(mul(step, blocks), b)

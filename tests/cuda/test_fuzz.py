@@ -26,7 +26,7 @@ def shards(first: int, count: int) -> list:
     return [first, *slow]
 
 
-@pytest.mark.parametrize("shard", shards(4000, 20))
+@pytest.mark.parametrize("shard", shards(4000, 22))
 def test_random_graphs_equal_the_reference(shard, device):
     @seed(shard)
     @settings(QUIET, max_examples=10 if shard == 4000 else 50)
