@@ -12,7 +12,8 @@ import numpy as np
 
 from graphc.dims import Dim, Symbol
 from graphc.errors import InvalidArgumentError, ResourceExhaustedError
-from graphc.program import Call, Copy, Program, walk
+from graphc.program import Append, Bind, Call, Copy, Loop, Program, Reserve, walk
+from graphc.program_steps import slots_of
 from graphc.runtime.cuda_arrays import DeviceArray
 from graphc.runtime.cuda_device import CaptureError, Device, Memory
 from graphc.runtime.cuda_kernels import Kernels
@@ -41,6 +42,7 @@ class CudaExecutable(Runnable):
 
     Attributes:
       changing: the number of the first step that changes a variable.
+      counted: the slots of numbers of turns that something on the device reads.
       capturable: whether runs may be recorded and replayed.
     """
 
@@ -54,6 +56,7 @@ class CudaExecutable(Runnable):
         self.numbers = {id(s.source): s.number for s in program.slots if s.kind == "input"}
         self.variables = [s for s in program.slots if s.kind == "variable"]
         self.changing = changing_step(program)
+        self.counted = counted_turns(program)
         # What makes the host decide in the middle of a run cannot be recorded; what gives a
         # variable another shape runs seldom.
         self.capturable = not self.stores and all(
@@ -321,6 +324,17 @@ def changing_step(program: Program) -> int:
             if written & variables:
                 return number
     return len(program.steps)
+
+
+def counted_turns(program: Program) -> frozenset[int]:
+    """The slots that count a loop's turns and that more than the host reads."""
+    steps = list(walk(program.steps))
+    turns = {s.turns for s in steps if isinstance(s, Loop)}
+    hosts = (Loop, Reserve, Append, Bind)
+    read = {n for s in steps if not isinstance(s, hosts) for n in slots_of(s)}
+    read |= {s.flag for s in steps if isinstance(s, Loop)}
+    read |= {s.source for s in steps if isinstance(s, Append)}
+    return frozenset(turns & (read | {r.slot for r in program.results}))
 
 
 @contextlib.contextmanager

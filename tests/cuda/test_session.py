@@ -102,6 +102,17 @@ def test_loops_and_branches(device):
     both(device, lambda s: s.run([last, slope, stacked], {x: X, turns: 5}))
 
 
+def test_a_turn_of_a_loop_costs_one_download(shim):
+    x = gc.placeholder(gc.float32, [None])
+    last = gc.while_loop(lambda a: gc.reduce_sum(a) < 1000.0, lambda a: [a * 2.0], [x])
+    with gc.Session(device=shim) as session:
+        assert session.run(last, {x: [1, 1]}).tolist() == [512, 512]
+        before = shim.uploads, shim.downloads
+        session.run(last, {x: [1, 1]})
+        # The feed; the condition 10 times and the fetch.
+        assert (shim.uploads, shim.downloads) == (before[0] + 1, before[1] + 11)
+
+
 def test_sizes_that_a_run_decides(device):
     x = gc.placeholder(gc.float32, [None, 40])
     positive = gc.boolean_mask(x, x > 0.3)
