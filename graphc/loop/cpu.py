@@ -42,6 +42,7 @@ from graphc.loop.ir import (
     Block,
     Expr,
     For,
+    If,
     Kernel,
     Let,
     Load,
@@ -65,7 +66,9 @@ from graphc.loop.transform import (
     Rewriter,
     close_nest,
     fuse_counters,
+    jam,
     open_nest,
+    unroll,
 )
 from graphc.loop.transform_vector import vector_count, vectorize, vectorize_block
 
@@ -76,6 +79,8 @@ _WORTH_PS = 20_000_000  # less than this is not split
 _BLOCK = 4096  # elements of a long vector loop that make one parallel iteration
 _LONG = 4 * _BLOCK
 _MANY = 64  # parallel iterations that are enough for any machine
+_COPIES = 25  # of what a vector does with each of a few taps: the sums stay in registers
+_TOGETHER = (4, 3, 2)  # iterations that share what they load, if the extent has such a factor
 _SMALL = 1024  # work in a parallel iteration beside which a division is cheap
 
 
@@ -185,6 +190,44 @@ def _maximum(a: Expr, b: Expr, fn: str = "max") -> Expr:
     return Apply(fn, (a, b), int64)
 
 
+def _few_unrolled(stmt: Stmt, most: int) -> Stmt:
+    """A loop, and those in it, as copies of their bodies where these are at most so many."""
+    if not isinstance(stmt, For) or stmt.kind is not LoopKind.SERIAL:
+        return stmt
+    count = known(stmt.extent)
+    if count is None or not 0 < count <= most:
+        return stmt
+    inner = tuple(_few_unrolled(s, most // count) for s in stmt.body.stmts)
+    if any(isinstance(s, For) and s.kind is LoopKind.SERIAL for s in inner):
+        return replace(stmt, body=Block(inner))
+    return replace(unroll(stmt), body=Block(inner))
+
+
+def _jammed(
+    others: list[Loop], body: Block, lane: Var
+) -> tuple[list[Loop], Block]:
+    """Several iterations of the loop around the vectors at once, where they share operands.
+
+    Such is the filter of a depthwise convolution, which every place of the window multiplies.
+    """
+    sums = [s for s in walk_stmt(body) if isinstance(s, Reduce)]
+    if not others or not sums or any(isinstance(s, If) for s in walk_stmt(body)):
+        return others, body
+    var, extent = others[-1]
+    loads = [
+        n for s in sums for n in walk_expr(s.value)
+        if isinstance(n, Load) and n.buffer.scope is Scope.GLOBAL
+    ]  # fmt: skip
+    alone = [n for n in loads if mentions(n.index, {lane}) and not mentions(n.index, {var})]
+    size = known(extent)
+    factor = next((f for f in _TOGETHER if size is not None and size % f == 0), 1)
+    if not alone or len(alone) == len(loads) or factor == 1:
+        return others, body
+    outer = Var(f"{var.name}j")
+    body = jam(body, var, mul(outer, factor), factor)
+    return [*others[:-1], (outer, const((size or 0) // factor))], body
+
+
 @dataclass
 class _Plan:
     """One nest, what of it is vectorized, and how it becomes parallel."""
@@ -224,27 +267,29 @@ class _Plan:
         assert self.chosen is not None
         var, extent = self.loops[self.chosen]
         others = [loop for at, loop in enumerate(self.loops) if at != self.chosen]
-        width = self._column_width(var, extent)
+        body = Block(tuple(_few_unrolled(s, _COPIES) for s in self.body.stmts))
+        others, body = _jammed(others, body, var)
+        width = self._column_width(var, extent, body)
         if not parallel:
-            return close_nest(others, vectorize((var, extent), self.body, width)), ONE
+            return close_nest(others, vectorize((var, extent), body, width)), ONE
         count = vector_count(extent, width)
         blocks = Var(f"{var.name}v")
-        inner = vectorize_block((var, extent), self.body, width, blocks)
+        inner = vectorize_block((var, extent), body, width, blocks)
         outside = others if known(count) == 1 else [*others, (blocks, count)]
         if known(count) == 1:
-            inner = vectorize((var, extent), self.body, width)
+            inner = vectorize((var, extent), body, width)
         if not outside:
             return inner, ONE
         return self._parallel(outside, inner, mul(per_iteration, width))
 
-    def _column_width(self, var: Var, extent: Expr) -> int:
+    def _column_width(self, var: Var, extent: Expr, body: Block) -> int:
         """Several registers for each total: rows of memory are used by whole stretches."""
-        totals = sum(isinstance(s, Alloc) for s in walk_stmt(self.body))
+        totals = sum(isinstance(s, Alloc) for s in walk_stmt(body))
         size = known(extent)
         # Narrower, where that leaves more blocks to share out.
         most = 8 if size is not None and size < _BLOCK else 16
         most = max(1, most >> max(totals - 1, 0).bit_length())
-        return vector_width(self.body, var, extent, self.target, most=most)
+        return vector_width(body, var, extent, self.target, most=most)
 
     def _elements(self, parallel: bool, per_iteration: Expr) -> tuple[Block, Expr]:
         """Elementwise: vectors over one dimension, the others around them."""

@@ -163,6 +163,60 @@ def instance(body: Block, binding: dict[Var, Expr]) -> Block:
     return Rewriter(binding).block(body)
 
 
+class _Copy(Rewriter):
+    """One of several copies that are in scope together: what it declares has its number."""
+
+    def __init__(self, variables: dict[Var, Expr], number: int) -> None:
+        super().__init__(variables)
+        self.number = number
+
+    def _declare(self, var: Var) -> Var:
+        super()._declare(var)
+        return self.named(var, Var(f"{var.name}u{self.number}", var.dtype))
+
+    def named(self, var: Var, new: Var) -> Var:
+        """``new`` stands for a variable from here on."""
+        self.vars[var] = new
+        return new
+
+    def stmt(self, stmt: Stmt) -> Stmt:
+        """The copy of a statement."""
+        new = super().stmt(stmt)
+        if isinstance(stmt, Alloc):
+            assert isinstance(new, Alloc)
+            name = f"{stmt.buffer.name}u{self.number}"
+            self.buffers[stmt.buffer] = replace(new.buffer, name=name)
+            return Alloc(self.buffers[stmt.buffer])
+        return new
+
+
+def jam(body: Block, var: Var, base: Expr, count: int) -> Block:
+    """The iterations of ``var`` from ``base`` on, so many, one statement of all after the other.
+
+    Loops are run once for all, so that what does not depend on ``var`` is loaded once.  The
+    iterations must be independent, and no extent may depend on ``var``.
+    """
+    copies = [_Copy({var: add(base, const(k))}, k) for k in range(count)]
+
+    def together(stmts: Sequence[Stmt]) -> list[Stmt]:
+        found: list[Stmt] = []
+        for s in stmts:
+            if isinstance(s, Block):
+                found.append(Block(tuple(together(s.stmts))))
+            elif isinstance(s, For):
+                shared = Var(s.var.name)
+                extent = copies[0].expr(s.extent)
+                for copy in copies:
+                    copy._declare(s.var)
+                    copy.named(s.var, shared)
+                found.append(For(shared, extent, s.kind, Block(tuple(together(s.body.stmts)))))
+            else:
+                found += [copy.stmt(s) for copy in copies]
+        return found
+
+    return Block(tuple(together(body.stmts)))
+
+
 # --- nests ----------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from graphc.op import (
 )
 from graphc.ops.base import call, grid
 from graphc.ops.conv_core import filter_reference, forward_reference, taps_of
+from graphc.ops.conv_phases import by_phases
 from graphc.ops.conv_window import (
     Axis,
     Sizes,
@@ -150,6 +151,21 @@ def few_channels_widened(operands: Sequence[Tensor], kernel: Sizes) -> Sequence[
     return [widened(t) for t in operands] if few else operands
 
 
+def depthwise(g: Convolution, kernel: Sizes) -> bool:
+    """Whether every channel of the image has one filter of its own."""
+    return g.groups > 1 and kernel[2] == 1 and kernel[3] == g.channels
+
+
+def convolved(
+    image: Tensor, kernel: Tensor, g: Convolution, spatial: dict[str, Any] | None = None
+) -> Tensor:
+    """The convolution of a padded image (NHWC), in groups if there are some."""
+    attrs = g.spatial if spatial is None else spatial
+    if depthwise(g, _sizes(kernel)):
+        return call("DepthwiseCore", image, kernel, **attrs)
+    return call("Conv2DCore", image, kernel, groups=g.groups, **attrs)
+
+
 FEW_CHANNELS = 8
 LANES = 16  # of a vector, in which input channels are counted
 COLUMN_FLOPS = 64  # what may be computed in the time that a column's element moves
@@ -211,6 +227,15 @@ def windows_fit(g: Convolution, kernel: Sizes, size: int) -> bool:
     return math.prod(reach) * whole(kernel[2]) * size <= IMAGE_BYTES
 
 
+def phases_pay(g: Convolution, kernel: Sizes, size: int) -> bool:
+    """Whether an input's gradient is better computed phase by phase of a strided convolution."""
+    strided = g.h.stride * g.w.stride > 1 and g.spatial["dilations"] == (1, 1)
+    if not strided or not columns_pay(g, kernel, size) or windows_fit(g, kernel, size):
+        return False
+    every = whole(kernel[0]) >= g.h.stride and whole(kernel[1]) >= g.w.stride
+    return every and whole(kernel[2]) >= LANES
+
+
 def by_columns(dy: Tensor, kernel: Tensor, g: Convolution) -> Tensor:
     """An input's gradient: what every window gives its taps, added up where these fall."""
     kh, kw, channels, outputs = _sizes(kernel)
@@ -254,6 +279,7 @@ SAMPLES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], str], ...
         "strides, dilated",
     ),
     ((1, 4, 4, 4), (2, 2, 2, 6), {"padding": "SAME"}, "groups"),
+    ((2, 5, 4, 3), (3, 2, 1, 3), {"padding": "SAME", "strides": (1, 2, 1, 1)}, "depthwise"),
     ((2, 1, 1, 3), (1, 1, 3, 1), {"padding": "VALID"}, "size 1"),
     ((1, 3, 3, 1), (1, 1, 1, 2), {"padding": "SAME", "strides": (1, 2, 2, 1)}, "pointwise"),
 )  # fmt: skip
@@ -297,8 +323,7 @@ class Conv2D(_Convolution):
         x, kernel = few_channels_widened(inputs, _sizes(inputs[1]))
         g = convolution(op.attrs, _sizes(x), _sizes(kernel))
         image = padded_image(to_nhwc(x, g.data_format), g)
-        found = call("Conv2DCore", image, kernel, groups=g.groups, **g.spatial)
-        return [from_nhwc(narrowed(found, inputs[0]), g.data_format)]
+        return [from_nhwc(narrowed(convolved(image, kernel, g), inputs[0]), g.data_format)]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
         """The convolutions' own gradient ops."""
@@ -349,6 +374,9 @@ class Conv2DBackpropInput(_Convolution):
         kernel, grad = inputs[1:]
         g = convolution(op.attrs, _sizes(op.outputs[0]), _sizes(kernel))
         wide = grad.dtype.accumulator  # columns are not rounded before they are added up
+        if phases_pay(g, _sizes(kernel), wide.size):
+            dy = to_nhwc(grad, g.data_format)
+            return [from_nhwc(by_phases(dy, kernel, (g.h, g.w)), g.data_format)]
         if columns_pay(g, _sizes(kernel), wide.size):
             dy = to_nhwc(widened(grad), g.data_format)
             found = narrowed(by_columns(dy, widened(kernel), g), grad)
@@ -359,8 +387,7 @@ class Conv2DBackpropInput(_Convolution):
             sizes=tuple(axis.size + axis.span - 1 for axis in (g.h, g.w)),
         )  # fmt: skip
         turned = call("FlipFilter", kernel, groups=g.groups)
-        dilations = g.spatial["dilations"]
-        found = call("Conv2DCore", spread, turned, dilations=dilations, groups=g.groups)
+        found = convolved(spread, turned, g, g.spatial | {"strides": (1, 1)})
         return [from_nhwc(found, g.data_format)]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:
@@ -423,7 +450,10 @@ class Conv2DBackpropFilter(_Convolution):
         image = padded_image(to_nhwc(x, g.data_format), g)
         dy = to_nhwc(grad, g.data_format)
         ksize = kernel[:2]
-        found = call("Conv2DFilterCore", image, dy, ksize=ksize, groups=g.groups, **g.spatial)
+        if depthwise(g, kernel):
+            found = call("DepthwiseFilterCore", image, dy, ksize=ksize, **g.spatial)
+        else:
+            found = call("Conv2DFilterCore", image, dy, ksize=ksize, groups=g.groups, **g.spatial)
         return [narrowed(found, inputs[0])]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:

@@ -172,8 +172,10 @@ class Grouper:
 
     def merge(self, first: Group, second: Group) -> Group | None:
         """One group that computes both, ``first`` before ``second``; None where that is not so."""
-        if second.template is not None or first.plain or second.plain:
+        if second.template is not None or second.plain:
             return None
+        if first.plain:
+            return self.merge_after(first, second)
         if first.template is not None:
             return self.merge_epilogue(first, second)
         if first.frame != second.frame and has_reduction(second):
@@ -184,6 +186,16 @@ class Grouper:
                 return None
             reduced = second.reduced
         return self.joined(Group(first.frame, reduced, list(first.members)), first, second)
+
+    def merge_after(self, first: Group, second: Group) -> Group | None:
+        """What is computed of each sum over a window goes behind it, where no loop is shared."""
+        merged = Group(first.frame, first.reduced, list(first.members), plain=True)
+        if has_reduction(second) or any(
+            (member := self.member_for(merged, m.tensor)) is None or member.role != "row"
+            for m in second.members
+        ):
+            return None
+        return self.joined(merged, first, second)
 
     def merge_rows(self, first: Group, second: Group) -> Group | None:
         """What is computed once for each row goes in front of the reductions of the rows."""

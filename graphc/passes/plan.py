@@ -32,7 +32,8 @@ class Group:
       frame: sizes of the loops; ``reduced`` marks those that reductions run over.
       members: in dependency order (for a template: the epilogue).
       outputs: the tensors that are stored.
-      plain: the frame is of one operation whose loops cannot be shared (a pooling window, say).
+      plain: the frame is of one operation whose reduced loops cannot be shared (those of a pooling
+        window, say).
     """
 
     frame: tuple[DimLike, ...]

@@ -20,6 +20,7 @@ from graphc.loop.transform import (
     drop_unit_loops,
     fuse_counters,
     interchange,
+    jam,
     open_nest,
     parallelize,
     split,
@@ -161,6 +162,37 @@ def test_interchange_and_unroll():
     with pytest.raises(ScheduleError):
         unroll(outer)
     assert unroll(replace(outer, extent=const(2))).kind is LoopKind.UNROLLED
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_iterations_together(factor):
+    """One loop for the taps, a total for each of them, in the order of the statements."""
+    text = """\
+kernel k(x: f32[40], w: f32[3], y: f32[6]):
+  for i in 6:
+    local s: f32[1]
+    s[0] = 0.5f32
+    for t in 3:
+      let at = i * 5 + t
+      s[0] += x[at] * w[t]
+    let v: f32 = s[0]
+    y[i] = v
+"""
+    kernel = parse_kernel(text)
+    (loop,) = kernel.body.stmts
+    outer = Var("io")
+    body = jam(loop.body, loop.var, outer * factor, factor)
+    made = For(outer, const(6 // factor), LoopKind.SERIAL, body)
+    made = verify_kernel(replace(kernel, body=block(made)))
+    shown = format_kernel(made)
+    assert shown.count("for t") == 1
+    assert shown.count("local ") == factor
+    assert format_kernel(parse_kernel(shown)) == shown
+    x, w = np.arange(40, dtype=np.float32), np.array([1, 2, 4], np.float32)
+    found, wanted = np.zeros(6, np.float32), np.zeros(6, np.float32)
+    run_kernel(made, [x, w, found], [])
+    run_kernel(kernel, [x, w, wanted], [])
+    assert found.tolist() == wanted.tolist() == [0.5 + x[5 * i : 5 * i + 3] @ w for i in range(6)]
 
 
 def test_one_counter_for_several_loops():
