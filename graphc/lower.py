@@ -129,7 +129,9 @@ class Lowered:
 
     def _for_known_sizes(self, name: str) -> tuple[GroupOperands, Callable[[], Kernel]]:
         hints = self._lowering.hints if self.has_fast else None
-        second, build = prepare(self._lowering, self._group, name, hints, self.streamed)
+        second, build = prepare(
+            self._lowering, self._group, name, hints, self.streamed, self.buffers
+        )
         if list(second.buffers) != self.buffers or (hints and second.symbols):
             raise CompileError(f"kernel {self.name}: its fast version has other parameters")
         return second, build
@@ -204,8 +206,12 @@ def numbered_names(text: str) -> str:
 def prepare(
     lowering: Lowering, group: Group, name: str,
     hints: dict[Symbol, int] | None = None, streamed: Collection[Tensor] = (),
+    order: Collection[Tensor] = (),
 ) -> tuple[GroupOperands, Callable[[], Kernel]]:
-    """The settled parameters of a group's kernel, and what builds it."""
+    """The settled parameters of a group's kernel, and what builds it.
+
+    Loops that write past the caches come upon their buffers in another ``order`` than others.
+    """
     if group.template is not None:
         template = TemplateLowering(lowering, group, name, hints)
         build = template.prepare()
@@ -214,6 +220,8 @@ def prepare(
         return template, build
     loops = LoopLowering(lowering, group, name, hints, streamed)
     body = loops.loops()
+    if loops.buffers.keys() == set(order):
+        loops.buffers = {t: loops.buffers[t] for t in order}
     params, scalars = tuple(loops.buffers.values()), tuple(loops.symbols.values())
     kernel = Kernel(name, params, scalars, body)
     if not lowering.scheduled:
