@@ -335,16 +335,26 @@ def _rows(part: Tensor) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
+def _is_read(tensor: Tensor) -> bool:
+    """Whether some operation reads a tensor."""
+    younger = itertools.takewhile(
+        lambda o: o.serial > tensor.op.serial, reversed(tensor.graph._ops.values())
+    )
+    return any(tensor in o.inputs for o in younger)
+
+
 def added(
-    total: Tensor, part: Tensor, fit: Callable[[Tensor, Tensor], Tensor]
+    total: Tensor, part: Tensor, fit: Callable[[Tensor, Tensor], Tensor], alone: bool
 ) -> Tensor:
     """The sum of two gradients; rows are added in place, without zeros for all the others.
 
-    ``fit(part, total)`` is the part as long as the total, where that may be of another length.
+    ``fit(part, total)`` is the part as long as the total, where that may be of another length;
+    ``alone`` says that the part belongs to no other gradient.
     """
     op = part.op
-    if op.type == "While" and total.op.serial < op.serial and is_rows(part):
-        # The loop adds its rows to what there is.
+    after = op.type == "While" and total.op.serial < op.serial
+    if after and alone and is_rows(part) and not _is_read(part):
+        # The loop adds its rows to what there is, and nobody asks for its rows by themselves.
         number = op.outputs.index(part)
         op.inputs = (*op.inputs[:number], total, *op.inputs[number + 1 :])
         return part

@@ -256,9 +256,15 @@ class BodyBackward(Backward):
                 rest[1:] = [self.fit(tensor, p, found) for p in rest[1:]]
                 found = single(create("AddN", [rest]))
             for part in rows:
-                found = added(found, part, functools.partial(self.fit, tensor))
+                found = added(
+                    found, part, functools.partial(self.fit, tensor), self.is_alone(part)
+                )
             parts[:] = [found]
         return super().total(tensor)
+
+    def is_alone(self, part: Tensor) -> bool:
+        """Whether a contribution is one to a single gradient: a sum gives it to all its terms."""
+        return sum(p is part for parts in self.grads.values() for p in parts) == 1
 
     def own_gradients(
         self, op: Operation, totals: Sequence[Tensor | None]
@@ -409,7 +415,7 @@ def _way_back(
         results.append(_call("ZerosLike", grad) if total is None else total)
     for t, total in zip(outer, sums, strict=True):
         for part in walk.parts(t):
-            total = added(total, part, functools.partial(walk.fit, t))
+            total = added(total, part, functools.partial(walk.fit, t), walk.is_alone(part))
         results.append(total)
     back.results = results + arrays.results
     return arrays

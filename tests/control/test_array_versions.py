@@ -120,6 +120,22 @@ def places_change_among_arrays_of_their_own_sizes(x, n):
     return ts(gc.sin(a.stack())) + ts(gc.sin(2 * b.stack())) + ts(s)
 
 
+@case
+def rows_of_a_sum(x, n):
+    """The gradient of the sum is that of both its terms: a loop may not add to it for one."""
+    return ts(loop(n, lambda i, z: (ts(gc.map_fn(gc.sin, z + x)) * z * 0.3,), x)[0])
+
+
+@case
+def rows_of_a_sum_and_what_is_computed_of_it(x, n):
+    def step(i, z):
+        rows = gc.TensorArray(F, size=3).unstack(z + gc.sin(x))
+        total = loop(3, lambda k, s: (s + gc.sin(rows.read(k)),), gc.constant(0.0, F))[0]
+        return (gc.cond(gc.equal(i % 2, 0), lambda: total * z * 0.5, lambda: total - z),)
+
+    return ts(loop(n, step, x)[0])
+
+
 # --- values ---------------------------------------------------------------------------------------
 
 
