@@ -7,6 +7,7 @@ from typing import Any
 
 from graphc import dtypes
 from graphc.build import constant, create, single
+from graphc.dims import DimLike
 from graphc.errors import GraphError
 from graphc.graph import Operation, Region, Tensor, TensorType, get_default_graph
 from graphc.ops.control_build import make_owner, parameter, region, save_output
@@ -251,10 +252,15 @@ class _Again(_Copier):
             assert region.owner is not None
             owner = region.owner
             if owner.type == "While" and region is owner.attrs["bodies"][0]:
+                what = (
+                    "has an effect: that would have to run it twice"
+                    if not self.passing(op)
+                    else "reads a variable that is assigned meanwhile: read it in the body, and "
+                    "let a loop variable have the value"
+                )
                 raise GraphError(
-                    f"'{op.name}' ({op.type}, declared at {op.location}) has an effect, and is in "
-                    "the condition of a loop whose gradient is asked for: that would have to run "
-                    "it twice"
+                    f"'{op.name}' ({op.type}, declared at {op.location}) is in the condition of a "
+                    f"nested loop whose gradient is asked for, and {what}"
                 )
             found.append(owner)
             region = owner.region
@@ -302,6 +308,12 @@ class _Again(_Copier):
         if user in self.lists:
             return self.lists[user]
         looped = False
+        assert self.home is not None
+        assert self.home.recalled is not None
+        around = self.home.recalled.owner
+        if any(o.type == "While" for o in owners) and around is not None and around.type == "While":
+            # What a loop hands out is handed out of another one.
+            _row_sizes(user)
         for owner in owners:
             tensor = save_output(owner, tensor)
             if owner.type == "While" and looped:
@@ -334,21 +346,26 @@ class _Again(_Copier):
 
 
 def _as_rows(stack: Tensor, like: Tensor) -> Tensor:
-    """What the turns of a loop have handed out, which are rows of the shape of ``like``, as rows.
+    """What the turns of a loop have handed out, rows of the shape of ``like``, as rows."""
+    attrs = {"dtype": like.dtype.base_dtype, "row": _row_sizes(like)}
+    none = single(create("EmptyRows", (constant(0),), attrs))
+    return single(create("AsRows", (stack, none)))
+
+
+def _row_sizes(tensor: Tensor) -> tuple[DimLike, ...]:
+    """The shape of what happens once in loops in loops.
 
     Raises:
-      GraphError: that shape is not known.
+      GraphError: it is not known.
     """
-    op, sizes = like.op, like.sizes
+    op, sizes = tensor.op, tensor.sizes
     if sizes is None or not all(isinstance(s, int) for s in sizes):
         raise GraphError(
             f"'{op.name}' ({op.type}, declared at {op.location}) has an effect, gives tensors of "
             "shapes that are not known, and is in a nested loop whose gradient is asked for: state "
             "the shape by set_shape"
         )
-    attrs = {"dtype": like.dtype.base_dtype, "row": sizes}
-    none = single(create("EmptyRows", (constant(0),), attrs))
-    return single(create("AsRows", (stack, none)))
+    return sizes
 
 
 def repeated(op: Operation) -> dict[str, Any]:

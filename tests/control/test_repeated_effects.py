@@ -269,13 +269,29 @@ def test_an_assigned_value_of_a_condition_that_the_gradient_needs_is_refused():
         return (gc.while_loop(few, lambda z: gc.sin(z) * v.read_value(), [y]),)
 
     y = loop(2, outer, x)[0]
-    with pytest.raises(ValueError, match="is in the condition of a loop") as e:
+    with pytest.raises(ValueError, match="in the condition of a nested loop") as e:
         gc.gradients(y, x)
     assert "AssignAdd" in str(e.value)
     assert __file__ in str(e.value)
 
 
-def test_a_called_value_of_no_known_shape_two_loops_down_is_refused():
+def test_a_variable_read_in_a_condition_is_to_be_read_in_the_body():
+    x = gc.constant([1.0, 2.0])
+    v = gc.Variable(0.0)
+
+    def outer(i, y):
+        with gc.control_dependencies([v.assign_add(1.0)]):
+            few = lambda j, z: gc.cast(j, gc.float32) < v.read_value()  # noqa: E731
+            return (gc.while_loop(few, lambda j, z: (j + 1, gc.sin(z)), [0, y])[1],)
+
+    y = loop(2, outer, x)[0]
+    with pytest.raises(ValueError, match="read it in the body") as e:
+        gc.gradients(y, x)
+    assert __file__ in str(e.value)
+
+
+@pytest.mark.parametrize("down", [1, 2])
+def test_a_called_value_of_no_known_shape_in_loops_is_refused(down):
     x = gc.constant([1.0, 2.0])
 
     def step(i, y):
@@ -283,7 +299,8 @@ def test_a_called_value_of_no_known_shape_two_loops_down_is_refused():
         seen.set_shape([None])
         return (gc.sin(y) * seen,)
 
-    y = loop(2, lambda i, a: loop(2, lambda j, b: loop(2, step, b), a), x)[0]
+    inner = step if down == 1 else lambda j, b: loop(2, step, b)
+    y = loop(2, lambda i, a: loop(2, inner, a), x)[0]
     with pytest.raises(ValueError, match="state the shape by set_shape") as e:
         gc.gradients(y, x)
     assert "PyFunc" in str(e.value)
