@@ -45,6 +45,16 @@ def square(m: Match) -> Tensor | None:
     return _call("Square", m["x"]) if same_type(m) is not None else None
 
 
+def cube(m: Match) -> Tensor | None:
+    """``x ** 3`` of the same type, as products: they round once more than a power.
+
+    In 16 bits the square would lose too much.
+    """
+    if same_type(m) is None or m["out"].dtype.size < 4:
+        return None
+    return _call("Mul", _call("Square", m["x"]), m["x"])
+
+
 def pass_through(m: Match) -> Tensor | None:
     """The input of an op that changes nothing."""
     return same_type(m)
@@ -120,6 +130,7 @@ RULES = [
     Rule("--x", op("Neg", op("Neg", x)), same_type),
     Rule("x ** 1", op("Pow", x, number(1)), same_type),
     Rule("x ** 2", op("Pow", x, number(2)), square),
+    Rule("x ** 3", op("Pow", x, number(3)), cube),
     Rule("cast to itself", op("Cast", x), same_type),
     Rule("fit to itself", op("FitLike", x, y), same_type),
     Rule("reshape to itself", op("Reshape", x, y), same_type),
@@ -139,7 +150,7 @@ RULES = [
 
 @dataclass(frozen=True)
 class Simplify:
-    """Algebraic rewrites that keep every value."""
+    """Algebraic rewrites that keep every value, but for the rounding of a third power."""
 
     name: str = "simplify"
     counts: Counts = field(default_factory=Counts, compare=False)
