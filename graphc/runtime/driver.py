@@ -113,14 +113,13 @@ class DriverPrinter:
     def plan(self) -> str:
         """The functions ``plan`` and ``plan_k`` for the other segments."""
         texts = []
-        bound = 0
         for segment in self.program.segments:
-            bound += len(segment.symbols)
-            total = len(self.places)
+            used = self.layout.scalars[segment.number]
+            total = len(used)
             self.do(f"%args = alloca [{total + 2} x i64], align 16")
             self.do("store ptr %dims, ptr %args")
-            for k in range(total):
-                value = self.at("%syms", k) if k < bound else "0"
+            for k, number in enumerate(used):
+                value = self.at("%syms", number)
                 place = self.emit(f"getelementptr i64, ptr %args, i64 {k + 1}")
                 self.do(f"store i64 {value}, ptr {place}")
             place = self.emit(f"getelementptr i64, ptr %args, i64 {total + 1}")

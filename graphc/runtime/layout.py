@@ -39,6 +39,7 @@ class Layout:
       bytes: of each step that moves bytes, how many.
       rows: of each slot that is a turn's part of another one, its bytes.
       sources: of each Bind, the sizes that it takes (-1 for elements of tensors).
+      scalars: of each segment, the symbols that its kernel takes, by their numbers.
     """
 
     values: list[tuple[int, Expr]] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Layout:
     bytes: dict[int, int] = field(default_factory=dict)
     rows: dict[int, int] = field(default_factory=dict)
     sources: dict[int, list[int]] = field(default_factory=dict)
+    scalars: dict[int, list[int]] = field(default_factory=dict)
 
     def add(self, value: Expr, segment: int = 0) -> int:
         """Append an entry; its place."""
@@ -165,7 +167,7 @@ class PlanPrinter:
             unbound = [str(s) for s in list(self.vars)[len(program.all_symbols) :]]
             raise AssertionError(f"sizes {unbound} are bound by no input")
         dims = Buffer("dims", ir.int64, ir.const(len(layout.values)))
-        scalars = tuple(self.vars.values())
+        numbers = {var: k for k, var in enumerate(self.vars.values())}
         found = []
         for segment in program.segments:
             stores = [
@@ -173,6 +175,10 @@ class PlanPrinter:
                 for k, (s, v) in enumerate(layout.values)
                 if s == segment.number
             ]
+            # Of many segments none would be short if all took all sizes.
+            used = {n for s in stores for n in ir.walk_expr(s.value) if isinstance(n, Var)}
+            scalars = tuple(v for v in numbers if v in used)
+            layout.scalars[segment.number] = [numbers[v] for v in scalars]
             name = plan_name(segment.number)
             found.append(Kernel(name, (dims,), scalars, ir.Block(tuple(stores))))
         return found
