@@ -9,22 +9,25 @@ from graphc.build import convert_to_tensor
 from graphc.dtypes import as_dtype
 from graphc.errors import ShapeError
 from graphc.graph import Tensor, name_scope
+from graphc.ops.base import INF
 from graphc.ops.math import (
-    add,
     argmax,
     cast,
-    equal,
-    less,
-    log,
-    logical_and,
+    exp,
+    greater,
+    greater_equal,
+    is_finite,
     logical_or,
-    negative,
-    reduce_sum,
+    multiply,
+    reduce_max,
+    subtract,
+    where_v2,
 )
 from graphc.ops.movement_value import dim_tensor
 from graphc.ops.random import random_uniform
+from graphc.ops.reduction_scan import cumsum
 from graphc.ops.shaping import expand_dims, gather, stack
-from graphc.ops.shaping_make import range as range_tensor
+from graphc.ops.sorting_functions import argsort
 
 
 def multinomial(
@@ -39,6 +42,8 @@ def multinomial(
       seed: the operation's seed.
       name: the name scope.
       output_dtype: int32 or int64 (the default).
+
+    Of logits that are not finite the probability is 0; if none is, the first is drawn.
     Returns:
       ``[rows, num_samples]``.
     Raises:
@@ -50,12 +55,18 @@ def multinomial(
             raise ShapeError(f"Shape must be rank 2 but is rank {len(logits.sizes)}: {logits}")
         wide = dtypes.float64 if logits.dtype.base_dtype is dtypes.float64 else dtypes.float32
         samples = convert_to_tensor(num_samples, dtype=dtypes.int32, name="num_samples")
-        shape = stack([dim_tensor(logits, 0), samples, dim_tensor(logits, 1)])
-        # The largest of the logits plus Gumbel's noise is at each with its probability.
-        noise = negative(log(negative(log(random_uniform(shape, dtype=wide, seed=seed)))))
+        logits = cast(logits, wide)
+        # As in TensorFlow, what is not finite is never drawn.
+        known = where_v2(is_finite(logits), logits, -INF)
+        chances = exp(subtract(known, reduce_max(known, 1, keepdims=True)))
+        sums = expand_dims(cumsum(cast(chances, dtypes.float64), 1), 1)
+        total = reduce_max(sums, 2, keepdims=True)
+        shape = stack([dim_tensor(logits, 0), samples, 1])
+        place = multiply(random_uniform(shape, dtype=dtypes.float64, seed=seed), total)
+        # The first whose sum is beyond; the product may have been rounded up to the total.
+        beyond = logical_or(greater(sums, place), greater_equal(sums, total))
         kind = as_dtype(output_dtype or dtypes.int64)
-        chances = add(expand_dims(cast(logits, wide), 1), noise)
-        return argmax(chances, 2, output_type=kind, name=scope)
+        return argmax(cast(beyond, dtypes.int8), 2, output_type=kind, name=scope)
 
 
 def random_shuffle(value: Any, seed: int | None = None, name: str | None = None) -> Tensor:
@@ -64,11 +75,5 @@ def random_shuffle(value: Any, seed: int | None = None, name: str | None = None)
         value = convert_to_tensor(value, name="value")
         if value.sizes == ():
             raise ShapeError("random_shuffle needs rows: a scalar has none")
-        count = dim_tensor(value, 0)
-        keys = random_uniform(stack([count]), dtype=dtypes.float64, seed=seed)
-        at = range_tensor(count)
-        row, column = expand_dims(keys, 1), expand_dims(keys, 0)
-        earlier = logical_and(equal(column, row), less(expand_dims(at, 0), expand_dims(at, 1)))
-        # How many keys come before each: a permutation, every one of them equally likely.
-        order = reduce_sum(cast(logical_or(less(column, row), earlier), dtypes.int32), 1)
-        return gather(value, order, name=scope)
+        keys = random_uniform(stack([dim_tensor(value, 0)]), dtype=dtypes.float64, seed=seed)
+        return gather(value, argsort(keys), name=scope)

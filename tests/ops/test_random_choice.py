@@ -36,6 +36,30 @@ def test_multinomials_arguments():
             gc.multinomial([0.0, 1.0], 1)
 
 
+@pytest.mark.parametrize(
+    ("logits", "drawn"),
+    [
+        ([np.nan, 1.0, -np.inf], {1}),
+        ([-np.inf, -np.inf, 0.0], {2}),
+        ([np.inf, 0.0, 0.0], {1, 2}),
+        ([1e30, -1e30, 1e30], {0, 2}),
+        ([-np.inf] * 3, {0}),
+    ],
+)
+def test_what_is_not_finite_is_never_drawn(logits, drawn):
+    with gc.Graph().as_default(), gc.Session() as session:
+        found = session.run(gc.multinomial(np.array([logits], np.float32), 100, seed=2))
+    assert set(found[0]) == drawn
+
+
+def test_many_rows_are_shuffled():
+    """In a time that goes with their number: all pairs would be 10 ** 10."""
+    with gc.Graph().as_default(), gc.Session() as session:
+        found = session.run(gc.random_shuffle(np.arange(100_000), seed=1))
+    assert np.array_equal(np.sort(found), np.arange(100_000))
+    assert (found != np.arange(100_000)).mean() > 0.99
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_shuffled_rows_are_the_rows_in_another_order(mode: str):
     with gc.Graph().as_default(), gc.Session(mode=mode) as session:
