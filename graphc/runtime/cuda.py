@@ -18,7 +18,7 @@ from graphc.runtime.cuda_arrays import DeviceArray
 from graphc.runtime.cuda_device import CaptureError, Device, Memory
 from graphc.runtime.cuda_kernels import Kernels
 from graphc.runtime.cuda_memory import out_of_memory
-from graphc.runtime.cuda_replay import Replay
+from graphc.runtime.cuda_replay import Replay, places_of, still
 from graphc.runtime.cuda_run import Failed, Run
 from graphc.runtime.cuda_state import CudaState
 from graphc.runtime.cuda_trace import DeviceTimer
@@ -63,7 +63,7 @@ class CudaExecutable(Runnable):
             isinstance(s, (Call, Copy)) for s in program.steps
         )
         self._replays: dict[Any, Replay] = {}
-        self._seen: set[Any] = set()
+        self._seen: dict[Any, tuple[int, ...]] = {}
         self._places = -1
         self._last: Replay | None = None
         try:
@@ -163,15 +163,17 @@ class CudaExecutable(Runnable):
         return last if right else None
 
     def _replay(self, feeds: Sequence[Any], binding: Mapping[Symbol, int]) -> Replay | None:
-        """What runs of these sizes were recorded as: those of the second one are, to be ready."""
+        """What runs of these sizes were recorded as: those of the second one are, to be ready.
+
+        An array on the device is read where it is as long as it is always in the same place.
+        """
         if not self.capturable or self.timer is not None:
             return None
-        places = tuple(f.address if isinstance(f, DeviceArray) else 0 for f in feeds)
-        key = (*binding.values(), places)
+        key, places = (*binding.values(),), places_of(feeds)
         if key not in self._seen:
             if len(self._seen) >= MOST_SEEN:
                 self._seen.clear()
-            self._seen.add(key)
+            self._seen[key] = places
             return None
         if self._places != self.state.places or self.state.behind:
             self.given_variables()
@@ -179,11 +181,13 @@ class CudaExecutable(Runnable):
             self._replays.clear()
             self._places = self.state.places
         found = self._replays.pop(key, None)
-        if found is None:
+        if found is None or still(found.fixed, places) != found.fixed:
+            found = None
+            fixed = self._seen[key] = still(self._seen[key], places)
             if len(self._replays) >= MOST_REPLAYS:
                 del self._replays[next(iter(self._replays))]
             try:
-                found = Replay(self, binding, feeds, self.given_variables())
+                found = Replay(self, binding, feeds, fixed, self.given_variables())
             except CaptureError:
                 self.capturable = False
                 return None

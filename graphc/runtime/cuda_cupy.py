@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -156,6 +157,7 @@ class CupyDevice:
         with self.device:
             # No other stream waits for this one, nor it for them, and it can be captured.
             self.stream = cupy.cuda.Stream(non_blocking=True)
+        self._capturing: int | None = None  # the thread that does
         self._active = Active(self)
         self._modules: dict[str, Any] = {}
         self._peak: tuple[float, float] | None = None
@@ -166,6 +168,7 @@ class CupyDevice:
 
     def allocate(self, nbytes: int) -> CupyMemory:
         """A piece of the memory pool."""
+        self._refuse_capturing("allocates")
         try:
             return CupyMemory(self._cupy.cuda.alloc(max(nbytes, 1)))
         except self._cupy.cuda.memory.OutOfMemoryError as error:
@@ -248,6 +251,11 @@ class CupyDevice:
             best = max(best, 2 * COPIED / end.seconds_since(start))
         return best
 
+    def _refuse_capturing(self, what: str) -> None:
+        """What a graph does not do again would be missing in its replays."""
+        if self._capturing == threading.get_ident():
+            raise CaptureError(f"a capture {what}")
+
     # --- arrays of users --------------------------------------------------------------------------
 
     def taken(self, value: Any, dtype: np.dtype[Any]) -> DeviceArray | None:
@@ -322,6 +330,7 @@ class CupyDevice:
         """Record what the stream is asked for."""
         # In the relaxed mode, so that nothing that Python frees meanwhile ends the capture.
         self.stream.begin_capture()
+        self._capturing = threading.get_ident()
 
     def end_capture(self) -> CupyGraph:
         """What the stream was asked for.
@@ -329,6 +338,7 @@ class CupyDevice:
         Raises:
           CaptureError: CUDA cannot record it, or instantiate it.
         """
+        self._capturing = None
         try:
             return CupyGraph(self.stream.end_capture(), self.stream)
         except self.errors as error:

@@ -16,6 +16,7 @@ import numpy as np
 from graphc.dims import Symbol
 from graphc.runtime.cuda_arrays import DeviceArray
 from graphc.runtime.cuda_device import CaptureError, Memory, Recorded
+from graphc.runtime.cuda_run import ALIGNMENT as ACCESS
 from graphc.runtime.cuda_run import STATUS, Run, raise_failure
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Replay:
     Args:
       owner: the executable.
       binding: the sizes that the inputs tell.
-      feeds: those of a run like it; arrays on the device are read where they are.
+      feeds: those of a run like it.
+      fixed: where each feed is read; 0 for what is copied to memory of the replay's own.
       variables: where the variables are, by slot.
 
     Raises:
@@ -42,18 +44,20 @@ class Replay:
 
     def __init__(
         self, owner: CudaExecutable, binding: Mapping[Symbol, int], feeds: Sequence[Any],
-        variables: Mapping[int, Memory],
+        fixed: Sequence[int], variables: Mapping[int, Memory],
     ) -> None:  # fmt: skip
         self.owner = owner
         self.device = owner.device
         given = dict(variables)
         self.places: list[int] = []
-        self.signature = [(f.shape, f.dtype, _place(f)) for f in feeds]
-        for i, feed in zip(owner.inputs, feeds, strict=True):
-            fixed = isinstance(feed, DeviceArray)
-            memory: Memory = feed if fixed else self.device.allocate(feed.nbytes)
+        self.fixed = tuple(fixed)
+        self.signature = [
+            (f.shape, f.dtype, place) for f, place in zip(feeds, self.fixed, strict=True)
+        ]
+        for i, feed, place in zip(owner.inputs, feeds, self.fixed, strict=True):
             # Of an array on the device the address is kept, but not the array.
-            given[owner.numbers[id(i)]] = _Place(feed.address) if fixed else memory
+            memory: Memory = _Place(place) if place else self.device.allocate(feed.nbytes)
+            given[owner.numbers[id(i)]] = memory
             self.places.append(memory.address)
         self.sizes = dict(binding)
         self.kept = Run(owner, binding, given)
@@ -135,6 +139,8 @@ class Replay:
         for address, feed in zip(self.places, feeds, strict=True):
             if not isinstance(feed, DeviceArray):
                 owner.state.staging.put(address, feed)
+            elif feed.address != address and feed.nbytes:
+                device.copy(address, feed.address, feed.nbytes)
         if self.twice:
             self.graphs[0].launch()
             device.wait()
@@ -165,15 +171,23 @@ class Replay:
             if type(feed) is np.ndarray:
                 plain = not place and feed.flags.c_contiguous
             else:
-                plain = isinstance(feed, DeviceArray) and feed.address == place
+                plain = isinstance(feed, DeviceArray) and place in (0, feed.address)
             if not plain or feed.shape != shape or feed.dtype != dtype:
                 return False
         return True
 
 
-def _place(feed: Any) -> int:
-    """Where an array on the device is; 0 for others, those of no elements among them."""
-    return feed.address if isinstance(feed, DeviceArray) else 0
+def places_of(feeds: Sequence[Any]) -> tuple[int, ...]:
+    """Where arrays on the device are that kernels can read there; 0 for all other feeds."""
+    return tuple(
+        f.address if isinstance(f, DeviceArray) and f.nbytes and not f.address % ACCESS else 0
+        for f in feeds
+    )
+
+
+def still(before: Sequence[int], now: Sequence[int]) -> tuple[int, ...]:
+    """The places that are what they were; 0 for the others."""
+    return tuple(a if a == b else 0 for a, b in zip(before, now, strict=True))
 
 
 class _Place:

@@ -285,24 +285,26 @@ class Run:
         low = step.lowered
         sizes = [self.size(Dim((((s,), 1),))) for s in low.symbols]
         addresses = [self.address(number) for number in step.slots]
-        with self.aligned(step.slots, addresses):
+        with self.aligned(step, addresses):
             self.kernels.launch(low, addresses, sizes, self.status.address)
         self.unsure |= low.fallible
 
     @contextlib.contextmanager
-    def aligned(self, numbers: Sequence[int], addresses: list[int]) -> Iterator[None]:
-        """Parts of a stack may begin anywhere: kernels get them where vectors may begin."""
+    def aligned(self, step: Call, addresses: list[int]) -> Iterator[None]:
+        """Parts of a stack, and users' arrays, may begin anywhere: kernels get aligned copies."""
         aside = []
-        for k, number in enumerate(numbers):
+        low = step.lowered
+        for k, (buffer, number) in enumerate(zip(low.buffers, step.slots, strict=True)):
             if addresses[k] % ALIGNMENT:
                 nbytes = self.nbytes(self.program.slots[number])
                 memory = self.device.allocate(nbytes)
                 self.device.copy(memory.address, addresses[k], nbytes)
-                aside.append((memory, addresses[k], nbytes))
+                aside.append((memory, addresses[k], nbytes, buffer in low.writes))
                 addresses[k] = memory.address
         yield
-        for memory, place, nbytes in aside:
-            self.device.copy(place, memory.address, nbytes)
+        for memory, place, nbytes, written in aside:
+            if written:
+                self.device.copy(place, memory.address, nbytes)
 
     def bind(self, step: Bind) -> None:
         """Learn sizes in the course of the run."""

@@ -146,17 +146,28 @@ class ShimMemory:
 class ShimArray:
     """A user's array in the device's memory, as CuPy's are."""
 
-    def __init__(self, memory: ShimMemory, shape: Sequence[int], dtype: Any, strides: Any = None):
+    def __init__(
+        self, memory: ShimMemory, shape: Sequence[int], dtype: Any, strides: Any = None,
+        start: int = 0,
+    ) -> None:  # fmt: skip
         self.memory = memory
+        self.start = start
         self.__cuda_array_interface__ = {
             "shape": tuple(shape), "typestr": np.dtype(dtype).str, "version": 3,
-            "data": (memory.address, False), "strides": strides,
+            "data": (memory.address + start, False), "strides": strides,
         }  # fmt: skip
+
+    def __getitem__(self, rows: slice) -> ShimArray:
+        """The rows behind some."""
+        whole = self.get()
+        part = whole[rows]
+        start = self.start + whole.nbytes - part.nbytes
+        return ShimArray(self.memory, part.shape, part.dtype, None, start)
 
     def get(self) -> np.ndarray:
         """The elements."""
         interface = self.__cuda_array_interface__
-        flat = self.memory.data.view(interface["typestr"])
+        flat = self.memory.data[self.start :].view(interface["typestr"])
         return flat[: int(np.prod(interface["shape"]))].reshape(interface["shape"]).copy()
 
 

@@ -53,6 +53,51 @@ def test_arrays_on_the_device_are_taken_without_a_copy(late):
         assert session.compilations == 1
 
 
+def test_arrays_that_begin_anywhere(late):
+    """Kernels need aligned memory: neither a graph nor the user's array may suffer from that."""
+    x = gc.placeholder(gc.float32, [None])
+    values = np.arange(65, dtype=np.float32)
+    array = late.array(values)
+    with gc.Session(device=late) as session:
+        y = gc.cumsum(x * 2.0)
+        for k in range(1, 5):
+            for _ in range(3):
+                found = session.run(y, {x: array[k:]})
+                np.testing.assert_array_equal(found, np.cumsum(values[k:] * 2))
+        assert late.graphs == 8
+    np.testing.assert_array_equal(array.get(), values)
+
+
+def test_copies_aside_do_not_write_to_the_users_array(late):
+    """The user's own stream may have changed it when the run is done."""
+    x = gc.placeholder(gc.float32, [None])
+    array = late.array(np.zeros(65, np.float32))
+    targets = []
+    copy = late.copy
+    late.copy = lambda target, source, n: (targets.append(target), copy(target, source, n))
+    first = array.memory.address
+    with gc.Session(device=late) as session:
+        for _ in range(3):
+            session.run(x + 1.0, {x: array[1:]})
+    assert targets
+    assert not [t for t in targets if first <= t < first + 260]
+
+
+def test_arrays_in_other_places_have_one_recording(late):
+    x = gc.placeholder(gc.float32, [None, 8])
+    arrays = [late.array(X * k) for k in range(6)]
+    with gc.Session(device=late) as session:
+        call = session.make_callable(gc.reduce_sum(x, 1), [x])
+        captures, begin = [], late.begin_capture
+        late.begin_capture = lambda: (captures.append(1), begin())
+        for _ in range(2):
+            for k, array in enumerate(arrays):
+                np.testing.assert_allclose(call(array), (X * k).sum(1), rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(call(X), X.sum(1), rtol=1e-5)
+        assert len(captures) == 1
+        assert late.graphs == 13
+
+
 def test_what_is_laid_out_otherwise_is_converted_on_the_device(late):
     x = gc.placeholder(gc.float32, [2])
     array = late.array(np.array([1, 2], np.int32))

@@ -17,6 +17,7 @@ from graphc import errors
 from graphc.inspect.describe import cuda_status
 from graphc.runtime import cuda_cupy
 from graphc.runtime.cuda_cupy import CupyDevice
+from graphc.runtime.cuda_device import CaptureError
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 PATH = Path(__file__).parent / "fake_cupy.py"
@@ -143,6 +144,17 @@ def test_out_of_memory_gives_the_pools_blocks_back(monkeypatch):
         with pytest.raises(errors.ResourceExhaustedError, match="feed, 1000000 x float32"):
             session.run(x * 2.0, {x: np.ones(1_000_000, np.float32)})
         assert cupy.frees == 1
+
+
+def test_nothing_is_allocated_in_a_capture(fake):
+    """The pool would give memory that a replay writes to when it is somebody else's."""
+    device = CupyDevice(fake, 1)
+    with device.active():
+        device.begin_capture()
+        with pytest.raises(CaptureError, match="allocates"):
+            device.allocate(4)
+        device.end_capture()
+        device.allocate(4)
 
 
 def test_a_forked_process_cannot_use_the_device(fake, monkeypatch):
