@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphc.errors import InternalError, UnavailableError
+from graphc.errors import InternalError, ResourceExhaustedError, UnavailableError
 from graphc.runtime.cuda_arrays import DeviceArray
 from graphc.runtime.cuda_device import EXTRA, CaptureError, Device, cached_cubin
 
 COPIED = 256 << 20
+INVALID, OUT_OF_MEMORY = 1, 2
+"""Numbers of errors, the same ones of the runtime and of the driver."""
 ON_CUDA = (2, 13)
 """DLPack's numbers of memory on CUDA devices, and of managed memory."""
 
@@ -67,14 +69,15 @@ class CupyMemory:
 class Lease:
     """Memory that a user has an array of: what the user's stream still does with it comes first."""
 
-    def __init__(self, device: CupyDevice, memory: CupyMemory) -> None:
+    def __init__(self, device: CupyDevice, memory: CupyMemory, stream: Any) -> None:
         self._device = device
         self._memory = memory
+        self._stream = stream
 
     def __del__(self) -> None:
         # Where Python ends, CuPy may be gone already.
         with contextlib.suppress(Exception):
-            self._device.follow()
+            self._device.follow(self._stream)
 
 
 class CupyEvent:
@@ -101,13 +104,28 @@ class CupyEvent:
 class CupyGraph:
     """A CUDA graph."""
 
-    def __init__(self, graph: Any, stream: Any) -> None:
+    def __init__(self, graph: Any, device: CupyDevice) -> None:
         self._graph = graph
-        self._stream = stream
+        self._device = device
 
     def launch(self) -> None:
         """Ask the device for all of it."""
-        self._graph.launch(self._stream)
+        with self._device.checked():
+            self._graph.launch(self._device.stream)
+
+
+class PerThread(threading.local):
+    """What a thread does with a device.
+
+    Attributes:
+      capturing: the stream that it captures, if it does.
+      before: the streams that were current before it made the device its own.
+    """
+
+    capturing: Any = None
+
+    def __init__(self) -> None:
+        self.before: list[Any] = []
 
 
 class Active:
@@ -123,16 +141,26 @@ class Active:
                 None, None, f"{device.name} was opened by the process that this one was forked "
                 "from: open a session in this one",
             )  # fmt: skip
-        # Memory of the pool is given out again in the order of the stream that it was taken for.
-        device.device.__enter__()
-        device.stream.__enter__()
+        with device.checked():
+            device.device.__enter__()
+            try:
+                # A stream as a context would end what the caller began with Stream.use().
+                before = device.current_stream()
+                # Memory of the pool is given out again in the order of its stream.
+                device.stream.use()
+            except BaseException:
+                device.device.__exit__(None, None, None)
+                raise
+            device.thread.before.append(before)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         device = self._device
-        device.stream.__exit__(kind, error, trace)
-        device.device.__exit__(kind, error, trace)
+        try:
+            device.thread.before.pop().use()
+        finally:
+            device.device.__exit__(kind, error, trace)
         if isinstance(error, device.errors):
-            raise InternalError(None, None, f"{device.name}: {error}") from error
+            raise device.translated(error) from error
 
 
 class CupyDevice:
@@ -140,7 +168,11 @@ class CupyDevice:
 
     Attributes:
       number: which of those that CuPy sees.
+      stream: what everything is asked of, in order, but for captures.
       errors: what CuPy raises when CUDA refuses something.
+
+    Raises:
+      UnavailableError: the device cannot be opened.
       made_of: the arguments that make another one of the same device.
     """
 
@@ -152,12 +184,18 @@ class CupyDevice:
         self.number = number
         self.name = f"cuda:{number}"
         self.process = os.getpid()
-        self.device = cupy.cuda.Device(number)
-        self.arch = f"sm_{self.device.compute_capability}"
-        with self.device:
-            # No other stream waits for this one, nor it for them, and it can be captured.
-            self.stream = cupy.cuda.Stream(non_blocking=True)
-        self._capturing: int | None = None  # the thread that does
+        try:
+            self.device = cupy.cuda.Device(number)
+            self.arch = f"sm_{self.device.compute_capability}"
+            with self.device:
+                # No other stream waits for this one, nor it for them.
+                self.stream = cupy.cuda.Stream(non_blocking=True)
+        except self.errors as error:
+            raise UnavailableError(
+                None, None, f"device {self.name!r} cannot be opened: {error}"
+            ) from error
+        self.current_stream = cupy.cuda.get_current_stream
+        self.thread = PerThread()
         self._active = Active(self)
         self._modules: dict[str, Any] = {}
         self._peak: tuple[float, float] | None = None
@@ -165,6 +203,20 @@ class CupyDevice:
     def active(self) -> Active:
         """A context in which the thread works with this device."""
         return self._active
+
+    def translated(self, error: Exception) -> Exception:
+        """Our error for one of CUDA's."""
+        if getattr(error, "status", None) == OUT_OF_MEMORY:
+            return MemoryError(str(error))
+        return InternalError(None, None, f"{self.name}: {error}")
+
+    @contextlib.contextmanager
+    def checked(self) -> Iterator[None]:
+        """A context in which CUDA's errors become ours, and those of memory a ``MemoryError``."""
+        try:
+            yield
+        except self.errors as error:
+            raise self.translated(error) from error
 
     def allocate(self, nbytes: int) -> CupyMemory:
         """A piece of the memory pool."""
@@ -181,18 +233,18 @@ class CupyDevice:
 
     def pinned(self, nbytes: int) -> np.ndarray:
         """Bytes that do not leave their place in the host's memory."""
-        memory = self._cupy.cuda.alloc_pinned_memory(max(nbytes, 1))
+        with self.checked():
+            memory = self._cupy.cuda.alloc_pinned_memory(max(nbytes, 1))
         return np.frombuffer(memory, np.uint8, nbytes)
 
     def write(self, address: int, array: np.ndarray) -> None:
         """Copy to the device; what is not pinned CUDA copies aside before it returns."""
-        kind = self._runtime.memcpyHostToDevice
-        self._runtime.memcpyAsync(
-            address, array.ctypes.data, array.nbytes, kind, self.stream.ptr
-        )
+        self._refuse_capturing("copies from memory that may change")
+        self.upload(address, array)
 
     def read(self, address: int, array: np.ndarray) -> None:
         """Copy from the device, and wait for it."""
+        self._refuse_capturing("waits")
         kind = self._runtime.memcpyDeviceToHost
         self._runtime.memcpyAsync(
             array.ctypes.data, address, array.nbytes, kind, self.stream.ptr
@@ -202,25 +254,29 @@ class CupyDevice:
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy on the device."""
         kind = self._runtime.memcpyDeviceToDevice
-        self._runtime.memcpyAsync(target, source, nbytes, kind, self.stream.ptr)
+        self._runtime.memcpyAsync(target, source, nbytes, kind, self._target().ptr)
 
     def upload(self, address: int, pinned: np.ndarray) -> None:
         """Copy pinned bytes to the device."""
-        self.write(address, pinned)
+        kind = self._runtime.memcpyHostToDevice
+        self._runtime.memcpyAsync(
+            address, pinned.ctypes.data, pinned.nbytes, kind, self._target().ptr
+        )
 
     def download(self, address: int, pinned: np.ndarray) -> None:
         """Copy from the device to pinned bytes."""
         kind = self._runtime.memcpyDeviceToHost
         self._runtime.memcpyAsync(
-            pinned.ctypes.data, address, pinned.nbytes, kind, self.stream.ptr
+            pinned.ctypes.data, address, pinned.nbytes, kind, self._target().ptr
         )
 
     def clear(self, address: int, nbytes: int) -> None:
         """Fill with zeros."""
-        self._runtime.memsetAsync(address, 0, nbytes, self.stream.ptr)
+        self._runtime.memsetAsync(address, 0, nbytes, self._target().ptr)
 
     def wait(self) -> None:
         """Wait for the stream."""
+        self._refuse_capturing("waits")
         self.stream.synchronize()
 
     def event(self) -> CupyEvent:
@@ -253,7 +309,7 @@ class CupyDevice:
 
     def _refuse_capturing(self, what: str) -> None:
         """What a graph does not do again would be missing in its replays."""
-        if self._capturing == threading.get_ident():
+        if self.thread.capturing is not None:
             raise CaptureError(f"a capture {what}")
 
     # --- arrays of users --------------------------------------------------------------------------
@@ -263,6 +319,8 @@ class CupyDevice:
 
         Raises:
           ValueError: it is on another device, or cannot be taken.
+          ResourceExhaustedError: there is no memory to convert it.
+          InternalError: the device works no more.
         """
         try:
             array = self._array(value)
@@ -275,10 +333,22 @@ class CupyDevice:
             with self.device:
                 if array.dtype != dtype or not array.flags.c_contiguous:
                     array = self._cupy.ascontiguousarray(array.astype(dtype, copy=False))
-                self.follow()
-        except (*self.errors, TypeError, BufferError, RuntimeError) as error:
+                self.follow(self.current_stream())
+        except MemoryError as error:
+            raise self._no_memory(error) from None
+        except (TypeError, BufferError, RuntimeError) as error:
+            ours = self.translated(error)
+            if isinstance(ours, MemoryError):
+                raise self._no_memory(error) from None
+            if isinstance(error, self.errors) and getattr(error, "status", None) != INVALID:
+                raise ours from error
             raise ValueError(f"it cannot be taken from its device: {error}") from None
         return DeviceArray(int(array.data.ptr), array.shape, dtype, array, self)
+
+    def _no_memory(self, error: Exception) -> Exception:
+        return ResourceExhaustedError(
+            None, None, f"OOM on {self.name} when converting an array that is fed: {error}"
+        )
 
     def _array(self, value: Any) -> Any:
         """The value as an array of CuPy's, which has the same memory."""
@@ -292,20 +362,21 @@ class CupyDevice:
     def given(self, array: DeviceArray) -> Any:
         """An array of CuPy's."""
         cupy = self._cupy
-        lease = Lease(self, array.owner)
+        with self.checked(), self.device:
+            lease = Lease(self, array.owner, self.current_stream())
         memory = cupy.cuda.UnownedMemory(array.address, array.nbytes, lease, self.number)
         pointer = cupy.cuda.MemoryPointer(memory, 0)
         return cupy.ndarray(array.shape, array.dtype, pointer)
 
-    def follow(self) -> None:
-        """Let this device's stream wait for the caller's."""
+    def follow(self, stream: Any) -> None:
+        """Let this device's stream wait for a user's."""
         with self.device:
-            self.stream.wait_event(self._cupy.cuda.get_current_stream().record())
+            self.stream.wait_event(stream.record())
 
     def join(self) -> None:
         """Let the caller's stream wait for this device's."""
-        with self.device:
-            self._cupy.cuda.get_current_stream().wait_event(self.stream.record())
+        with self.checked(), self.device:
+            self.current_stream().wait_event(self.stream.record())
 
     # --- kernels ----------------------------------------------------------------------------------
 
@@ -314,8 +385,10 @@ class CupyDevice:
         with self.active():
             module = self._modules.get(text)
             if module is None:
-                module = self._cupy.cuda.function.Module()
-                module.load(cached_cubin(text, self.arch))
+                code = cached_cubin(text, self.arch)
+                with self.checked():
+                    module = self._cupy.cuda.function.Module()
+                    module.load(code)
                 self._modules[text] = module
             return [module.get_function(name) for name in functions]
 
@@ -324,22 +397,35 @@ class CupyDevice:
     ) -> None:
         """Run a function on the stream."""
         values = tuple(np.int64(a) for a in arguments)
-        function((blocks, 1, 1), (*threads, 1), values, stream=self.stream)
+        function((blocks, 1, 1), (*threads, 1), values, stream=self._target())
+
+    def _target(self) -> Any:
+        """What launches and copies are asked of: the capture of the thread, if there is one."""
+        return self.thread.capturing or self.stream
 
     def begin_capture(self) -> None:
-        """Record what the stream is asked for."""
-        # In the relaxed mode, so that nothing that Python frees meanwhile ends the capture.
-        self.stream.begin_capture()
-        self._capturing = threading.get_ident()
+        """Record what this thread asks for, on a stream that no other thread knows.
+
+        Raises:
+          CaptureError: CUDA refuses that.
+        """
+        try:
+            stream = self._cupy.cuda.Stream(non_blocking=True)
+            # In the relaxed mode, so that nothing that Python frees meanwhile ends the capture.
+            stream.begin_capture()
+        except self.errors as error:
+            raise CaptureError(str(error)) from None
+        self.thread.capturing = stream
 
     def end_capture(self) -> CupyGraph:
-        """What the stream was asked for.
+        """What the thread asked for.
 
         Raises:
           CaptureError: CUDA cannot record it, or instantiate it.
         """
-        self._capturing = None
+        stream, self.thread.capturing = self.thread.capturing, None
         try:
-            return CupyGraph(self.stream.end_capture(), self.stream)
+            return CupyGraph(stream.end_capture(), self)
         except self.errors as error:
-            raise CaptureError(str(error)) from None
+            ours = self.translated(error)
+            raise ours if isinstance(ours, MemoryError) else CaptureError(str(error)) from None

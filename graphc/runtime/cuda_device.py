@@ -129,14 +129,23 @@ class Device(Protocol):
     ) -> None:
         """Run a function whose arguments are all of 64 bits."""
 
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What is raised where the device refuses something."""
+
     def begin_capture(self) -> None:
-        """Record what is asked for from now on, instead of doing it: launches and copies."""
+        """Record what this thread asks for from now on, instead of doing it: launches and copies.
+
+        Raises:
+          CaptureError: the device cannot do that.
+        """
 
     def end_capture(self) -> Recorded:
         """What was asked for since :meth:`begin_capture`.
 
         Raises:
           CaptureError: something of it cannot be recorded.
+          MemoryError: there is no room for it.
         """
 
 

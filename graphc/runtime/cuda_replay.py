@@ -118,10 +118,13 @@ class Replay:
         self.device.begin_capture()
         try:
             part()
-        except BaseException:
-            # The stream has to be out of the capture, whatever has become of it.
-            with contextlib.suppress(CaptureError):
+        except BaseException as error:
+            # The thread has to be out of the capture, whatever has become of it.
+            with contextlib.suppress(CaptureError, MemoryError):
                 self.device.end_capture()
+            if isinstance(error, self.device.errors):
+                # Step by step the run may still succeed; if not, its error is the one to show.
+                raise CaptureError(str(error)) from error
             raise
         return self.device.end_capture()
 

@@ -5,21 +5,37 @@ Work is done late, at the worst moment, where nothing waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from cuda_support import LateDevice, ShimMemory
 
+TEXTS = {
+    1: "cudaErrorInvalidValue: invalid argument",
+    2: "cudaErrorMemoryAllocation: out of memory",
+    700: "cudaErrorIllegalAddress: an illegal memory access was encountered",
+    900: "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing",
+}
+
 
 class CUDARuntimeError(RuntimeError):
     """What the runtime's functions raise."""
 
+    def __init__(self, status: int) -> None:
+        super().__init__(TEXTS[status])
+        self.status = status
+
 
 class CUDADriverError(RuntimeError):
     """What launches raise."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(TEXTS[status])
+        self.status = status
 
 
 class OutOfMemoryError(MemoryError):
@@ -66,54 +82,80 @@ class Array:
         return self
 
 
-class Stream:
+class Current:
+    """What may be the current stream, in the two ways that CuPy has."""
+
+    cupy: FakeCupy
+
+    def use(self) -> Any:
+        self.cupy.current = self
+        return self
+
+    def __enter__(self) -> Any:
+        self.cupy.streams.append(self)
+        return self.use()
+
+    def __exit__(self, *exc: Any) -> None:
+        # What another one was used for meanwhile, or before, is forgotten.
+        assert self.cupy.streams.pop() is self
+        self.cupy.current = self.cupy.streams[-1]
+
+
+class Stream(Current):
     """A stream; its work is in the queue of its own device of the shim's."""
 
     null: Stream
 
     def __init__(self, cupy: FakeCupy, non_blocking: bool = False) -> None:
         assert non_blocking
+        cupy.refuse("stream", anywhere=True)
         self.cupy = cupy
+        self.device = cupy.devices[-1]
         self.shim = cupy.shim
-        self.ptr = 7
+        self.ptr = 7 + len(cupy.pointers)
+        cupy.pointers[self.ptr] = self
         self.capturing = False
 
-    def __enter__(self) -> None:
-        assert self.cupy.devices[-1] == self.cupy.number, "the stream's device is not the current"
-        self.cupy.streams.append(self)
-
-    def __exit__(self, *exc: Any) -> None:
-        assert self.cupy.streams.pop() is self
+    def use(self) -> Any:
+        assert self.cupy.devices[-1] == self.device, "the stream's device is not the current"
+        return super().use()
 
     def synchronize(self) -> None:
         if self.capturing:
-            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported")
-        self.shim.wait()
+            raise CUDARuntimeError(900)
+        with self.cupy.on(self):
+            self.shim.wait()
 
     def record(self, event: Any = None) -> Event:
         return Event(self)
 
     def wait_event(self, event: Event) -> None:
         assert isinstance(event, Event)
+        assert not self.capturing, "the event's stream is now in the capture"
         self.cupy.waits.append((self, event.stream))
 
     def begin_capture(self, mode: int | None = None) -> None:
-        self.capturing = True
+        self.cupy.refuse("begin")
         self.shim.begin_capture()
+        self.capturing = True
 
     def end_capture(self) -> Graph:
         self.capturing = False
-        return Graph(self.shim.end_capture())
+        recorded = self.shim.end_capture()
+        self.cupy.refuse("end")
+        return Graph(self.cupy, recorded)
 
 
 class Graph:
     """A CUDA graph."""
 
-    def __init__(self, recorded: Any) -> None:
+    def __init__(self, cupy: FakeCupy, recorded: Any) -> None:
+        self.cupy = cupy
         self._recorded = recorded
 
     def launch(self, stream: Stream) -> None:
         assert isinstance(stream, Stream)
+        self.cupy.refuse("graph")
         self._recorded.launch()
 
 
@@ -122,17 +164,22 @@ class Event:
 
     def __init__(self, stream: Stream | UserStream) -> None:
         self.stream = stream
-        self.moment = stream.shim.event() if isinstance(stream, Stream) else None
+        stream.cupy.refuse("event")
+        if isinstance(stream, Stream):
+            assert not stream.capturing, "the event is one of the capture"
+            self.moment = stream.shim.event()
 
     @property
     def done(self) -> bool:
-        return bool(self.moment.done())
+        with self.stream.cupy.on(self.stream):
+            return bool(self.moment.done())
 
     def synchronize(self) -> None:
-        self.moment.wait()
+        with self.stream.cupy.on(self.stream):
+            self.moment.wait()
 
 
-class UserStream:
+class UserStream(Current):
     """The stream that a user's own code is on."""
 
     def __init__(self, cupy: FakeCupy) -> None:
@@ -144,7 +191,7 @@ class UserStream:
 
     def wait_event(self, event: Event) -> None:
         self.cupy.waits.append((self, event.stream))
-        event.stream.shim.wait()
+        event.stream.synchronize()
 
 
 class Device:
@@ -171,6 +218,7 @@ class Module:
         self.cupy = cupy
 
     def load(self, cubin: bytes) -> None:
+        self.cupy.refuse("module")
         self.text = cubin.decode()
 
     def get_function(self, name: str) -> Any:
@@ -184,8 +232,9 @@ class Module:
             assert isinstance(stream, Stream)
             assert grid[1:] == (1, 1)
             assert all(isinstance(a, np.int64) for a in args)
-            self.cupy.refuse()
-            self.cupy.shim.launch(function, grid[0], block[:2], [int(a) for a in args])
+            self.cupy.refuse("launch")
+            with self.cupy.on(stream):
+                self.cupy.shim.launch(function, grid[0], block[:2], [int(a) for a in args])
 
         return launch
 
@@ -202,9 +251,13 @@ class FakeCupy:
         self.shim.entered = 1  # what is active is looked at here
         self.devices: list[int] = [0]
         self.user = UserStream(self)
+        self.current: Any = self.user
         self.streams: list[Any] = [self.user]
+        self.pointers: dict[int, Stream] = {}
         self.waits: list[tuple[Any, Any]] = []
         self.refusal: Exception | None = None
+        self.refused: dict[str, Exception] = {}
+        self.meanwhile: Callable[[], None] | None = None  # called once in a capture
         self.frees = 0
         names = {n: getattr(self, n) for n in ("memcpyAsync", "memsetAsync")}
         runtime = types.SimpleNamespace(
@@ -218,8 +271,8 @@ class FakeCupy:
             function=types.SimpleNamespace(Module=lambda: Module(self)),
             Device=lambda number=0: Device(self, number),
             Stream=lambda non_blocking=False: Stream(self, non_blocking),
-            get_current_stream=lambda: self.streams[-1], alloc=self.alloc,
-            alloc_pinned_memory=bytearray, UnownedMemory=UnownedMemory,
+            get_current_stream=lambda: self.current, alloc=self.alloc,
+            alloc_pinned_memory=self.alloc_pinned_memory, UnownedMemory=UnownedMemory,
             MemoryPointer=Pointer, get_elapsed_time=self.elapsed,
         )  # fmt: skip
 
@@ -229,24 +282,50 @@ class FakeCupy:
     def is_available(self) -> bool:
         return True
 
-    def refuse(self) -> None:
+    def refuse(self, what: str, anywhere: bool = False) -> None:
         """Fail as CUDA would, where a test wants it."""
-        assert self.devices[-1] == self.number, "another device is current"
-        if self.refusal is not None:
-            raise self.refusal
+        assert anywhere or self.devices[-1] == self.number, "another device is current"
+        error = self.refusal or self.refused.get(what)
+        if error is not None:
+            raise error
+
+    @contextlib.contextmanager
+    def on(self, stream: Stream) -> Iterator[None]:
+        """A stream is asked for something, which is recorded where this very stream captures."""
+        aside = self.shim._recorded
+        if aside is None or stream.capturing:
+            if aside is not None and self.meanwhile is not None:
+                meanwhile, self.meanwhile = self.meanwhile, None
+                meanwhile()
+            yield
+            return
+        self.shim._recorded = None
+        try:
+            yield
+        finally:
+            self.shim._recorded = aside
+
+    def alloc_pinned_memory(self, size: int) -> bytearray:
+        self.refuse("pinned")
+        return bytearray(size)
 
     def alloc(self, size: int) -> Pointer:
-        self.refuse()
-        assert isinstance(self.streams[-1], Stream), "memory of the pool of another stream"
+        self.refuse("alloc")
+        assert isinstance(self.current, Stream), "memory of the pool of another stream"
         try:
-            return Pointer(PooledMemory(self.shim.allocate(size), self.streams[-1]), 0)
+            # The pool does not mind a capture.
+            with self.on(self.pointers[7]):
+                return Pointer(PooledMemory(self.shim.allocate(size), self.current), 0)
         except MemoryError as error:
             raise OutOfMemoryError(str(error)) from None
 
     def memcpyAsync(self, dst: int, src: int, size: int, kind: int, stream: int) -> None:
-        self.refuse()
-        assert stream == 7
+        self.refuse("memcpy")
         assert kind in (1, 2, 3)
+        with self.on(self.pointers[stream]):
+            self.copied(dst, src, size, kind)
+
+    def copied(self, dst: int, src: int, size: int, kind: int) -> None:
         if kind == 3:
             self.shim.copy(dst, src, size)
             return
@@ -263,9 +342,10 @@ class FakeCupy:
             self.shim.upload(place, array)
 
     def memsetAsync(self, ptr: int, value: int, size: int, stream: int) -> None:
-        self.refuse()
-        assert (value, stream) == (0, 7)
-        self.shim.clear(ptr, size)
+        self.refuse("memset")
+        assert value == 0
+        with self.on(self.pointers[stream]):
+            self.shim.clear(ptr, size)
 
     def elapsed(self, start: Event, end: Event) -> float:
         return 1e3 * float(end.moment.seconds_since(start.moment))

@@ -224,6 +224,7 @@ class ShimDevice:
 
     arch = "sm_80"
     name = "cuda:0"
+    errors = ()
 
     def __init__(self, both_orders: bool = True, limit: int | None = None) -> None:
         self.both_orders = both_orders

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ def fake(monkeypatch):
         yield cupy
     assert cupy.devices == [0]
     assert cupy.streams == [cupy.user]
+    assert cupy.current is cupy.user
 
 
 def test_training_on_a_device_that_is_not_the_current_one(fake):
@@ -129,7 +131,7 @@ def test_what_cuda_refuses_is_an_error_of_the_run(fake):
     with gc.Session(device="cuda:1") as session:
         session.run(v.initializer)
         for kind in (module.CUDARuntimeError, module.CUDADriverError):
-            fake.refusal = kind("cudaErrorIllegalAddress: an illegal memory access")
+            fake.refusal = kind(700)
             with pytest.raises(errors.InternalError, match="cuda:1: cudaErrorIllegalAddress"):
                 session.run(v * 2.0)
         fake.refusal = None
@@ -166,6 +168,124 @@ def test_a_forked_process_cannot_use_the_device(fake, monkeypatch):
             with pytest.raises(errors.UnavailableError, match="forked"):
                 session.run(x * 2.0)
         assert session.run(x * 2.0).tolist() == [2]
+
+
+def test_other_threads_do_not_enter_a_capture(fake):
+    """What they ask for is done, and not recorded: fetches, constants, arrays that are freed."""
+    x = gc.placeholder(gc.float32, [6, 10])
+    done = []
+    with gc.Session(device="cuda:1") as session:
+        device = session._device
+        call = session.make_callable(x * 2.0, [x], on_device=True)
+        given = [call(X)]
+
+        def meanwhile():
+            with device.active():
+                memory = device.allocate(4)
+                device.write(memory.address, np.array([7], np.int32))
+                found = np.zeros(1, np.int32)
+                device.read(memory.address, found)
+                device.event().wait()
+            device.join()
+            given.clear()
+            done.append(found[0])
+
+        def start():
+            thread = threading.Thread(target=meanwhile)
+            thread.start()
+            thread.join()
+
+        fake.meanwhile = start
+        y = gc.cumsum(x)
+        for k in range(4):
+            wanted = np.cumsum(X * k, 0)
+            np.testing.assert_allclose(session.run(y, {x: X * k}), wanted, rtol=1e-5, atol=1e-5)
+        assert done == [7]
+
+
+def test_a_stream_that_the_caller_uses_is_used_again(fake):
+    x = gc.placeholder(gc.float32, [6, 10])
+    other = load_fake().UserStream(fake)
+    other.use()
+    with gc.Session(device="cuda:1") as session:
+        device = session._device
+        call = session.make_callable(x * 2.0, [x], on_device=True)
+        for _ in range(3):
+            found = call(X)
+            assert fake.current is other
+        assert set(fake.waits) == {(other, device.stream), (device.stream, other)}
+        fake.user.use()
+        fake.waits.clear()
+        # Its memory was given to the stream that was current then.
+        del found
+        assert fake.waits == [(device.stream, other)]
+
+
+@pytest.mark.parametrize("what", ["begin", "launch", "memcpy", "end"])
+@pytest.mark.parametrize("kind", ["CUDARuntimeError", "CUDADriverError"])
+def test_what_cuda_refuses_in_a_capture_goes_step_by_step(fake, what, kind):
+    x = gc.placeholder(gc.float32, [6, 10])
+    with gc.Session(device="cuda:1") as session:
+        y = gc.cumsum(x)
+        first = session.run(y, {x: X})
+
+        def refuse(name, anywhere=False):
+            capturing = any(s.capturing for s in fake.pointers.values())
+            if name == what and (capturing or name in ("begin", "end")):
+                raise getattr(load_fake(), kind)(900)
+
+        fake.refuse = refuse
+        for _ in range(3):
+            np.testing.assert_array_equal(session.run(y, {x: X}), first)
+        assert not fake.shim.graphs
+
+
+@pytest.mark.parametrize("what", ["pinned", "module", "graph", "end"])
+def test_no_memory_for_what_cuda_keeps_itself(fake, what):
+    """The run begins anew without recordings; where that does not help, it is an OOM."""
+    x = gc.placeholder(gc.float32, [6, 10])
+    refusals = []
+
+    def refuse(name, anywhere=False):
+        if name == what and len(refusals) < limit:
+            refusals.append(name)
+            raise load_fake().CUDARuntimeError(2)
+
+    fake.refuse, limit = refuse, 1
+    with gc.Session(device="cuda:1") as session:
+        y = gc.cumsum(x)
+        wanted = np.cumsum(X, 0)
+        if what == "module":
+            with pytest.raises(errors.ResourceExhaustedError, match="out of memory"):
+                session.run(y, {x: X})
+        for _ in range(4):
+            np.testing.assert_allclose(session.run(y, {x: X}), wanted, rtol=1e-5, atol=1e-5)
+    assert refusals
+
+
+def test_a_device_that_cannot_be_opened(fake):
+    fake.refused = {"stream": load_fake().CUDARuntimeError(2)}
+    with pytest.raises(errors.UnavailableError, match=r"'cuda:1' cannot be opened: .*memory"):
+        gc.Session(device="cuda:1")
+
+
+def test_a_device_that_works_no_more_is_no_fault_of_a_feed(fake):
+    x = gc.placeholder(gc.float32, [6, 10])
+    module = load_fake()
+    with gc.Session(device="cuda:1") as session:
+        call = session.make_callable(x * 2.0, [x], on_device=True)
+        array = call(X)
+        for status, error in (
+            (700, errors.InternalError), (2, errors.ResourceExhaustedError), (1, errors.FeedError),
+        ):  # fmt: skip
+            fake.refused = {"event": module.CUDARuntimeError(status)}
+            with pytest.raises(error, match=r"cuda:1|taken from its device"):
+                call(array)
+        # What orders the user's stream behind the run can fail, too.
+        fake.refused = {"event": module.CUDARuntimeError(700)}
+        with pytest.raises(errors.InternalError, match="cuda:1: cudaErrorIllegalAddress"):
+            call(X)
+        fake.refused = {}
 
 
 def test_the_fastest_that_the_device_can_be(fake, monkeypatch):
