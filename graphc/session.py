@@ -32,7 +32,7 @@ from graphc.graph import (
 from graphc.passes.extract import VariableState
 from graphc.placement import Placement, named_device
 from graphc.runner import Runner, RunPlan, is_numeric, make_plan
-from graphc.runtime.cuda_arrays import DeviceArray
+from graphc.runtime.cuda_arrays import DeviceArray, users_go_on
 from graphc.runtime.cuda_cupy import cuda_names
 from graphc.runtime.cuda_device import Device
 from graphc.runtime.cuda_state import CudaState
@@ -337,11 +337,8 @@ class Session:
             shared = shared or any(isinstance(v, DeviceArray) for v in values)
         if not shared:
             return self._execute(plan, values, recording, taken=True)
-        try:
+        with users_go_on(device, values):
             return self._execute(plan, values, recording, taken=True)
-        finally:
-            # What the caller does next with these arrays comes after the run.
-            device.join()
 
     def _try(self, executable: Runnable, values: list[Any]) -> Sequence[Any] | None:
         """The answer of the executable that was right last time; None if it is not this time."""

@@ -13,6 +13,7 @@ import numpy as np
 from graphc.errors import InternalError, ResourceExhaustedError, UnavailableError
 from graphc.runtime.cuda_arrays import DeviceArray
 from graphc.runtime.cuda_device import EXTRA, CaptureError, Device, cached_cubin
+from graphc.runtime.cuda_memory import Staging
 
 COPIED = 256 << 20
 INVALID, OUT_OF_MEMORY = 1, 2
@@ -196,6 +197,7 @@ class CupyDevice:
             ) from error
         self.current_stream = cupy.cuda.get_current_stream
         self.thread = PerThread()
+        self._staging = Staging(self)
         self._active = Active(self)
         self._modules: dict[str, Any] = {}
         self._peak: tuple[float, float] | None = None
@@ -238,9 +240,9 @@ class CupyDevice:
         return np.frombuffer(memory, np.uint8, nbytes)
 
     def write(self, address: int, array: np.ndarray) -> None:
-        """Copy to the device; what is not pinned CUDA copies aside before it returns."""
+        """Copy to the device, by way of pinned memory of our own."""
         self._refuse_capturing("copies from memory that may change")
-        self.upload(address, array)
+        self._staging.put(address, array)
 
     def read(self, address: int, array: np.ndarray) -> None:
         """Copy from the device, and wait for it."""
@@ -343,7 +345,8 @@ class CupyDevice:
             if isinstance(error, self.errors) and getattr(error, "status", None) != INVALID:
                 raise ours from error
             raise ValueError(f"it cannot be taken from its device: {error}") from None
-        return DeviceArray(int(array.data.ptr), array.shape, dtype, array, self)
+        foreign = not isinstance(value, self._cupy.ndarray)
+        return DeviceArray(int(array.data.ptr), array.shape, dtype, array, self, foreign)
 
     def _no_memory(self, error: Exception) -> Exception:
         return ResourceExhaustedError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -16,32 +17,47 @@ from graphc.runtime.cuda_device import Device, Event
 
 PIECE = 4 << 20
 PIECES = 4
-SMALL = 64 << 10
-"""Up to so many bytes CUDA copies aside itself, quickly."""
+APART = 64
 LISTED = 5
 
 
 class Staging:
-    """Brings arrays to the device through a few pinned pieces, each used again when it is free."""
+    """Brings arrays to the device through a few pinned pieces, each used again when it is free.
+
+    Small arrays do, too: what CUDA copies from memory that a user has pinned it may read late.
+    """
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._pieces: list[tuple[np.ndarray, Event]] = []
+        self._open: np.ndarray | None = None
+        self._used = 0
+        self._lock = threading.Lock()
 
     def put(self, address: int, array: np.ndarray) -> None:
         """Copy a contiguous array to the device; it may be changed when this returns."""
-        if array.nbytes <= SMALL:
-            if array.nbytes:
-                self._device.write(address, array)
+        if not array.nbytes:
             return
         # A matrix, say, is a kind of array that always has two dimensions.
         raw = np.asarray(array).reshape(-1).view(np.uint8)
-        for start in range(0, raw.size, PIECE):
-            part = raw[start : start + PIECE]
-            pinned = self._free()
-            pinned[: part.size] = part
-            self._device.upload(address + start, pinned[: part.size])
-            self._pieces.append((pinned, self._device.event()))
+        with self._lock:
+            start = 0
+            while start < raw.size:
+                pinned = self._part(raw.size - start)
+                pinned[...] = raw[start : start + pinned.size]
+                self._device.upload(address + start, pinned)
+                start += pinned.size
+
+    def _part(self, wanted: int) -> np.ndarray:
+        """So many bytes of a piece, or those that are left of it."""
+        if self._open is None or self._used >= self._open.size:
+            full, self._open = self._open, None
+            if full is not None:
+                self._pieces.append((full, self._device.event()))
+            self._open, self._used = self._free(), 0
+        part = self._open[self._used : self._used + wanted]
+        self._used += -(-part.size // APART) * APART
+        return part
 
     def _free(self) -> np.ndarray:
         """A piece that the device does not read any more."""

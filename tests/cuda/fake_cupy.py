@@ -255,6 +255,7 @@ class FakeCupy:
         self.streams: list[Any] = [self.user]
         self.pointers: dict[int, Stream] = {}
         self.waits: list[tuple[Any, Any]] = []
+        self.pinned: dict[int, bytearray] = {}  # what copies read and write late
         self.refusal: Exception | None = None
         self.refused: dict[str, Exception] = {}
         self.meanwhile: Callable[[], None] | None = None  # called once in a capture
@@ -306,8 +307,10 @@ class FakeCupy:
             self.shim._recorded = aside
 
     def alloc_pinned_memory(self, size: int) -> bytearray:
-        self.refuse("pinned")
-        return bytearray(size)
+        self.refuse("pinned", anywhere=True)
+        memory = bytearray(size)
+        self.pinned[ctypes.addressof(ctypes.c_char.from_buffer(memory))] = memory
+        return memory
 
     def alloc(self, size: int) -> Pointer:
         self.refuse("alloc")
@@ -329,17 +332,17 @@ class FakeCupy:
         if kind == 3:
             self.shim.copy(dst, src, size)
             return
-        # Pinned memory would be read and written late; these arrays may be any.
         host, place = (src, dst) if kind == 1 else (dst, src)
         array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(host)) if size else None
         if array is None:
             return
         if kind == 2:
             self.shim.download(place, array)
-        elif self.shim._recorded is None:
-            self.shim.write(place, array)
-        else:
+        elif any(start <= host < start + len(memory) for start, memory in self.pinned.items()):
             self.shim.upload(place, array)
+        else:
+            assert self.shim._recorded is None, "memory that is not pinned is read in a capture"
+            self.shim.write(place, array)
 
     def memsetAsync(self, ptr: int, value: int, size: int, stream: int) -> None:
         self.refuse("memset")

@@ -120,6 +120,19 @@ def test_users_arrays_and_streams(fake):
         for kind, wanted in ((2, X * 4), (13, X * 4), (1, X)):
             found = session.run(x + 0.0, {x: Dlpack(second, kind)})
             np.testing.assert_array_equal(found, wanted)
+        v = gc.Variable(np.zeros((6, 10), np.float32))
+        session.run(v.initializer)
+        add = gc.assign_add(v, x).op
+        wait, waits = device.wait, []
+        device.wait = lambda: (waits.append(len(fake.shim.queue)), wait())
+        for _ in range(3):
+            session.run(add, {x: second})
+        assert not waits
+        # The streams of another library are not known: the run is done when it returns.
+        for _ in range(3):
+            session.run(add, {x: Dlpack(second, 2)})
+        assert len(waits) == 3
+        assert all(waits)
         second.device.id = 0
         with pytest.raises(errors.FeedError, match="on cuda:0, and the session runs on cuda:1"):
             session.run(x + 0.0, {x: second})
@@ -263,6 +276,29 @@ def test_no_memory_for_what_cuda_keeps_itself(fake, what):
     assert refusals
 
 
+@pytest.mark.parametrize("n", [10, 100_000])
+def test_a_feed_in_pinned_memory_may_change_after_the_run(fake, n):
+    x = gc.placeholder(gc.float32, [n])
+    v = gc.Variable(np.zeros(n, np.float32))
+    add = gc.assign_add(v, x).op
+    feed = np.frombuffer(fake.alloc_pinned_memory(4 * n), np.float32)
+    with gc.Session(device="cuda:1") as session:
+        session.run(v.initializer)
+        for k in range(1, 6):
+            feed[:] = k
+            session.run(add, {x: feed})
+            feed[:] = np.nan
+        assert session.run(v).tolist() == [15] * n
+        device, found = session._device, np.zeros(n, np.float32)
+        with device.active():
+            memory = device.allocate(4 * n)
+            feed[:] = 1
+            device.write(memory.address, feed)
+            feed[:] = np.nan
+            device.read(memory.address, found)
+        assert (found == 1).all()
+
+
 def test_a_device_that_cannot_be_opened(fake):
     fake.refused = {"stream": load_fake().CUDARuntimeError(2)}
     with pytest.raises(errors.UnavailableError, match=r"'cuda:1' cannot be opened: .*memory"):
@@ -285,6 +321,10 @@ def test_a_device_that_works_no_more_is_no_fault_of_a_feed(fake):
         fake.refused = {"event": module.CUDARuntimeError(700)}
         with pytest.raises(errors.InternalError, match="cuda:1: cudaErrorIllegalAddress"):
             call(X)
+        at = gc.placeholder(gc.int32, [None])
+        y = session.make_callable(gc.gather(gc.constant([1.0, 2.0]), at), [at], on_device=True)
+        with pytest.raises(errors.InvalidArgumentError, match="= 5 is not in"):
+            y(np.array([5], np.int32))
         fake.refused = {}
 
 

@@ -90,7 +90,6 @@ def test_results_of_one_run_are_not_overwritten_by_the_next(late):
 def test_feeds_may_change_as_soon_as_a_run_returns(late, monkeypatch):
     """Nothing waits for a run without fetches; pinned pieces are used again in their turn."""
     monkeypatch.setattr(cuda_memory, "PIECE", 64)
-    monkeypatch.setattr(cuda_memory, "SMALL", 16)
     x = gc.placeholder(gc.float32, [200])
     v = gc.Variable(np.zeros(200, np.float32))
     add = gc.assign_add(v, x).op
@@ -109,7 +108,6 @@ def test_feeds_may_change_as_soon_as_a_run_returns(late, monkeypatch):
 
 def test_feeds_of_many_pieces_and_kinds(late, monkeypatch):
     monkeypatch.setattr(cuda_memory, "PIECE", 64)
-    monkeypatch.setattr(cuda_memory, "SMALL", 16)
     plain = RNG.standard_normal((9, 30)).astype(np.float32)
     fixed = plain.copy()
     fixed.flags.writeable = False
