@@ -26,7 +26,7 @@ from graphc.session import Session
 FORMAT = "graphc-kernels"
 FORMAT_VERSION = 1
 ARCHITECTURES = ("sm_80", "sm_90")
-_ARCH = re.compile(r"sm_\d{2,3}[af]?")
+_ARCH = re.compile(r"sm_\d{2,3}")
 
 
 def save_kernels(
@@ -55,6 +55,7 @@ def save_kernels(
     names = [arch] if isinstance(arch, str) else [str(name) for name in arch]
     for name in names:
         if not _ARCH.fullmatch(name):
+            # A device asks for code by its compute capability, without the letters of variants.
             raise GraphError(f"an architecture is called 'sm_90', not {name!r}")
     functions = [(name, _text(sess, inputs, outputs, name, shapes or {})) for name in names]
     arrays = {

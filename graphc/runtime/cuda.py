@@ -191,14 +191,18 @@ class CudaExecutable(Runnable):
             except CaptureError:
                 self.capturable = False
                 return None
+            except MemoryError:
+                # What has no room beside the others would push them out again and again.
+                self.capturable = False
+                raise
         self._replays[key] = found
         return found
 
     def spare(self) -> None:
-        """Give up the memory of recorded runs, and record no more."""
-        self.capturable = False
+        """Give up the memory of recorded runs; those that go on are recorded again."""
         self._last = None
         self._replays.clear()
+        self._seen.clear()
 
     # --- the rest -----------------------------------------------------------------------------
 

@@ -108,6 +108,8 @@ def test_wrong_arguments(tmp_path):
     with gc.Session() as session:
         with pytest.raises(errors.GraphError, match="called 'sm_90', not 'hopper'"):
             gc.save_kernels(None, session, x, y, arch="hopper")
+        with pytest.raises(errors.GraphError, match="not 'sm_90a'"):
+            gc.save_kernels(None, session, x, y, arch=["sm_80", "sm_90a"])
         with pytest.raises(errors.GraphError, match="not among the inputs"):
             gc.save_kernels(None, session, [], y)
         with pytest.raises(errors.GraphError, match="unknown rank"):

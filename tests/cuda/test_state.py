@@ -105,6 +105,15 @@ def test_a_fetch_without_room_on_the_host_changes_nothing(late, monkeypatch):
         assert session.read_variable(w.op)[0] == 1.0
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts; a process that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_changes_all_variables_or_none(late, monkeypatch):
     v, w, change = two_variables()
     with gc.Session(device=late) as session:
@@ -239,15 +248,24 @@ def test_what_a_failed_run_had_is_free_while_its_error_is_held():
 def test_memory_that_only_makes_runs_quick_is_given_up():
     device = LateDevice(limit=3 * MIB)
     x = gc.placeholder(gc.float32, [None])
-    y = gc.cumsum(gc.sin(x))
+    y, z = gc.cumsum(gc.sin(x)), gc.cos(x)
     with gc.Session(device=device) as session:
         for _ in range(3):
+            session.run(z, {x: np.ones(9, np.float32)})
             session.run(y, {x: np.ones(100_000, np.float32)})
         assert device.graphs
         for _ in range(3):
             found = session.run(y, {x: np.zeros(250_000, np.float32)})
         assert not found.any()
         assert device.trims
+        # Others, and other sizes where they have room, are recorded again.
+        trims = device.trims
+        for fetch in (x * 2.0, z):
+            graphs = device.graphs
+            for _ in range(3):
+                session.run(fetch, {x: np.ones(9, np.float32)})
+            assert device.graphs == graphs + 2
+        assert device.trims == trims
 
 
 def test_constants_without_room_are_an_error_of_the_run():
