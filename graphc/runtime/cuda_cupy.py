@@ -171,10 +171,10 @@ class CupyDevice:
       number: which of those that CuPy sees.
       stream: what everything is asked of, in order, but for captures.
       errors: what CuPy raises when CUDA refuses something.
+      made_of: the arguments that make another one of the same device.
 
     Raises:
       UnavailableError: the device cannot be opened.
-      made_of: the arguments that make another one of the same device.
     """
 
     def __init__(self, cupy: Any, number: int) -> None:
