@@ -117,6 +117,7 @@ template <class F, int M, int N, int K, int LM, int LK, int RK, int RN, class A,
 static __device__ __forceinline__ void gc_product(
     typename F::S* total, const A* left, const B* right) {
   const int lane = threadIdx.x & 31, wide = 16 / sizeof(A);
+  __syncwarp();  // products are of whole warps, and a branch before may have parted them
 #pragma unroll
   for (int k = 0; k < K; k += 2 * wide) {
     unsigned int a[M / 16][4];
@@ -155,6 +156,7 @@ template <int M, int N, int K, int LM, int LK, int RK, int RN>
 static __device__ __forceinline__ void gc_product_tf32(
     float* total, const float* left, const float* right) {
   const int row = (threadIdx.x & 31) / 4, column = threadIdx.x & 3;
+  __syncwarp();
 #pragma unroll
   for (int k = 0; k < K; k += 8) {
     unsigned int a[M / 16][4];
