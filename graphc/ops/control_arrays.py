@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from graphc import dtypes
 from graphc.build import constant, create, single
 from graphc.graph import Operation, Region, Tensor, get_default_graph
-from graphc.ops.control_build import make_owner, parameter, region, save_output
+from graphc.ops.control_build import as_rows, make_owner, parameter, region, save_output
 from graphc.ops.control_growing import recalls
 from graphc.ops.shaping_slice import getitem
 
@@ -201,12 +201,6 @@ def _stacked(turn: Sequence[Write | Turns], loop: Operation, number: int) -> Tur
         places = as_rows(save_output(loop, place))
         rows = _call("AsRows", save_output(loop, before), loop.inputs[number])
     return Turns((Write(places, rows),))
-
-
-def as_rows(stack: Tensor) -> Tensor:
-    """The numbers in a tensor, as a vector."""
-    none = _call("EmptyRows", constant(0), dtype=stack.dtype, row=())
-    return _call("AsRows", stack, none)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

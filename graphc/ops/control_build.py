@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from graphc import dims
-from graphc.build import complete_attrs, create, single
+from graphc.build import complete_attrs, constant, create, single
+from graphc.dims import DimLike
 from graphc.errors import GraphError
 from graphc.graph import (
     Operation,
@@ -64,6 +65,12 @@ def parameter(into: Region, type_: TensorType, name: str) -> Tensor:
     tensor = single(create("Parameter", (), attrs, name))
     into.params.append(tensor)
     return tensor
+
+
+def as_rows(stack: Tensor, row: tuple[DimLike, ...] = ()) -> Tensor:
+    """What the turns of a loop have handed out, as rows of this shape, one behind the other."""
+    none = single(create("EmptyRows", (constant(0),), {"dtype": stack.dtype, "row": row}))
+    return single(create("AsRows", (stack, none)))
 
 
 def captures(regions: Sequence[Region]) -> list[Tensor]:

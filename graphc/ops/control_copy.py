@@ -10,7 +10,7 @@ from graphc.build import constant, create, single
 from graphc.dims import DimLike
 from graphc.errors import GraphError
 from graphc.graph import Operation, Region, Tensor, TensorType, get_default_graph
-from graphc.ops.control_build import make_owner, parameter, region, save_output
+from graphc.ops.control_build import as_rows, make_owner, parameter, region, save_output
 from graphc.ops.host import HostOp
 from graphc.ops.random import stateless_form
 from graphc.ops.random_counter import counts
@@ -318,7 +318,7 @@ class _Again(_Copier):
             tensor = save_output(owner, tensor)
             if owner.type == "While" and looped:
                 with self.graph.within(owner.region):
-                    tensor = _as_rows(tensor, user)
+                    tensor = as_rows(tensor, _row_sizes(user))
             looped = looped or owner.type == "While"
         with self.graph.within(self.home):
             found = self.lists[user] = self.save(tensor)
@@ -343,13 +343,6 @@ class _Again(_Copier):
         inputs = [self.graph.visible(self.mapping.get(t, t)) for t in op.inputs]
         name, operands, attrs = stateless_form(op, inputs, counter)
         self.mapping[op.outputs[0]] = single(create(name, operands, attrs))
-
-
-def _as_rows(stack: Tensor, like: Tensor) -> Tensor:
-    """What the turns of a loop have handed out, rows of the shape of ``like``, as rows."""
-    attrs = {"dtype": like.dtype.base_dtype, "row": _row_sizes(like)}
-    none = single(create("EmptyRows", (constant(0),), attrs))
-    return single(create("AsRows", (stack, none)))
 
 
 def _row_sizes(tensor: Tensor) -> tuple[DimLike, ...]:

@@ -96,6 +96,29 @@ def check_groups(ctx: InferContext, *channels: DimLike) -> None:
             raise ctx.error(f"{count} channels cannot be divided into {groups} groups")
 
 
+def places(ctx: InferContext, image: Sequence[DimLike], taps: Sequence[DimLike]) -> list[DimLike]:
+    """How many places a window has along height and width of a padded image (NHWC).
+
+    Raises:
+      ShapeError: it has none.
+    """
+    found = [
+        slide(size, count, stride, dilation).out
+        for size, count, stride, dilation in zip(
+            image[1:3], taps[:2], ctx.attrs["strides"], ctx.attrs["dilations"], strict=True
+        )
+    ]
+    if any(isinstance(count, int) and count < 0 for count in found):
+        raise ctx.error(f"The window {taps[:2]} is larger than the image {image[1:3]}")
+    return found
+
+
+def check_places(ctx: InferContext, image: Sequence[DimLike], grad: Sequence[DimLike]) -> None:
+    """A gradient (NHWC) has an element for every place of a window of ``ksize`` taps."""
+    for have, count in zip(grad[1:3], places(ctx, image, ctx.attrs["ksize"]), strict=True):
+        ctx.equal(count, have, "Places of the window must be equal")
+
+
 @register
 class Conv2DCore(ContractionOp):
     """A convolution of an image (NHWC) that needs no padding with a filter (HWIO).
@@ -116,15 +139,7 @@ class Conv2DCore(ContractionOp):
         check_pairs(ctx, "strides", "dilations")
         check_groups(ctx, kernel[3])
         ctx.equal(image[3], kernel[2] * ctx.attrs["groups"], "Numbers of channels must be equal")
-        places = [
-            slide(s, k, stride, dilation).out
-            for s, k, stride, dilation in zip(
-                image[1:3], kernel[:2], ctx.attrs["strides"], ctx.attrs["dilations"], strict=True
-            )
-        ]
-        if any(isinstance(count, int) and count < 0 for count in places):
-            raise ctx.error(f"The window {kernel[:2]} is larger than the image {image[1:3]}")
-        return [TensorType(ctx.dtype(0), (image[0], *places, kernel[3]))]
+        return [TensorType(ctx.dtype(0), (image[0], *places(ctx, image, kernel), kernel[3]))]
 
     def contraction(self, ctx: ElementContext) -> ContractionForm:
         """Rows are the places, columns the output channels; sums run over taps and channels."""
@@ -185,10 +200,7 @@ class Conv2DFilterCore(ContractionOp):
         check_pairs(ctx, "strides", "dilations", "ksize")
         check_groups(ctx, image[3], grad[3])
         ctx.equal(image[0], grad[0])
-        for k in range(2):
-            stride, dilation = ctx.attrs["strides"][k], ctx.attrs["dilations"][k]
-            window = slide(image[1 + k], ctx.attrs["ksize"][k], stride, dilation)
-            ctx.equal(window.out, grad[1 + k], "Places of the window must be equal")
+        check_places(ctx, image, grad)
         channels = dims.floordiv(image[3], ctx.attrs["groups"])
         return [TensorType(ctx.dtype(0), (*ctx.attrs["ksize"], channels, grad[3]))]
 

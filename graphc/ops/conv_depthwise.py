@@ -28,10 +28,12 @@ from graphc.ops.base import grid
 from graphc.ops.conv_core import (
     SPATIAL,
     check_pairs,
+    check_places,
     filter_reference,
     forward_reference,
+    places,
 )
-from graphc.ops.conv_window import Index, slide
+from graphc.ops.conv_window import Index
 
 
 def _place(attrs: dict[str, Any], at: Index, taps: Index) -> Index:
@@ -56,15 +58,7 @@ class DepthwiseCore(ReductionOp):
         check_pairs(ctx, "strides", "dilations")
         ctx.equal(kernel[2], 1, "A filter sees one channel")
         ctx.equal(image[3], kernel[3], "Numbers of channels must be equal")
-        places = [
-            slide(s, k, stride, dilation).out
-            for s, k, stride, dilation in zip(
-                image[1:3], kernel[:2], ctx.attrs["strides"], ctx.attrs["dilations"], strict=True
-            )
-        ]
-        if any(isinstance(count, int) and count < 0 for count in places):
-            raise ctx.error(f"The window {kernel[:2]} is larger than the image {image[1:3]}")
-        return [TensorType(ctx.dtype(0), (image[0], *places, kernel[3]))]
+        return [TensorType(ctx.dtype(0), (image[0], *places(ctx, image, kernel), kernel[3]))]
 
     def reduction(self, ctx: ElementContext, index: Index) -> Reduction:
         """The sum over the taps."""
@@ -113,10 +107,7 @@ class DepthwiseFilterCore(ReductionOp):
         check_pairs(ctx, "strides", "dilations", "ksize")
         ctx.equal(image[0], grad[0])
         ctx.equal(image[3], grad[3], "Numbers of channels must be equal")
-        for k in range(2):
-            stride, dilation = ctx.attrs["strides"][k], ctx.attrs["dilations"][k]
-            window = slide(image[1 + k], ctx.attrs["ksize"][k], stride, dilation)
-            ctx.equal(window.out, grad[1 + k], "Places of the window must be equal")
+        check_places(ctx, image, grad)
         return [TensorType(ctx.dtype(0), (*ctx.attrs["ksize"], 1, grad[3]))]
 
     def reduction(self, ctx: ElementContext, index: Index) -> Reduction:

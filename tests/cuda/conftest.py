@@ -43,3 +43,14 @@ def shim():
     if not cuda_support.has_compiler():
         pytest.skip(f"no C++ compiler: {cuda_support.COMPILER} (CXX names another)")
     return cuda_support.ShimDevice()
+
+
+@pytest.fixture
+def late():
+    """A device that does what it is asked for as late as it may."""
+    import cuda_support
+
+    found = cuda_support.LateDevice()
+    yield found
+    with found.active():
+        found.wait()

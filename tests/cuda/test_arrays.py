@@ -21,15 +21,6 @@ def graph():
         yield
 
 
-@pytest.fixture
-def late():
-    """A device that does what it is asked for as late as it may."""
-    device = LateDevice()
-    yield device
-    with device.active():
-        device.wait()
-
-
 def test_arrays_on_the_device_are_taken_without_a_copy(late):
     x = gc.placeholder(gc.float32, [None, 8])
     y = gc.cumsum(x, axis=1) + 1.0

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from cuda_support import LateDevice, has_compiler
+from cuda_support import has_compiler
 
 import graphc as gc
 from graphc import errors, placement
@@ -21,15 +21,6 @@ X = np.random.default_rng(4).standard_normal((5, 8)).astype(np.float32)
 def graph():
     with gc.Graph().as_default():
         yield
-
-
-@pytest.fixture
-def late():
-    """A device that does what it is asked for as late as it may."""
-    device = LateDevice()
-    yield device
-    with device.active():
-        device.wait()
 
 
 def traced(session, fetches, feeds):

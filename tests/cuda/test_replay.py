@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cuda_support import LateDevice, ShimDevice, ShimFault, has_compiler
+from cuda_support import ShimDevice, ShimFault, has_compiler
 
 import graphc as gc
 from graphc import errors
@@ -20,15 +20,6 @@ TURNS = 5
 def graph():
     with gc.Graph().as_default():
         yield
-
-
-@pytest.fixture
-def late():
-    """A device that does what it is asked for as late as it may."""
-    device = LateDevice()
-    yield device
-    with device.active():
-        device.wait()
 
 
 def test_a_training_step_is_replayed_and_is_that_of_the_cpu(late):

@@ -24,15 +24,6 @@ def graph():
         yield
 
 
-@pytest.fixture
-def late():
-    """A device that does what it is asked for as late as it may."""
-    device = LateDevice()
-    yield device
-    with device.active():
-        device.wait()
-
-
 def two_variables():
     """Two variables, and what changes both at once."""
     v = gc.Variable(np.arange(300, dtype=np.float32))
