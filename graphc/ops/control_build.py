@@ -125,3 +125,8 @@ def save_output(op: Operation, tensor: Tensor) -> Tensor:
         ctx = InferContext(definition, op.name, op.inputs, op.attrs)
         op.add_output(definition.infer(ctx)[-1])
     return op.outputs[len(op.outputs) - len(saved) + saved.index(tensor)]
+
+
+def own_operands(op: Operation) -> int:
+    """How many operands come before what the bodies use from around."""
+    return len(op.attrs["bodies"][1].params) if op.type == "While" else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from typing import Any
 
 from graphc import dtypes
@@ -10,7 +10,15 @@ from graphc.build import constant, create, single
 from graphc.dims import DimLike
 from graphc.errors import GraphError
 from graphc.graph import Operation, Region, Tensor, TensorType, get_default_graph
-from graphc.ops.control_build import as_rows, make_owner, parameter, region, save_output
+from graphc.ops.control_build import (
+    as_rows,
+    make_owner,
+    own_operands,
+    parameter,
+    region,
+    save_output,
+)
+from graphc.ops.control_kept import Kept
 from graphc.ops.host import HostOp
 from graphc.ops.random import stateless_form
 from graphc.ops.random_counter import counts
@@ -75,11 +83,6 @@ def needed_inside(op: Operation) -> set[Operation]:
 def _given(op: Operation) -> list[Tensor]:
     """What the bodies of an operation hand out."""
     return [*(t for body in op.attrs["bodies"] for t in body.results), *op.attrs["saved"]]
-
-
-def own_operands(op: Operation) -> int:
-    """How many operands come before what the bodies use from around."""
-    return len(op.attrs["bodies"][1].params) if op.type == "While" else 1
 
 
 def _passes(op: Operation) -> bool:
@@ -180,7 +183,6 @@ class _Again(_Copier):
         save: Save,
     ) -> None:
         super().__init__()
-        self.save = save
         self.passing = passing
         self.needed = needed
         self.start = start
@@ -189,8 +191,9 @@ class _Again(_Copier):
         self.counters: dict[Tensor, Tensor] = {}
         #: The number of the turn in the copy of a loop, where something asks for it.
         self.turns: dict[Operation, Tensor] = {}
-        #: What loops and branches have handed out for this copy, in the region that it is in.
-        self.lists: dict[Tensor, Tensor] = {}
+        assert self.home is not None
+        #: What loops and branches have handed out for this copy.
+        self.lists = Kept(self.home, save)
 
     def visit(self, op: Operation, into: Region) -> None:
         """Copy an operation of a body, if its value is needed."""
@@ -275,54 +278,15 @@ class _Again(_Copier):
           GraphError: no loop can, as it is in a condition or of no shape that is known.
         """
         owners = self._owners(tensor.op)
-        values = self._handed(tensor, owners)
-        loops = [o for o in reversed(owners) if o.type == "While"]
-        if not loops:
-            return values
-        place = self.turns[loops[0]]
-        for inner in loops[1:]:
-            # So many turns of the inner loop there were before this run of it.
-            turns = inner.outputs[own_operands(inner)]
-            counted = self._handed(turns, self._owners(inner))
-            with self.graph.within(self.home):
-                before = self._before(counted)
-            first = single(create("TakeRow", (before, place), {"checked": False}))
-            place = single(create("AddV2", (first, self.turns[inner])))
-        return single(create("TakeRow", (values, place), {"checked": False}))
-
-    def _before(self, counted: Tensor) -> Tensor:
-        """For every run of a loop, how many turns there were in those before it."""
-        found = self.lists.get(counted)
-        if found is None:
-            attrs = {"exclusive": True}
-            found = single(create("Cumsum", (counted, constant(0)), attrs))
-            self.lists[counted] = found
-        return found
-
-    def _handed(self, tensor: Tensor, owners: Sequence[Operation]) -> Tensor:
-        """A value of an operation in loops and branches, as what is recalled has it.
-
-        Of one in loops the values of all turns, a row for each.
-        """
-        user = tensor
-        if user in self.lists:
-            return self.lists[user]
-        looped = False
         assert self.home is not None
         assert self.home.recalled is not None
         around = self.home.recalled.owner
         if any(o.type == "While" for o in owners) and around is not None and around.type == "While":
             # What a loop hands out is handed out of another one.
-            _row_sizes(user)
-        for owner in owners:
-            tensor = save_output(owner, tensor)
-            if owner.type == "While" and looped:
-                with self.graph.within(owner.region):
-                    tensor = as_rows(tensor, _row_sizes(user))
-            looped = looped or owner.type == "While"
-        with self.graph.within(self.home):
-            found = self.lists[user] = self.save(tensor)
-        return found
+            _row_sizes(tensor)
+        return self.lists.value(
+            tensor, owners, self.turns, lambda stack, _: as_rows(stack, _row_sizes(tensor))
+        )
 
     def attributes(self, op: Operation) -> dict[str, Any]:
         """What the copy has: see :func:`repeated`."""

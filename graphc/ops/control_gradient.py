@@ -26,15 +26,17 @@ from graphc.graph import (
 )
 from graphc.loop.scalar import FUNCTIONS
 from graphc.op import ElementOp
-from graphc.ops.control_arrays import CarriedArrays, added, is_rows, written
+from graphc.ops.control_arrays import CarriedArrays, added, is_rows
 from graphc.ops.control_build import (
     make_owner,
+    own_operands,
     parameter,
     region,
     save_output,
 )
-from graphc.ops.control_copy import copy_control, needed_inside, own_operands, repeated
+from graphc.ops.control_copy import copy_control, needed_inside, repeated
 from graphc.ops.control_growing import grows, recalls
+from graphc.ops.control_undo import written
 from graphc.ops.indexing_row import KEEPERS, array_gradient
 from graphc.ops.state import assigned_variable, is_assignment
 
@@ -412,13 +414,25 @@ def _way_back(
     results = [_call("Sub", turn, constant(1))]
     for k, grad in zip(active, incoming, strict=True):
         total = walk.total(body.params[k])
-        results.append(_call("ZerosLike", grad) if total is None else total)
+        results.append(_zeros(body.params[k], grad) if total is None else total)
     for t, total in zip(outer, sums, strict=True):
         for part in walk.parts(t):
             total = added(total, part, functools.partial(walk.fit, t), walk.is_alone(part))
         results.append(total)
     back.results = results + arrays.results
     return arrays
+
+
+def _zeros(param: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of a loop variable that a turn does not use, beside that of the next turn."""
+    known = param.sizes is not None and all(isinstance(s, int) for s in param.sizes)
+    if known or grows(param):
+        return _call("ZerosLike", grad)
+    # The turn may have left another size in it.
+    back = get_default_graph().region
+    assert back is not None
+    assert isinstance(back.recall, Recall)
+    return _call("ZerosLike", back.recall(param))
 
 
 def _fitted(grad: Tensor, result: Tensor, array: bool) -> Tensor:
@@ -451,7 +465,7 @@ def case_gradient(op: Operation, grads: Grads) -> list[Tensor | None]:
         return found
     with name_scope(op.name.rsplit("/", 1)[-1] + "_grad"):
         made, changing = [], variables_assigned(op)
-        arrays = {k for k in active if any(written(b.results[k], b) for b in branches)}
+        arrays = set().union(*map(written, branches))
         for b in branches:
             with region("gradient of " + b.name) as back:
                 back.recalled, back.reads = b, op.reads

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from tests.control.loops import POINT, WEIGHTS, F, bytes_held, loop, slope
 
-F = gc.float64
-POINT = np.array([0.3, -0.5, 0.8])
-WEIGHTS = np.cos(np.arange(3) + 1.0)
 CASES = {}
 ts = gc.reduce_sum
 
@@ -19,20 +17,9 @@ def case(fn):
     return fn
 
 
-def loop(n, step, *start):
-    return gc.while_loop(
-        lambda i, *_: i < n, lambda i, *v: (i + 1, *step(i, *v)), [0, *start]
-    )[1:]
-
-
 def fixed(x, n):
     """An array whose elements tell their shape when they are written, or stated."""
     return gc.TensorArray(F, size=n + 2).write(0, x)
-
-
-def slope(f, eps=1e-6):
-    steps = eps * np.eye(POINT.size)
-    return np.array([(f(POINT + d) - f(POINT - d)) / (2 * eps) for d in steps])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -167,6 +154,5 @@ def test_four_times_the_turns_keep_four_times_the_bytes(grows):
     with gc.Session() as session:
         for turns in (60, 240):
             session.run(grad, {x: np.full(64, 0.3), n: turns})
-            plans = [e for p in session._plans.values() for e in p.executables.values()]
-            found.append(sum(sum(e.context.cells[1::2]) for e in plans))
+            found.append(bytes_held(session))
     assert found[1] <= 5 * found[0]

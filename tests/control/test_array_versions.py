@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from tests.control.loops import POINT, WEIGHTS, F, bytes_held, loop, slope
 
-F = gc.float64
-POINT = np.array([0.3, -0.5, 0.8])
-WEIGHTS = np.cos(np.arange(3) + 1.0)
 CASES = {}
 ts = gc.reduce_sum
 
@@ -19,19 +17,8 @@ def case(fn):
     return fn
 
 
-def loop(n, step, *start):
-    return gc.while_loop(
-        lambda i, *_: i < n, lambda i, *v: (i + 1, *step(i, *v)), [0, *start]
-    )[1:]
-
-
 def growing(x):
     return gc.TensorArray(F, size=3, dynamic_size=True).unstack(gc.stack([x, x * x, gc.sin(x)]))
-
-
-def slope(f, eps=1e-6):
-    steps = eps * np.eye(POINT.size)
-    return np.array([(f(POINT + d) - f(POINT - d)) / (2 * eps) for d in steps])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -198,6 +185,5 @@ def test_a_version_that_is_dropped_is_not_kept(inner):
         found = []
         for turns in (60, 240):
             session.run(grad, {x: np.full(64, 0.3), n: turns})
-            plans = [e for p in session._plans.values() for e in p.executables.values()]
-            found.append(sum(sum(e.context.cells[1::2]) for e in plans))
+            found.append(bytes_held(session))
         assert found[1] <= 5 * found[0]

@@ -34,3 +34,49 @@ def test_an_array_before_and_after_it_grew(mode, monkeypatch):
         (gradient,) = gc.gradients([short.stack(), long.stack() * long.stack()], x)
         # Of x, x**2 and (2 x)**2.
         assert session.run(gradient, {x: [1.0, 2.0]}).tolist() == [11.0, 21.0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_variable_that_a_turn_does_not_use_had_another_size(mode, monkeypatch):
+    monkeypatch.setenv("GRAPHC_VERIFY", "1")
+    free = [gc.TensorShape([]), gc.TensorShape([None]), gc.TensorShape([None])]
+    with gc.Graph().as_default(), gc.Session(mode=mode) as session:
+        x, n = gc.placeholder(gc.float32, [None]), gc.placeholder(gc.int32, [])
+        _, a, b = gc.while_loop(
+            lambda i, *_: i < n,
+            lambda i, a, b: (i + 1, gc.boolean_mask(b, b > 1.0), b * b),
+            [0, x, x],
+            shape_invariants=free,
+        )  # fmt: skip
+        (first,) = gc.gradients([a * a, b], x)
+        (second,) = gc.gradients(first, x)
+        at = {x: [1.0, 2.0, 3.0]}
+        found = [session.run([first, second], at | {n: k}) for k in range(3)]
+    # Of x**2 and x; of x[1:]**2 and x**2; of x[1:]**4 and x**4, without the one that is not more.
+    assert [[f.tolist() for f in pair] for pair in found] == [
+        [[3.0, 5.0, 7.0], [2.0, 2.0, 2.0]],
+        [[2.0, 8.0, 12.0], [2.0, 4.0, 4.0]],
+        [[4.0, 64.0, 216.0], [12.0, 96.0, 216.0]],
+    ]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_variables_of_one_size_that_change_places(mode, monkeypatch):
+    """That they are of one size only a run tells, and the gradient needs it in every turn."""
+    monkeypatch.setenv("GRAPHC_VERIFY", "1")
+
+    def turn(i, a, b, c, d):
+        return i + 1, d, (d + d) * 0.5, a, b
+
+    with gc.Graph().as_default(), gc.Session(mode=mode) as session:
+        x, y = gc.placeholder(gc.float32, [None]), gc.placeholder(gc.float32, [None])
+        inner = lambda *v: gc.while_loop(lambda j, *_: j < 2, turn, [0, *v])[1:]  # noqa: E731
+        found = gc.while_loop(
+            lambda i, *_: i < 2, lambda i, *v: (i + 1, *inner(*v)), [0, x, y, y, y * y]
+        )[1:]
+        grads = gc.gradients([t * t for t in found], [x, y])
+        feeds = {x: [1.0, 2.0], y: [3.0, 4.0]}
+        with gc.Session(mode="reference") as reference:
+            wanted = reference.run([*found, *grads], feeds)
+        for a, b in zip(session.run([*found, *grads], feeds), wanted, strict=True):
+            assert a.tolist() == pytest.approx(b.tolist())
