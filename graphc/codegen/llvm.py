@@ -38,19 +38,29 @@ from graphc.loop.ir import (
 
 __all__ = ["Target", "module", "print_kernel"]
 
+INLINED = "alwaysinline nounwind"
+"""The attributes of a function that is inlined."""
 _METADATA = '!0 = !{}\n!1 = !{!"branch_weights", i32 1, i32 1048575}\n!2 = !{i32 1}\n'
 
 
-def print_kernel(kernel: Kernel, target: Target) -> str:
+def print_kernel(kernel: Kernel, target: Target, *, inlined: bool = False) -> str:
     """The kernel as LLVM text: one function and what it needs.
+
+    One that is ``inlined`` has another name, and promises nothing about what it reads: where it
+    is called in a loop, others write that between two calls.
 
     Raises:
       CompileError: the kernel has what only a GPU runs, or breaks a rule of the loop IR.
     """
     try:
-        return _Printer(kernel, target).run()
+        return _Printer(kernel, target, inlined).run()
     except CompileError as error:
         raise CompileError(f"LLVM code generation, kernel {kernel.name!r}: {error}") from None
+
+
+def inlined_name(name: str) -> str:
+    """The name that a kernel has as a function to be inlined."""
+    return f"{name}.inlined"
 
 
 def module(texts: Iterable[str]) -> str:
@@ -69,8 +79,9 @@ def _symbol(name: str) -> str:
 
 
 class _Printer:
-    def __init__(self, kernel: Kernel, target: Target) -> None:
+    def __init__(self, kernel: Kernel, target: Target, inlined: bool) -> None:
         self.kernel = kernel
+        self.inlined = inlined
         self.e = Emitter(target)
         self.exprs = Expressions(self.e)
         self.indices = self.exprs.indices
@@ -92,11 +103,13 @@ class _Printer:
             # Such stores are not ordered with those that tell other threads of them.
             self.e.line("fence seq_cst")
         declares = "\n".join(self.e.declares.values()) or "; no declarations"
-        head = f"define void @{_symbol(self.kernel.name)}"
+        name, head, attributes = self.kernel.name, "define void", "nounwind"
+        if self.inlined:
+            name, head, attributes = inlined_name(name), "define internal void", INLINED
         lines = [
             declares,
             "",
-            f"{head}(ptr noalias %args, i64 %begin, i64 %end) nounwind {{",
+            f"{head} @{_symbol(name)}(ptr noalias %args, i64 %begin, i64 %end) {attributes} {{",
             "entry:",
             *("  " + a for a in self.e.allocas),
             *self.e.region.lines,
@@ -111,7 +124,8 @@ class _Printer:
         slot = 0
         for buffer in self.kernel.params:
             name = self._slot("ptr", f"%p{slot}", slot)
-            self.storage[buffer] = Storage(name, buffer.dtype, buffer.name not in stored)
+            constant = not self.inlined and buffer.name not in stored
+            self.storage[buffer] = Storage(name, buffer.dtype, constant)
             slot += 1
         for var in self.kernel.scalars:
             name = self._slot("i64", f"%p{slot}", slot)
@@ -121,7 +135,8 @@ class _Printer:
 
     def _slot(self, ty: str, name: str, slot: int) -> str:
         self.e.line(f"{name}.a = getelementptr i64, ptr %args, i64 {slot}")
-        self.e.line(f"{name} = load {ty}, ptr {name}.a, align 8, !invariant.load !0")
+        promise = "" if self.inlined else ", !invariant.load !0"
+        self.e.line(f"{name} = load {ty}, ptr {name}.a, align 8{promise}")
         return name
 
     def _note_stores(self, stmt: Stmt) -> list[Buffer]:

@@ -8,6 +8,7 @@ the steps in order.  The layout of the dims table is :class:`~graphc.runtime.lay
 from __future__ import annotations
 
 from graphc import dtypes
+from graphc.codegen.llvm import inlined_name
 from graphc.dims import Symbol
 from graphc.loop.ir import Kernel
 from graphc.lower import Lowered
@@ -29,6 +30,7 @@ from graphc.program import (
     walk,
 )
 from graphc.program_steps import slots_of
+from graphc.runtime.driver_loops import RAISED, LoopText
 from graphc.runtime.layout import (
     ARENA,
     BROKEN,
@@ -45,68 +47,19 @@ __all__ = ["ARENA", "FAILED", "GUARD_BROKEN", "PlanPrinter", "cells", "driver"]
 
 GUARD_BROKEN = 2
 FAILED = 1
-RAISED = -1
-POLL = 1024
-"""A quick loop looks for an interruption every so many turns."""
 
 
-class DriverPrinter:
+class DriverPrinter(LoopText):
     """Prints ``plan`` and ``run`` for a program whose layout is known."""
 
     entry = "i32 @run(ptr %ctx)"
 
     def __init__(self, program: Program, layout: Layout) -> None:
-        self.program = program
-        self.layout = layout
-        self.lines: list[str] = []
-        self.count = 0
-        self.labels = 0
+        super().__init__(program, layout)
         self.symbols: dict[Symbol, str] = {}
-        self.pointers: dict[int, str] = {}
         self.fast = "false"
         self.cells, _ = cells(program)
         self.places = {s: k for k, s in enumerate(program.all_symbols)}
-
-    # --- text -------------------------------------------------------------------------------------
-
-    def emit(self, text: str) -> str:
-        """A line that gives a value; the value's name."""
-        self.count += 1
-        name = f"%t{self.count}"
-        self.lines.append(f"  {name} = {text}")
-        return name
-
-    def do(self, text: str) -> None:
-        """A line that gives nothing."""
-        self.lines.append(f"  {text}")
-
-    def label(self, kind: str) -> str:
-        """A new label."""
-        self.labels += 1
-        return f"{kind}{self.labels}"
-
-    def start(self, label: str) -> None:
-        """Begin a block."""
-        self.lines.append(f"{label}:")
-
-    def unless(self, good: str, kind: str, code: int) -> None:
-        """Leave the run with a code if a condition does not hold."""
-        bad, on = self.label(kind), self.label("on")
-        self.do(f"br i1 {good}, label %{on}, label %{bad}")
-        self.start(bad)
-        self.do(f"ret i32 {code}")
-        self.start(on)
-
-    def at(self, base: str, index: int, type_: str = "i64") -> str:
-        """Load entry ``index`` of an 8-byte table."""
-        place = self.emit(f"getelementptr i64, ptr {base}, i64 {index}")
-        return self.emit(f"load {type_}, ptr {place}")
-
-    def function(self, head: str) -> str:
-        """The collected lines as a function."""
-        text = "\n".join([f"define {head} {{", "entry:", *self.lines, "}", ""])
-        self.lines = []
-        return text
 
     # --- sizes ------------------------------------------------------------------------------------
 
@@ -162,7 +115,7 @@ class DriverPrinter:
         self.bind_slots(steps)
         self.steps(self.program.steps)
         self.do("ret i32 0")
-        return self.function(self.entry)
+        return "".join(self.functions) + self.function(self.entry)
 
     def compare_hints(self) -> None:
         """Whether the sizes are those that the fast kernels were made for."""
@@ -209,6 +162,8 @@ class DriverPrinter:
         """One step."""
         if isinstance(step, Call):
             self.call(step)
+        elif isinstance(step, Copy) and step.target in self.registers:
+            self.copy_element(step.target, self.pointer(step.target), self.pointer(step.source))
         elif isinstance(step, Copy):
             self.move(self.pointer(step.target), step, step.source)
         elif isinstance(step, Bind):
@@ -235,10 +190,7 @@ class DriverPrinter:
     def move(self, target: str, step: Copy | Append, source: int) -> None:
         """Copy the bytes of a step."""
         bytes_ = self.at("%dims", self.layout.bytes[id(step)])
-        self.do(
-            f"call void @llvm.memmove.p0.p0.i64(ptr {target}, ptr {self.pointer(source)}, "
-            f"i64 {bytes_}, i1 false)"
-        )
+        self.copy_bytes(target, self.pointer(source), bytes_)
 
     def ensure(self, cell: int, need: str, keep: str = "0") -> None:
         """Make a memory cell large enough, or leave the run."""
@@ -327,33 +279,6 @@ class DriverPrinter:
 
     # --- loops and branches -----------------------------------------------------------------------
 
-    def loop(self, step: Loop) -> None:
-        """Test and body in turn; now and then it looks for an interruption."""
-        test, body, done = self.label("test"), self.label("body"), self.label("done")
-        turns = self.pointer(step.turns)
-        self.do(f"store i32 0, ptr {turns}")
-        self.do(f"br label %{test}")
-        self.start(test)
-        self.steps(step.test)
-        flag = self.emit(f"load i8, ptr {self.pointer(step.flag)}")
-        more = self.emit(f"icmp ne i8 {flag}, 0")
-        self.do(f"br i1 {more}, label %{body}, label %{done}")
-        self.start(body)
-        self.steps(step.body)
-        before = self.emit(f"load i32, ptr {turns}")
-        after = self.emit(f"add i32 {before}, 1")
-        self.do(f"store i32 {after}, ptr {turns}")
-        if step.quick:
-            low = self.emit(f"and i32 {after}, {POLL - 1}")
-            due = self.emit(f"icmp eq i32 {low}, 0")
-            poll = self.label("poll")
-            self.do(f"br i1 {due}, label %{poll}, label %{test}")
-            self.start(poll)
-        on = self.emit("call i1 @gc_poll(ptr %ctx)")
-        self.unless(on, "raised", RAISED)
-        self.do(f"br label %{test}")
-        self.start(done)
-
     def branch(self, step: Branch) -> None:
         """One of the cases."""
         selector = self.program.slots[step.selector]
@@ -426,7 +351,8 @@ class DriverPrinter:
         self.arguments(values)
         place_of = self.layout.launches.get(kernel.name)
         if place_of is None:
-            self.do(f"call void @{kernel.name}(ptr %args, i64 0, i64 1)")
+            name = inlined_name(kernel.name) if self.registers else kernel.name
+            self.do(f"call void @{name}(ptr %args, i64 0, i64 1)")
             return
         extent = self.at("%dims", place_of)
         grain = self.at("%dims", place_of + 1)

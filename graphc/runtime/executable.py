@@ -61,9 +61,10 @@ class Code:
 
 def llvm_text(program: Program, target: Any) -> str:
     """The LLVM text of the whole program."""
-    plans, text, _layout = driver(program)
+    plans, text, layout = driver(program)
     kernels = [llvm.print_kernel(k, target) for k in plans]
     kernels += [llvm.print_kernel(k, target) for k in program.loops]
+    kernels += [llvm.print_kernel(k, target, inlined=True) for k in layout.inlined.values()]
     return llvm.module(kernels) + text
 
 

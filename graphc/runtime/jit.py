@@ -206,6 +206,8 @@ def _machine(target: CpuTarget) -> Any:
     return _forever(machine)
 
 
+IN_REGISTERS = "turns_in_registers_"
+"""What the names of functions begin with that are loops over scalars."""
 _INLINE_ASSEMBLY = re.compile(r'\basm (?:\w+ )*"')
 
 
@@ -231,7 +233,23 @@ def _optimized(ir: str, target: CpuTarget, context: Any) -> Any:
     with llvm.create_pipeline_tuning_options(speed_level=1) as tuning:
         builder = llvm.create_pass_builder(machine, tuning)
         passes.run(module, builder)
+    if IN_REGISTERS in ir:
+        _run_in_registers(module, machine)
     return module
+
+
+def _run_in_registers(module: Any, machine: Any) -> None:
+    """Inline the kernels of loops over scalars, and optimize the functions that are these loops."""
+    llvm = _llvm()
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
+    with llvm.create_pipeline_tuning_options(speed_level=2) as tuning:
+        builder = llvm.create_pass_builder(machine, tuning)
+        passes.run(module, builder)
+        optimize = builder.getFunctionPassManager()
+        for function in module.functions:
+            if function.name.startswith(IN_REGISTERS):
+                optimize.run(function, builder)
 
 
 def compile_object(ir: str, target: CpuTarget) -> bytes:

@@ -40,6 +40,7 @@ class Layout:
       rows: of each slot that is a turn's part of another one, its bytes.
       sources: of each Bind, the sizes that it takes (-1 for elements of tensors).
       scalars: of each segment, the symbols that its kernel takes, by their numbers.
+      inlined: the kernels that the driver wants to inline, by their names.
     """
 
     values: list[tuple[int, Expr]] = field(default_factory=list)
@@ -53,6 +54,7 @@ class Layout:
     rows: dict[int, int] = field(default_factory=dict)
     sources: dict[int, list[int]] = field(default_factory=dict)
     scalars: dict[int, list[int]] = field(default_factory=dict)
+    inlined: dict[str, Kernel] = field(default_factory=dict)
 
     def add(self, value: Expr, segment: int = 0) -> int:
         """Append an entry; its place."""

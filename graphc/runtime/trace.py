@@ -169,6 +169,7 @@ class TracingPrinter(DriverPrinter):
     """Prints a driver that reads the clock before and after every step."""
 
     entry = "internal i32 @run_traced(ptr %ctx)"
+    in_registers = False
 
     def __init__(self, program: Program, layout: Any) -> None:
         super().__init__(program, layout)

@@ -1,0 +1,222 @@
+"""Printing loops: by themselves, or in registers where every value is a scalar.
+
+A quick loop over scalars becomes a function, which copies their slots to memory of its own, runs
+there, and copies them back.  Kernels are inlined there, so that LLVM keeps all in registers.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections import Counter
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+from graphc.loop.ir import Kernel
+from graphc.program import Branch, Call, Copy, Loop, Program, Slot, Step, walk
+from graphc.program_steps import slots_of
+from graphc.runtime.driver_text import FunctionText
+from graphc.runtime.jit import IN_REGISTERS
+from graphc.runtime.layout import Layout
+
+RAISED = -1
+POLL = 1024
+"""A quick loop looks for an interruption every so many turns."""
+REGISTERS_POLL = 1 << 14
+"""One that runs in registers: its turns take nanoseconds."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScalarLoop:
+    """A loop to run in registers.
+
+    Attributes:
+      slots: what it reads or writes.
+      known: those of them that something around reads or writes, too.
+      written: those of ``known`` that it writes.
+      kernels: what it calls.
+    """
+
+    slots: list[int]
+    known: list[int]
+    written: list[int]
+    kernels: list[Kernel]
+
+
+def scalar_loops(program: Program, parallel: Container[str]) -> dict[int, ScalarLoop]:
+    """The loops of a program that run in registers, by the identities of their steps.
+
+    ``parallel`` has the names of the kernels that threads share.
+    """
+    steps = list(walk(program.steps))
+    loops = [s for s in steps if isinstance(s, Loop) and s.quick]
+    uses = Counter(n for step in steps for n in slots_of(step)) if loops else Counter()
+    found = ((id(s), _scalar_loop(s, program.slots, uses, parallel)) for s in loops)
+    return {key: loop for key, loop in found if loop is not None}
+
+
+def _scalar_loop(
+    loop: Loop, slots: Sequence[Slot], uses: Counter[int], parallel: Container[str]
+) -> ScalarLoop | None:
+    """A loop as one to run in registers, if it is one."""
+    steps = list(walk([loop]))
+    mine = Counter(n for step in steps for n in slots_of(step))
+    if any(slots[n].size != 1 or slots[n].kind in ("grown", "row") for n in mine):
+        return None
+    written = {loop.flag, loop.turns}
+    kernels: dict[str, Kernel] = {}
+    for step in steps[1:]:
+        if isinstance(step, Call):
+            low = step.lowered
+            if low.fast is not None or low.symbols or low.kernel.name in parallel:
+                return None
+            kernels[low.kernel.name] = low.kernel
+            own = dict(zip(low.buffers, step.slots, strict=True))
+            written.update(own[root] for root in low.writes)
+        elif isinstance(step, Copy):
+            written.add(step.target)
+        elif not isinstance(step, Branch):
+            return None
+    known = [n for n in mine if slots[n].kind != "temp" or uses[n] > mine[n]]
+    return ScalarLoop(list(mine), known, [n for n in known if n in written], list(kernels.values()))
+
+
+class LoopText(FunctionText, abc.ABC):
+    """The part of a driver's printer that prints loops."""
+
+    in_registers = True
+    """Whether there may be functions that inline kernels."""
+
+    def __init__(self, program: Program, layout: Layout) -> None:
+        super().__init__()
+        self.program = program
+        self.layout = layout
+        #: The addresses of slots where they stay the same.
+        self.pointers: dict[int, str] = {}
+        #: Those of the slots of the loop over scalars that is printed now.
+        self.registers: dict[int, str] = {}
+        #: Finished functions besides the one that is printed now.
+        self.functions: list[str] = []
+        self._scalars = scalar_loops(program, layout.launches) if self.in_registers else {}
+
+    @abc.abstractmethod
+    def steps(self, steps: list[Step]) -> None:
+        """Print steps in order."""
+
+    @abc.abstractmethod
+    def pointer(self, number: int) -> str:
+        """The address of a slot."""
+
+    def loop(self, step: Loop) -> None:
+        """Test and body in turn; now and then it looks for an interruption."""
+        scalars = self._scalars.get(id(step))
+        if scalars is not None:
+            self._call_turns(step, scalars)
+            return
+        test, body, done = self.label("test"), self.label("body"), self.label("done")
+        turns = self.pointer(step.turns)
+        self.do(f"store i32 0, ptr {turns}")
+        self.do(f"br label %{test}")
+        self.start(test)
+        more = self._test(step)
+        self.do(f"br i1 {more}, label %{body}, label %{done}")
+        self.start(body)
+        self.steps(step.body)
+        after = self._add(turns, 1)
+        if step.quick:
+            low = self.emit(f"and i32 {after}, {POLL - 1}")
+            due = self.emit(f"icmp eq i32 {low}, 0")
+            poll = self.label("poll")
+            self.do(f"br i1 {due}, label %{poll}, label %{test}")
+            self.start(poll)
+        self.poll()
+        self.do(f"br label %{test}")
+        self.start(done)
+
+    def poll(self) -> None:
+        """Leave the run if it is interrupted."""
+        self.unless(self.emit("call i1 @gc_poll(ptr %ctx)"), "raised", RAISED)
+
+    def _test(self, step: Loop) -> str:
+        """Whether there is another turn."""
+        self.steps(step.test)
+        flag = self.emit(f"load i8, ptr {self.pointer(step.flag)}")
+        return self.emit(f"icmp ne i8 {flag}, 0")
+
+    def _add(self, place: str, step: int) -> str:
+        """Add to a number in memory; the sum."""
+        before = self.emit(f"load i32, ptr {place}")
+        after = self.emit(f"add i32 {before}, {step}")
+        self.do(f"store i32 {after}, ptr {place}")
+        return after
+
+    # --- in registers -----------------------------------------------------------------------------
+
+    def _call_turns(self, step: Loop, scalars: ScalarLoop) -> None:
+        """Call a function that runs a loop in registers."""
+        name = f"{IN_REGISTERS}{len(self.functions)}"
+        outside = [self.pointer(n) for n in scalars.known]
+        around, self.lines = self.lines, []
+        pointers, self.pointers = self.pointers, {}
+        self._turns(step, scalars)
+        slots = "".join(f", ptr %slot{n}" for n in scalars.known)
+        self.functions.append(self.function(f"internal i32 @{name}(ptr %ctx, ptr %status{slots})"))
+        self.lines, self.pointers, self.registers = around, pointers, {}
+        self.layout.inlined.update((k.name, k) for k in scalars.kernels)
+        values = "".join(f", ptr {p}" for p in outside)
+        code = self.emit(f"call i32 @{name}(ptr %ctx, ptr %status{values})")
+        left, on = self.label("left"), self.label("on")
+        good = self.emit(f"icmp eq i32 {code}, 0")
+        self.do(f"br i1 {good}, label %{on}, label %{left}")
+        self.start(left)
+        self.do(f"ret i32 {code}")
+        self.start(on)
+
+    def _turns(self, step: Loop, scalars: ScalarLoop) -> None:
+        """The loop in registers.
+
+        So many turns are a loop by themselves that has no call and one end: LLVM may find a closed
+        form.  The test, which has no effects, stands before them and in them.
+        """
+        most = max((len(s.slots) for s in walk([step]) if isinstance(s, Call)), default=0)
+        self.do(f"%args = alloca [{most + 1} x i64], align 16")
+        counter = self.emit("alloca i32")
+        self.registers = {n: self.emit("alloca i64, align 8") for n in scalars.slots}
+        self.pointers = self.registers
+        for n in scalars.known:
+            self.copy_element(n, self.registers[n], f"%slot{n}")
+        self.do(f"store i32 0, ptr {self.registers[step.turns]}")
+        again, body, done = self.label("again"), self.label("body"), self.label("done")
+        out, poll = self.label("out"), self.label("poll")
+        self.do(f"br label %{again}")
+        self.start(again)
+        self.do(f"store i32 {REGISTERS_POLL}, ptr {counter}")
+        self.do(f"br i1 {self._test(step)}, label %{body}, label %{done}")
+        self.start(body)
+        self.steps(step.body)
+        self._add(self.registers[step.turns], 1)
+        more = self._test(step)
+        left = self._add(counter, -1)
+        on = self.emit(f"icmp ne i32 {left}, 0")
+        both = self.emit(f"and i1 {more}, {on}")
+        self.do(f"br i1 {both}, label %{body}, label %{out}")
+        self.start(out)
+        # Not by "on": a comparison in the turns that is used behind them would keep them.
+        due = self.emit(f"icmp eq i32 {left}, 0")
+        self.do(f"br i1 {due}, label %{poll}, label %{done}")
+        self.start(poll)
+        self.poll()
+        self.do(f"br label %{again}")
+        self.start(done)
+        for n in scalars.written:
+            self.copy_element(n, f"%slot{n}", self.registers[n])
+        self.do("ret i32 0")
+
+    def copy_element(self, number: int, target: str, source: str) -> None:
+        """Copy the one element of a slot."""
+        self.copy_bytes(target, source, self.program.slots[number].dtype.size)
+
+    def copy_bytes(self, target: str, source: str, bytes_: int | str) -> None:
+        """Copy bytes."""
+        self.do(
+            f"call void @llvm.memmove.p0.p0.i64(ptr {target}, ptr {source}, i64 {bytes_}, i1 false)"
+        )
