@@ -111,7 +111,7 @@ def test_a_variable_that_every_turn_assigns():
 def test_an_error_in_a_turn_changes_nothing():
     v = gc.Variable(5)
     n, d = gc.placeholder(gc.int32, []), gc.placeholder(gc.int32, [])
-    i, q = gc.while_loop(
+    _, q = gc.while_loop(
         lambda i, _: i < n, lambda i, q: (i + 1, q + gc.div(100, d - i)), [0, v.read_value()]
     )
     changed = v.assign(q)
