@@ -163,7 +163,7 @@ class DriverPrinter(LoopText):
         if isinstance(step, Call):
             self.call(step)
         elif isinstance(step, Copy) and step.target in self.registers:
-            self.copy_element(step.target, self.pointer(step.target), self.pointer(step.source))
+            self.copy_slot(step.target, self.pointer(step.target), self.pointer(step.source))
         elif isinstance(step, Copy):
             self.move(self.pointer(step.target), step, step.source)
         elif isinstance(step, Bind):

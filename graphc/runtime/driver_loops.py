@@ -1,7 +1,8 @@
-"""Printing loops: by themselves, or in registers where every value is a scalar.
+"""Printing loops: by themselves, or in registers where every value is small.
 
-A quick loop over scalars becomes a function, which copies their slots to memory of its own, runs
-there, and copies them back.  Kernels are inlined there, so that LLVM keeps all in registers.
+A quick loop over scalars and short vectors becomes a function, which copies their slots to memory
+of its own, runs there, and copies them back.  Kernels are inlined there, so that LLVM keeps all in
+registers.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from graphc.runtime.layout import Layout
 RAISED = -1
 POLL = 1024
 """A quick loop looks for an interruption every so many turns."""
+SMALL = 64
+"""What has at most so many bytes may be in a register."""
 REGISTERS_POLL = 1 << 14
 """One that runs in registers: its turns take nanoseconds."""
 
 
 @dataclass(frozen=True, eq=False)
-class ScalarLoop:
+class SmallLoop:
     """A loop to run in registers.
 
     Attributes:
@@ -42,7 +45,7 @@ class ScalarLoop:
     kernels: list[Kernel]
 
 
-def scalar_loops(program: Program, parallel: Container[str]) -> dict[int, ScalarLoop]:
+def small_loops(program: Program, parallel: Container[str]) -> dict[int, SmallLoop]:
     """The loops of a program that run in registers, by the identities of their steps.
 
     ``parallel`` has the names of the kernels that threads share.
@@ -50,17 +53,17 @@ def scalar_loops(program: Program, parallel: Container[str]) -> dict[int, Scalar
     steps = list(walk(program.steps))
     loops = [s for s in steps if isinstance(s, Loop) and s.quick]
     uses = Counter(n for step in steps for n in slots_of(step)) if loops else Counter()
-    found = ((id(s), _scalar_loop(s, program.slots, uses, parallel)) for s in loops)
+    found = ((id(s), _small_loop(s, program.slots, uses, parallel)) for s in loops)
     return {key: loop for key, loop in found if loop is not None}
 
 
-def _scalar_loop(
+def _small_loop(
     loop: Loop, slots: Sequence[Slot], uses: Counter[int], parallel: Container[str]
-) -> ScalarLoop | None:
+) -> SmallLoop | None:
     """A loop as one to run in registers, if it is one."""
     steps = list(walk([loop]))
     mine = Counter(n for step in steps for n in slots_of(step))
-    if any(slots[n].size != 1 or slots[n].kind in ("grown", "row") for n in mine):
+    if not all(_is_small(slots[n]) for n in mine):
         return None
     written = {loop.flag, loop.turns}
     kernels: dict[str, Kernel] = {}
@@ -77,7 +80,13 @@ def _scalar_loop(
         elif not isinstance(step, Branch):
             return None
     known = [n for n in mine if slots[n].kind != "temp" or uses[n] > mine[n]]
-    return ScalarLoop(list(mine), known, [n for n in known if n in written], list(kernels.values()))
+    return SmallLoop(list(mine), known, [n for n in known if n in written], list(kernels.values()))
+
+
+def _is_small(slot: Slot) -> bool:
+    """Whether a register can have what is in a slot."""
+    known = isinstance(slot.size, int) and slot.size * slot.dtype.size <= SMALL
+    return known and slot.kind not in ("grown", "row")
 
 
 class LoopText(FunctionText, abc.ABC):
@@ -92,11 +101,11 @@ class LoopText(FunctionText, abc.ABC):
         self.layout = layout
         #: The addresses of slots where they stay the same.
         self.pointers: dict[int, str] = {}
-        #: Those of the slots of the loop over scalars that is printed now.
+        #: Those of the slots of the small loop that is printed now.
         self.registers: dict[int, str] = {}
         #: Finished functions besides the one that is printed now.
         self.functions: list[str] = []
-        self._scalars = scalar_loops(program, layout.launches) if self.in_registers else {}
+        self._small = small_loops(program, layout.launches) if self.in_registers else {}
 
     @abc.abstractmethod
     def steps(self, steps: list[Step]) -> None:
@@ -108,9 +117,9 @@ class LoopText(FunctionText, abc.ABC):
 
     def loop(self, step: Loop) -> None:
         """Test and body in turn; now and then it looks for an interruption."""
-        scalars = self._scalars.get(id(step))
-        if scalars is not None:
-            self._call_turns(step, scalars)
+        small = self._small.get(id(step))
+        if small is not None:
+            self._call_turns(step, small)
             return
         test, body, done = self.label("test"), self.label("body"), self.label("done")
         turns = self.pointer(step.turns)
@@ -151,17 +160,17 @@ class LoopText(FunctionText, abc.ABC):
 
     # --- in registers -----------------------------------------------------------------------------
 
-    def _call_turns(self, step: Loop, scalars: ScalarLoop) -> None:
+    def _call_turns(self, step: Loop, small: SmallLoop) -> None:
         """Call a function that runs a loop in registers."""
         name = f"{IN_REGISTERS}{len(self.functions)}"
-        outside = [self.pointer(n) for n in scalars.known]
+        outside = [self.pointer(n) for n in small.known]
         around, self.lines = self.lines, []
         pointers, self.pointers = self.pointers, {}
-        self._turns(step, scalars)
-        slots = "".join(f", ptr %slot{n}" for n in scalars.known)
+        self._turns(step, small)
+        slots = "".join(f", ptr %slot{n}" for n in small.known)
         self.functions.append(self.function(f"internal i32 @{name}(ptr %ctx, ptr %status{slots})"))
         self.lines, self.pointers, self.registers = around, pointers, {}
-        self.layout.inlined.update((k.name, k) for k in scalars.kernels)
+        self.layout.inlined.update((k.name, k) for k in small.kernels)
         values = "".join(f", ptr {p}" for p in outside)
         code = self.emit(f"call i32 @{name}(ptr %ctx, ptr %status{values})")
         left, on = self.label("left"), self.label("on")
@@ -171,7 +180,7 @@ class LoopText(FunctionText, abc.ABC):
         self.do(f"ret i32 {code}")
         self.start(on)
 
-    def _turns(self, step: Loop, scalars: ScalarLoop) -> None:
+    def _turns(self, step: Loop, small: SmallLoop) -> None:
         """The loop in registers.
 
         So many turns are a loop by themselves that has no call and one end: LLVM may find a closed
@@ -180,10 +189,11 @@ class LoopText(FunctionText, abc.ABC):
         most = max((len(s.slots) for s in walk([step]) if isinstance(s, Call)), default=0)
         self.do(f"%args = alloca [{most + 1} x i64], align 16")
         counter = self.emit("alloca i32")
-        self.registers = {n: self.emit("alloca i64, align 8") for n in scalars.slots}
+        memory = f"alloca [{SMALL} x i8], align {SMALL}"
+        self.registers = {n: self.emit(memory) for n in small.slots}
         self.pointers = self.registers
-        for n in scalars.known:
-            self.copy_element(n, self.registers[n], f"%slot{n}")
+        for n in small.known:
+            self.copy_slot(n, self.registers[n], f"%slot{n}")
         self.do(f"store i32 0, ptr {self.registers[step.turns]}")
         again, body, done = self.label("again"), self.label("body"), self.label("done")
         out, poll = self.label("out"), self.label("poll")
@@ -207,13 +217,15 @@ class LoopText(FunctionText, abc.ABC):
         self.poll()
         self.do(f"br label %{again}")
         self.start(done)
-        for n in scalars.written:
-            self.copy_element(n, f"%slot{n}", self.registers[n])
+        for n in small.written:
+            self.copy_slot(n, f"%slot{n}", self.registers[n])
         self.do("ret i32 0")
 
-    def copy_element(self, number: int, target: str, source: str) -> None:
-        """Copy the one element of a slot."""
-        self.copy_bytes(target, source, self.program.slots[number].dtype.size)
+    def copy_slot(self, number: int, target: str, source: str) -> None:
+        """Copy all of a slot of a known size."""
+        slot = self.program.slots[number]
+        assert isinstance(slot.size, int)
+        self.copy_bytes(target, source, slot.size * slot.dtype.size)
 
     def copy_bytes(self, target: str, source: str, bytes_: int | str) -> None:
         """Copy bytes."""

@@ -207,7 +207,7 @@ def _machine(target: CpuTarget) -> Any:
 
 
 IN_REGISTERS = "turns_in_registers_"
-"""What the names of functions begin with that are loops over scalars."""
+"""What the names of functions begin with that are small loops."""
 _INLINE_ASSEMBLY = re.compile(r'\basm (?:\w+ )*"')
 
 
@@ -239,7 +239,7 @@ def _optimized(ir: str, target: CpuTarget, context: Any) -> Any:
 
 
 def _run_in_registers(module: Any, machine: Any) -> None:
-    """Inline the kernels of loops over scalars, and optimize the functions that are these loops."""
+    """Inline the kernels of small loops, and optimize the functions that are these loops."""
     llvm = _llvm()
     passes = llvm.create_new_module_pass_manager()
     passes.add_always_inliner_pass()

@@ -1,4 +1,4 @@
-"""Loops over scalars, which run in registers: values, ends, errors, and what is left of calls."""
+"""Loops over scalars and short vectors, which run in registers: values, ends, errors, calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import graphc as gc
 from graphc.runtime import executable, jit
-from graphc.runtime.driver_loops import REGISTERS_POLL
+from graphc.runtime.driver_loops import REGISTERS_POLL, SMALL
 
 TURNS = (0, 1, 2, 7, REGISTERS_POLL - 1, REGISTERS_POLL, REGISTERS_POLL + 1, 3 * REGISTERS_POLL)
 DTYPES = [gc.int8, gc.uint8, gc.int16, gc.int64, gc.uint32, gc.float16, gc.bfloat16, gc.float64]
@@ -76,6 +76,26 @@ def test_counting_has_a_closed_form(texts):
         assert session.run(i, {n: 1 << 33}) == 1 << 33
     (code,) = in_registers(texts)
     assert len(re.findall(r"\n\s+(j[a-z]+|b\.\w+)\s", code)) <= 8
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 8, 16, 17])
+@pytest.mark.parametrize("dtype", [gc.float32, gc.float64, gc.int8], ids=lambda t: t.name)
+def test_short_vectors(size, dtype, texts):
+    n = gc.placeholder(gc.int32, [])
+    x = gc.placeholder(dtype, [size])
+
+    def turn(i, a, b):
+        total = gc.reduce_sum(b, keepdims=True)
+        return i + 1, gc.concat([a[1:], total % 7], 0), gc.reverse(a, [0])
+
+    found = gc.while_loop(lambda i, *_: i < n, turn, [0, x, x + 1])[1:]
+    given = np.arange(size).astype(dtype.numpy) % 5
+    with gc.Session() as session, gc.Session(mode="reference") as reference:
+        for turns in (0, 1, 2, 50):
+            values, wanted = (s.run(found, {n: turns, x: given}) for s in (session, reference))
+            for v, w in zip(values, wanted, strict=True):
+                np.testing.assert_array_equal(v, w)
+    assert len(in_registers(texts)) == (size * dtype.size <= SMALL)
 
 
 def test_variables_and_outer_loops(everywhere):
