@@ -1,4 +1,7 @@
-"""The first elements of rows in order: a heap of those kept so far, then heap sort."""
+"""The first elements of rows in order: a heap of those kept so far, then heap sort.
+
+All elements of long rows are sorted by :mod:`graphc.kernels.sort_radix`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import NamedTuple
 
 from graphc.dtypes import float32, int64
 from graphc.kernels import emit
+from graphc.kernels.sort_radix import SHORTEST, has_radix_sort, radix_sort
 from graphc.loop import ir
 from graphc.loop.ir import ONE, ZERO, Buffer, Expr, Guard, If, Kernel, LoopKind, Stmt, Store
 
@@ -39,7 +43,8 @@ def first_sorted_kernel(
 
     Elements that are equal stay in the order of their places, and NaN counts as the largest, so
     there is one right answer.  A row takes ``columns * log(count)`` steps and no memory besides
-    the results, which hold a heap of the elements kept so far, the last in order at its root.
+    the results, which hold a heap of the elements kept so far, the last in order at its root.  All
+    elements of a long row take a radix sort.
 
     A count above ``columns`` fails the run at ``site``.
     """
@@ -65,11 +70,23 @@ def first_sorted_kernel(
         rest = emit.loop(columns - count, offer)
         last = emit.loop(count - 1, heap.last_out)
         body.append(If(count > 0, ir.block(*rest, *last)))
-        return body
+        if not has_radix_sort(values.dtype):
+            return body
+        base = ir.mul(r, count)
+        whole = radix_sort(
+            values, places, base, columns, lambda i: element(r, i), descending
+        )
+        return emit.where(_is_long(count, columns), whole, body)
 
     stmts += emit.loop(rows, row, LoopKind.PARALLEL)
     grain = ir.add(ir.index_div(ir.const(STEPS), ir.add(columns, ONE)), ONE)
     return Kernel(name, tuple(params), tuple(scalars), ir.block(*stmts), grain)
+
+
+def _is_long(count: Expr, columns: Expr) -> Expr:
+    """Whether all of a row is wanted, and that is long enough for a radix sort."""
+    long = columns >= ir.const(SHORTEST)
+    return ir.logical_and(ir.apply("eq", count, columns), long)
 
 
 def larger(a: Expr, b: Expr) -> Expr:

@@ -133,8 +133,17 @@ class TopKV2(TemplateOp):
             yield Sample((many[0], np.int32(40)), attrs, note="a vector")
             special = np.array([[NAN, 1.0, INF, -INF, NAN], [0.0, -0.0, NAN, -1.0, -0.0]])
             yield Sample((special, np.int32(4)), attrs, grad=(), dtypes=dtypes.FLOATS)
+            # Long enough for a radix sort.
+            long = np.random.RandomState(2).permutation(140).reshape(2, 70) / 8
+            yield Sample((long, np.int32(70)), attrs, note="long rows")
+            again = np.tile(ties[:2], (1, 14))
+            yield Sample((again, np.int32(70)), attrs, grad=(), note="long rows of ties")
+            again = np.tile(special, (1, 14))
+            yield Sample((again, np.int32(70)), attrs, grad=(), dtypes=dtypes.FLOATS)
             extreme = np.array([[127, -128, 0, 127, -128]])
             yield Sample((extreme, np.int32(5)), attrs, grad=(), dtypes=dtypes.SIGNED)
+            again = np.tile(extreme, (1, 14))
+            yield Sample((again, np.int32(70)), attrs, grad=(), dtypes=dtypes.SIGNED)
         yield Sample((np.zeros((0, 3)), np.int32(2)), grad=(), note="no rows")
         yield Sample((np.zeros((2, 0)), np.int32(0)), grad=(), note="empty rows")
         yield Sample((np.ones((3, 1)), np.int32(1)), note="size 1")
