@@ -1,6 +1,7 @@
 """The first elements of rows in order: a heap of those kept so far, then heap sort.
 
-All elements of long rows are sorted by :mod:`graphc.kernels.sort_radix`.
+Of all elements, short rows are sorted by :mod:`graphc.kernels.sort_ranks`, long ones by
+:mod:`graphc.kernels.sort_radix`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import NamedTuple
 
 from graphc.dtypes import float32, int64
 from graphc.kernels import emit
-from graphc.kernels.sort_radix import SHORTEST, has_radix_sort, radix_sort
+from graphc.kernels.sort_radix import has_radix_sort, radix_sort
+from graphc.kernels.sort_ranks import LONGEST, rank_sort
 from graphc.loop import ir
 from graphc.loop.ir import ONE, ZERO, Buffer, Expr, Guard, If, Kernel, LoopKind, Stmt, Store
 
@@ -44,7 +46,7 @@ def first_sorted_kernel(
     Elements that are equal stay in the order of their places, and NaN counts as the largest, so
     there is one right answer.  A row takes ``columns * log(count)`` steps and no memory besides
     the results, which hold a heap of the elements kept so far, the last in order at its root.  All
-    elements of a long row take a radix sort.
+    elements of a row are sorted by their ranks, or by their bytes.
 
     A count above ``columns`` fails the run at ``site``.
     """
@@ -70,23 +72,29 @@ def first_sorted_kernel(
         rest = emit.loop(columns - count, offer)
         last = emit.loop(count - 1, heap.last_out)
         body.append(If(count > 0, ir.block(*rest, *last)))
-        if not has_radix_sort(values.dtype):
-            return body
-        base = ir.mul(r, count)
-        whole = radix_sort(
-            values, places, base, columns, lambda i: element(r, i), descending
+        whole = _whole_row(
+            values, places, ir.mul(r, count), columns, lambda i: element(r, i), descending, body
         )
-        return emit.where(_is_long(count, columns), whole, body)
+        return emit.where(ir.apply("eq", count, columns), whole, body)
 
     stmts += emit.loop(rows, row, LoopKind.PARALLEL)
     grain = ir.add(ir.index_div(ir.const(STEPS), ir.add(columns, ONE)), ONE)
     return Kernel(name, tuple(params), tuple(scalars), ir.block(*stmts), grain)
 
 
-def _is_long(count: Expr, columns: Expr) -> Expr:
-    """Whether all of a row is wanted, and that is long enough for a radix sort."""
-    long = columns >= ir.const(SHORTEST)
-    return ir.logical_and(ir.apply("eq", count, columns), long)
+def _whole_row(
+    values: Buffer,
+    places: Buffer,
+    base: Expr,
+    columns: Expr,
+    element: Callable[[Expr], Expr],
+    descending: bool,
+    otherwise: list[Stmt],
+) -> list[Stmt]:
+    """A row of which all elements are wanted, by the sort for its length."""
+    arguments = (values, places, base, columns, element, descending)
+    long = radix_sort(*arguments) if has_radix_sort(values.dtype) else otherwise
+    return emit.where(columns <= ir.const(LONGEST), rank_sort(*arguments), long)
 
 
 def larger(a: Expr, b: Expr) -> Expr:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.dtypes import DType, int32, int64
+from graphc.dtypes import DType, float32, int32, int64
 from graphc.kernels import emit
 from graphc.loop import ir
 from graphc.loop.ir import ZERO, Buffer, Expr, Load, Stmt, Store
 
-SHORTEST = 64
-"""Of fewer elements a heap sort is faster than to add up the counts of so many digits."""
 _DIGITS = 256
 _BITS = 8
 
@@ -57,7 +55,7 @@ def radix_sort(
 
     def count(i: Expr) -> list[Stmt]:
         inner: list[Stmt] = []
-        key = emit.let(inner, "key", _key(inner, element(i), descending))
+        key = emit.let(inner, "key", _flipped(sort_key(inner, element(i), descending)))
         for byte in range(passes):
             at = emit.let(inner, "at", slot(byte, key))
             inner.append(Store(starts, at, ir.add(Load(starts, at), ir.const(1, int32))))
@@ -72,7 +70,7 @@ def radix_sort(
             inner: list[Stmt] = []
             place = i if byte == 0 else _read(places if byte % 2 == 0 else values, base + i)
             place = emit.let(inner, "place", place)
-            key = emit.let(inner, "key", _key(inner, element(place), descending))
+            key = emit.let(inner, "key", _flipped(sort_key(inner, element(place), descending)))
             at = emit.let(inner, "at", slot(byte, key))
             to = emit.let(inner, "to", Load(starts, at))
             inner.append(Store(starts, at, ir.add(to, ir.const(1, int32))))
@@ -101,23 +99,32 @@ def _sums(starts: Buffer, first: int) -> list[Stmt]:
             *emit.loop(ir.const(_DIGITS), add)]  # fmt: skip
 
 
-def _key(stmts: list[Stmt], value: Expr, descending: bool) -> Expr:
-    """Bits whose order as an unsigned number is that of the values; NaN has the largest."""
+def sort_key(stmts: list[Stmt], value: Expr, descending: bool) -> Expr:
+    """An int32, or for 8 bytes an int64, whose order is that of the values; NaN has the largest.
+
+    What it needs is declared in ``stmts``.
+    """
     dtype = value.dtype
-    bits = int32 if dtype.size == int32.size else int64
-    lowest = ir.const(-1 << (8 * bits.size - 1), bits)
+    bits = int64 if dtype.size == int64.size else int32
     if dtype.is_floating:
-        value = emit.let(stmts, "x", value)
+        value = emit.let(stmts, "x", value if dtype.size >= bits.size else ir.cast(value, float32))
+        zero = ir.const(0, value.dtype)
         # Both zeros are equal.
-        plain = ir.select(ir.apply("eq", value, ir.const(0, dtype)), ir.const(0, dtype), value)
+        plain = ir.select(ir.apply("eq", value, zero), zero, value)
         raw = emit.let(stmts, "bits", ir.bitcast(plain, bits))
-        positive = ir.apply("xor", raw, lowest)
-        key = ir.select(raw < ir.const(0, bits), ir.apply("not", raw), positive)
-        key = ir.select(ir.apply("isnan", value), ir.const(-1, bits), key)
+        largest = ir.const((1 << (8 * bits.size - 1)) - 1, bits)
+        key = ir.select(raw < ir.const(0, bits), ir.apply("xor", raw, largest), raw)
+        key = ir.select(ir.apply("isnan", value), largest, key)
+    elif dtype.size < bits.size:
+        key = ir.cast(value, bits)
     else:
-        raw = ir.bitcast(value, bits)
-        key = raw if dtype.is_unsigned else ir.apply("xor", raw, lowest)
+        key = _flipped(ir.bitcast(value, bits)) if dtype.is_unsigned else value
     return ir.apply("not", key) if descending else key
+
+
+def _flipped(key: Expr) -> Expr:
+    """A key for unsigned order from one for signed order, or the other way round."""
+    return ir.apply("xor", key, ir.const(-1 << (8 * key.dtype.size - 1), key.dtype))
 
 
 def _bits_of(buffer: Buffer) -> DType:
