@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.build import complete_attrs
 from graphc.compiler import compile_function
-from graphc.dims import DimLike
+from graphc.dims import DimLike, Symbol, substitute
 from graphc.errors import CompileError, InvalidArgumentError, OpError
 from graphc.function import Function, Input, Output
 from graphc.graph import Graph, Operation, Tensor, TensorType
@@ -60,10 +60,13 @@ def _run(
     fn: Function,
     inputs: Mapping[str, np.ndarray],
     compute: Compute,
+    around: Mapping[Symbol, int] | None = None,
 ) -> list[np.ndarray]:
     values: dict[Tensor, np.ndarray] = {}
+    sizes = dict(around or {})
     for i in fn.inputs:
         values[i.tensor] = inputs[i.key]
+        _note_sizes(i.tensor, inputs[i.key], sizes)
     for op in fn.operations:
         if all(t in values for t in op.outputs):
             continue
@@ -77,7 +80,10 @@ def _run(
             if op.type == "Host":
                 outputs = host_values(op, operands)
             elif "bodies" in op.attrs:
-                outputs = _run_bodies(op, operands, compute)
+                outputs = _run_bodies(op, operands, compute, sizes)
+            elif op.type == "EmptyRows":
+                row = (substitute(s, sizes) for s in op.attrs["row"])
+                outputs = [np.zeros((int(operands[0]), *row), op.attrs["dtype"].numpy)]
             else:
                 outputs = compute(op, operands)
         except OpError as e:
@@ -88,24 +94,36 @@ def _run(
             if isinstance(e, CompileError):
                 raise
             raise InvalidArgumentError(source.node_def, source, str(e)) from e
-        values.update(zip(op.outputs, outputs, strict=True))
+        for tensor, value in zip(op.outputs, outputs, strict=True):
+            values[tensor] = value
+            _note_sizes(tensor, value, sizes)
     return [np.asarray(values[o.tensor]) for o in fn.outputs]
 
 
-def _run_bodies(op: Operation, operands: list[np.ndarray], compute: Compute) -> list[np.ndarray]:
-    """The outputs of a loop or a branch, turn by turn."""
+def _note_sizes(tensor: Tensor, value: Any, sizes: dict[Symbol, int]) -> None:
+    """Learn the sizes that a value has where its tensor has symbols."""
+    for size, found in zip(tensor.sizes or (), np.shape(value), strict=False):
+        symbol = None if isinstance(size, int) else size.as_symbol
+        if symbol is not None:
+            sizes[symbol] = found
+
+
+def _run_bodies(
+    op: Operation, operands: list[np.ndarray], compute: Compute, sizes: Mapping[Symbol, int]
+) -> list[np.ndarray]:
+    """The outputs of a loop or a branch, turn by turn; ``sizes`` are those known around it."""
     bodies = op.attrs["bodies"]
     if op.type == "Case":
         number = branch_number(operands[0], len(bodies))
-        return _run(bodies[number], _numbered(operands), compute)[: len(op.outputs)]
+        return _run(bodies[number], _numbered(operands), compute, sizes)[: len(op.outputs)]
     test, body = bodies
     state = [np.asarray(x) for x in operands[: len(body.carried)]]
     rest = operands[len(state) :]
     count = len(body.given) - len(state)
     saved: list[list[np.ndarray]] = [[] for _ in range(count)]
     turns = 0
-    while bool(_run(test, _numbered([*state, *rest]), compute)[0]):
-        found = _run(body, _numbered([*state, *rest]), compute)
+    while bool(_run(test, _numbered([*state, *rest]), compute, sizes)[0]):
+        found = _run(body, _numbered([*state, *rest]), compute, sizes)
         state = [np.array(x) for x in found[: len(state)]]
         for stack, value in zip(saved, found[len(state) :], strict=False):
             stack.append(np.array(value))

@@ -57,6 +57,8 @@ class Kept:
     ) -> Tensor:
         """The values of a tensor in ``home``: of one in loops those of all turns, a row for each.
 
+        They are listed once: a tensor is always asked for with the same arguments.
+
         Args:
           tensor: as for :meth:`value`.
           owners: likewise.

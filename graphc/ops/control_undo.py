@@ -361,6 +361,7 @@ class Undo:
         if not self._body.encloses(tensor.op.region):
             return tensor
         inside = self._steps_around(tensor)
+        # Rows are listed here of single arrays only: see _put_back.
         arrays = {s.op: s.before[0] for s in inside}
 
         def rows(stack: Tensor, loop: Operation) -> Tensor:

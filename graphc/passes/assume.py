@@ -95,15 +95,12 @@ class CompileEnv(ShapeEnv):
             return size
         return substitute(size, self.binding)
 
-    def assume_equal(self, a: DimLike, b: DimLike, reason: str | None = None) -> DimLike:
-        """Record that two sizes are equal; eliminate a symbol where that is possible.
-
-        The reason is what the current operation needs, unless another one is given.
-        """
+    def assume_equal(self, a: DimLike, b: DimLike) -> DimLike:
+        """Record that two sizes are equal; eliminate a symbol where that is possible."""
         a, b = self.canonical(a), self.canonical(b)
         if a == b:
             return a
-        self.guards.append(Guard(a, b, self.reason() if reason is None else reason))
+        self.guards.append(Guard(a, b, self.reason()))
         for x, y in ((a, b), (b, a)):
             symbol = x.as_symbol if isinstance(x, Dim) else None
             if symbol is not None and symbol not in symbols_of(y) and self.follows(symbol, y):

@@ -341,12 +341,18 @@ def _over_turned(op: Operation, inputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def invariant_operations(body: Function, outside: set[Tensor]) -> list[Operation]:
-    """The operations of a body that depend on nothing that changes from turn to turn."""
+    """The operations of a body that depend on nothing that changes from turn to turn.
+
+    What has a size that the body learns stays: around the body nobody knows it.
+    """
     late = {s.tensor for s in body.late}
+    own = set(body.binders())
     found: list[Operation] = []
     known = set(outside)
     for op in body.operations:
         if op.type == "Placeholder" or "bodies" in op.attrs or not late.isdisjoint(op.outputs):
+            continue
+        if any(not own.isdisjoint(symbols_of(s)) for t in op.outputs for s in t.sizes or ()):
             continue
         special = isinstance(op.definition, SpecialOp) and op.type != "Const"
         if special or not op.definition.pure or op.definition.can_fail(op):

@@ -41,10 +41,6 @@ def changed_sizes(
             if before != after and not own:
                 found.append((k, d))
             elif before != after and not symbols_of(before) & set(symbols):
-                if not (isinstance(before, int) and isinstance(after, int)):
-                    # A turn checks what it leaves, where only its values tell.
-                    env.assume_equal(before, after, _why(env, a))
-                    continue
                 raise InvalidArgumentError(
                     op.node_def, op,
                     f"loop variable {k} must have the size {before} in dimension {d}, as the "
@@ -81,10 +77,7 @@ def settle(
     for symbol, size in sizes.items():
         found, needed = after[symbol], substitute(size, after)
         if not env.assumed_equal(found, needed):
-            if isinstance(found, int) and isinstance(needed, int):
-                raise _other_size(op, needed, found)
-            # A turn checks what it leaves, where only its values tell.
-            env.assume_equal(found, needed, _why(env, Dim((((symbol,), 1),))))
+            raise _other_size(op, needed, found)
         found, needed = first[symbol], substitute(size, first)
         if isinstance(found, int) and isinstance(needed, int) and found != needed:
             raise _other_size(op, needed, found)
@@ -121,13 +114,6 @@ def _without(env: CompileEnv, bound: set[Symbol]) -> list[Guard]:
                 continue
         found.append(guard)
     return found
-
-
-def _why(env: CompileEnv, size: DimLike) -> str | None:
-    """Which of the user's operations has assumed something of a size."""
-    wanted = symbols_of(size)
-    sides = ((symbols_of(g.left) | symbols_of(g.right), g.reason) for g in env.guards)
-    return next((reason for symbols, reason in sides if wanted & symbols), None)
 
 
 def _other_size(op: Operation, needed: DimLike, found: DimLike) -> InvalidArgumentError:

@@ -266,32 +266,24 @@ def growing_two_loops_down(x, n):
     return around(x, n, start, inner)
 
 
-def of_different_rows(x, n, depth):
-    """Rows of three and of two elements; which array has which, only a run tells."""
-    x = gc.placeholder_with_default(x, [None])
-    three, two = arrays(x, n)[0], gc.TensorArray(F, size=n + 4).write(0, 2 * x[1:])
+@case
+def replaced_by_what_no_turn_of_the_inner_loop_changes(x, n):
+    """The inner loop writes to the other array, at a place that it carries unchanged."""
 
-    def step(i, a, b, s):
-        def turn(j, a, b):
-            return b.write(i + 1, gc.sin(b.read(i) * s[0])), a.write(j, gc.cos(a.read(0)) * s[1])
+    def grown(scale):
+        start = gc.TensorArray(F, size=3, dynamic_size=True)
+        return start.unstack(gc.stack([gc.sin(scale * x)] * 3))
 
-        if depth == 1:
-            a, b = loop(i + 1, turn, a, b)
-        else:
-            a, b = loop(i + 1, lambda _, a, b: loop(i % 2 + 1, turn, a, b), a, b)
-        return a, b, gc.sin(s + ts(a.read(i)) + 2.0 * ts(b.read(i)))
+    def step(i, k, a, b):
+        def inner(j, k, c):
+            return k, b.write(k, b.read(0) * 0.5 + ts(x))
 
-    return total(*loop(n, step, three, two, x))
+        k, a = loop(k % 3, inner, k, a)
+        a, b = gc.cond(gc.equal(i % 3, 0), lambda: (a, b), lambda: (a, a))
+        return k, a, b
 
-
-@deep
-def rows_of_different_sizes(x, n):
-    return of_different_rows(x, n, 1)
-
-
-@deep
-def rows_of_different_sizes_two_loops_down(x, n):
-    return of_different_rows(x, n, 2)
+    _, a, b = loop(n, step, gc.constant(1), grown(1.0), grown(2.0))
+    return total(a, b)
 
 
 @deep
