@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphc.build import constant, create, single
 from graphc.dims import Symbol, symbols_of
 from graphc.function import Function, Rebuilder, with_expanded
 from graphc.graph import Operation, Tensor
@@ -75,7 +76,8 @@ class ShapesOfInputs:
     """In a body, take a shape from an input that has it, not from what would be kept for it.
 
     The gradient of a row that was read, say, is zeros as large as the array; for its shape alone a
-    loop would save the array in every turn.
+    loop would save the array in every turn.  What has another size in every turn is handed out in
+    parts of a vector: their shapes are in a stack of their own.
     """
 
     name: str = "shapes"
@@ -86,17 +88,33 @@ class ShapesOfInputs:
         for i in fn.inputs:
             if i.kind in ("carry", "capture") and i.tensor.sizes is not None:
                 known.setdefault((i.tensor.dtype, i.tensor.sizes), i.tensor)
-        if not known:
+        parts: dict[object, Tensor] = {}
+        if not known and all(op.type != "TakePart" for op in fn.operations):
             return fn
         rebuilder = Rebuilder(fn)
         for op in fn.operations:
-            inputs = list(op.inputs)
+            inputs = [rebuilder.map[t] for t in op.inputs]
             for k in op.definition.shape_operands:
-                t = inputs[k]
+                t = op.inputs[k]
                 found = known.get((t.dtype, t.sizes), t)
-                inputs[k] = found if found in rebuilder.map else t
-            rebuilder.copy(op, [rebuilder.map[t] for t in inputs])
+                if found in rebuilder.map:
+                    inputs[k] = rebuilder.map[found]
+                if found is t and t.sizes in parts:
+                    inputs[k] = _zeros(rebuilder, t, rebuilder.map[parts[t.sizes]])
+            rebuilder.copy(op, inputs)
+            if op.type == "TakePart":
+                parts[op.outputs[0].sizes] = op.inputs[2]
         return rebuilder.finish()
+
+
+def _zeros(rebuilder: Rebuilder, like: Tensor, shape: Tensor) -> Tensor:
+    """Zeros of the shape that a vector of sizes tells, in the place of a tensor of that shape."""
+
+    def build() -> list[Tensor]:
+        return [single(create("Fill", (shape, constant(0, like.dtype.base_dtype))))]
+
+    (found,) = rebuilder.declared(like.op, build)
+    return found
 
 
 def symbols_in(op: Operation) -> set[Symbol]:

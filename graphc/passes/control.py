@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.dims import Symbol, product, symbols_of
@@ -20,6 +20,15 @@ from graphc.ops.base import call
 from graphc.ops.control import branch_number, loop_symbols
 from graphc.ops.movement_value import int_tensor
 from graphc.passes.basic import DeadCode, symbols_in
+from graphc.passes.control_needs import (
+    always,
+    needed_inputs,
+    needed_operations,
+    operands_of,
+    sizes_assumed,
+    symbols_of_all,
+    symbols_of_tensors,
+)
 from graphc.passes.control_sums import Product, products_added, stack_type, summed
 from graphc.passes.sizes import resolved
 
@@ -35,14 +44,18 @@ class Control:
         if not any("bodies" in op.attrs for op in fn.operations):
             return fn
         used = set(fn.results())
+        sizes = sizes_assumed(fn) | symbols_of_tensors(used)
         smaller: dict[Operation, _Loop | _Choice] = {}
         # What only a dead part of a loop uses is not used: the readers come first.
         for op in reversed(fn.operations):
             if "bodies" in op.attrs:
-                made = smaller[op] = (_Loop if op.type == "While" else _Choice)(op, used)
+                kind = _Loop if op.type == "While" else _Choice
+                made = smaller[op] = kind(op, used, sizes)
                 used |= made.needed()
+                sizes |= made.sizes_needed()
             else:
                 used.update(op.inputs)
+                sizes |= symbols_in(op)
         rebuilder = Rebuilder(fn)
         for op in fn.operations:
             if op in smaller:
@@ -52,51 +65,18 @@ class Control:
         return resolved(rebuilder.finish())
 
 
-def needed_inputs(fn: Function, roots: Iterable[Tensor]) -> set[Tensor]:
-    """The inputs that the roots depend on, by their elements or by their sizes."""
-    binders = fn.binders()
-    found: set[Tensor] = set()
-    seen: set[Operation] = set()
-    stack = [t.op for t in roots]
-    while stack:
-        op = stack.pop()
-        if op in seen:
-            continue
-        seen.add(op)
-        if op.type == "Placeholder":
-            found.add(op.outputs[0])
-        stack.extend(t.op for t in op.inputs)
-        if binders:
-            stack.extend(binders[s].op for s in symbols_in(op) if s in binders)
-    return found
-
-
-def always(fn: Function) -> list[Tensor]:
-    """What a body computes whatever its owner needs of it: checks, and sizes that are assumed."""
-    guards = getattr(fn.env, "guards", fn.guards)
-    assumed = {s for g in guards for s in symbols_of(g.left) | symbols_of(g.right)}
-    return [
-        *(o.tensor for o in fn.outputs if o.kind == "check"),
-        *(s.tensor for s in fn.late if s.symbol in assumed),
-    ]
-
-
-def operands_of(op: Operation, body: Function, roots: Iterable[Tensor]) -> set[Tensor]:
-    """The operands of ``op`` that some tensors of one of its bodies depend on."""
-    needed = needed_inputs(body, [*roots, *always(body)])
-    return {op.inputs[int(i.key)] for i in body.inputs if i.tensor in needed}
-
-
 class _Loop:
     """The rewriting of one While.
 
     Args:
       op: the loop.
       used: the tensors of the function around that anything needs.
+      sizes: the sizes that anything after the loop has, or of which something is assumed.
     """
 
-    def __init__(self, op: Operation, used: set[Tensor]) -> None:
+    def __init__(self, op: Operation, used: set[Tensor], sizes: set[Symbol]) -> None:
         self.op = op
+        self.sizes = sizes
         self.test, self.body = op.attrs["bodies"]
         self.count = n = len(self.body.carried)
         self.updates = [o for o in self.body.outputs if o.kind == "update"]
@@ -115,7 +95,7 @@ class _Loop:
     def products_added(self, k: int) -> list[Product]:
         """The products whose sum is all that loop variable ``k`` is for."""
         param = self.body.carried[k]
-        if self.tells_sizes(k) or k in self.tested():
+        if self.own_sizes(k) or k in self.tested():
             return []
         return products_added(self.body, param, self.updates[k].tensor)
 
@@ -160,20 +140,34 @@ class _Loop:
         return self.updates[k].tensor is param and not sizes & own
 
     def live(self) -> set[int]:
-        """The loop variables that something depends on."""
+        """The loop variables that something depends on, by their elements or by their sizes."""
         place = {t: k for k, t in enumerate(self.body.carried)}
-        live = self.tested()
-        live |= {k for k in range(self.count) if self.is_used(self.op.outputs[k])}
-        live |= {k for k in range(self.count) if self.tells_sizes(k)}
-        roots = [o.tensor for o, w in zip(self.saved, self.wanted, strict=True) if w]
-        roots += always(self.body)
-        live |= {place[t] for t in needed_inputs(self.body, roots) if t in place}
+        test = [*(o.tensor for o in self.test.outputs), *always(self.test)]
+        sizes = symbols_of_all(needed_operations(self.test, test))
+        own, last, _ = loop_symbols(self.op.attrs["symbols"])
+        sizes |= {s for s in own if not self.sizes.isdisjoint({s, *symbols_of(last[s])})}
+        live = self.tested() | {k for k in range(self.count) if self.is_used(self.op.outputs[k])}
         while True:
+            before = len(live)
             roots = [self.updates[k].tensor for k in live]
-            more = {place[t] for t in needed_inputs(self.body, roots) if t in place}
-            if more <= live:
+            roots += [o.tensor for o, w in zip(self.saved, self.wanted, strict=True) if w]
+            operations = needed_operations(self.body, [*roots, *always(self.body)])
+            live |= {place[t] for op in operations for t in op.outputs if t in place}
+            sizes |= symbols_of_all(operations)
+            live |= {k for k in range(self.count) if not sizes.isdisjoint(self.own_sizes(k))}
+            if len(live) == before:
                 return live
-            live |= more
+
+    def sizes_needed(self) -> set[Symbol]:
+        """The sizes that what is left of the loop has."""
+        roots = [self.updates[k].tensor for k in self.kept] + self.operands_of_sums
+        roots += [o.tensor for o, w in zip(self.saved, self.wanted, strict=True) if w]
+        roots += [o.tensor for o in self.body.outputs if o.kind == "check"]
+        operations = needed_operations(self.body, [*roots, *always(self.body)])
+        test = [*(o.tensor for o in self.test.outputs), *always(self.test)]
+        found = symbols_of_all(operations | needed_operations(self.test, test))
+        outputs = [t for t in self.op.outputs if t in self.used]
+        return found | symbols_of_tensors(outputs)
 
     def tested(self) -> set[int]:
         """The loop variables that the condition depends on."""
@@ -181,11 +175,10 @@ class _Loop:
         roots = [o.tensor for o in self.test.outputs] + always(self.test)
         return {seen[t] for t in needed_inputs(self.test, roots) if t in seen}
 
-    def tells_sizes(self, k: int) -> bool:
-        """Whether a size of the loop is that of loop variable ``k``."""
+    def own_sizes(self, k: int) -> set[Symbol]:
+        """The sizes of the loop that are those of loop variable ``k``."""
         own = set(loop_symbols(self.op.attrs["symbols"])[0])
-        sizes = {s for size in self.body.carried[k].sizes or () for s in symbols_of(size)}
-        return bool(own & sizes)
+        return own & symbols_of_tensors([self.body.carried[k]])
 
     def function(
         self, fn: Function, kept: Sequence[int], outputs: Sequence[Output]
@@ -415,7 +408,8 @@ def copy_into(
 class _Choice:
     """The rewriting of one Case; see :class:`_Loop`."""
 
-    def __init__(self, op: Operation, used: set[Tensor]) -> None:
+    def __init__(self, op: Operation, used: set[Tensor], sizes: set[Symbol]) -> None:
+        del sizes  # All that it tells are kept.
         self.op = op
         self.kept = [k for k, t in enumerate(op.outputs) if t in used or op.attrs["symbols"]]
 
@@ -430,6 +424,10 @@ class _Choice:
         for body in self.op.attrs["bodies"]:
             found |= operands_of(self.op, body, [o.tensor for o in self.roots(body)])
         return found
+
+    def sizes_needed(self) -> set[Symbol]:
+        """The sizes that the choice has."""
+        return symbols_in(self.op)
 
     def smaller(self, body: Function) -> Function:
         """A branch with the results that are needed."""

@@ -83,3 +83,22 @@ def test_the_work_of_compiling_does_not_grow_with_the_square_of_the_loop_variabl
     values = gc.Session().run(turned)
     assert list(values[1:4]) == [3.0, 4.0, 5.0]
     assert len(found) < 50
+
+
+def test_of_what_only_the_shape_is_needed_no_more_is_kept():
+    """The sizes change from turn to turn; the elements would take memory in the square."""
+    free = [gc.TensorShape([]), gc.TensorShape([None])]
+    x, n = gc.placeholder(gc.float64, [None]), gc.placeholder(gc.int32, [])
+    _, b = gc.while_loop(
+        lambda i, _: i < n, lambda i, b: (i + 1, gc.concat([b * 2.0, x], 0)), [0, x],
+        shape_invariants=free,
+    )  # fmt: skip
+    grad = gc.gradients(gc.reduce_sum(b), x)[0]
+    found = []
+    with gc.Session() as session:
+        for turns in (60, 240):
+            value = session.run(grad, {x: np.full(64, 0.3), n: turns % 16})
+            np.testing.assert_allclose(value, np.full(64, 2.0 ** (turns % 16 + 1) - 1.0))
+            session.run(grad, {x: np.full(64, 0.3), n: turns})
+            found.append(kept(session))
+    assert found[1] <= 5 * found[0]
