@@ -82,7 +82,7 @@ def _run(
             elif "bodies" in op.attrs:
                 outputs = _run_bodies(op, operands, compute, sizes)
             elif op.type == "EmptyRows":
-                row = (substitute(s, sizes) for s in op.attrs["row"])
+                row = (substitute(s, sizes) for s in op.attrs["row"] or ())
                 outputs = [np.zeros((int(operands[0]), *row), op.attrs["dtype"].numpy)]
             else:
                 outputs = compute(op, operands)

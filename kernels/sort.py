@@ -13,6 +13,7 @@ from graphc.dtypes import float32, int64
 from graphc.kernels import emit
 from graphc.kernels.sort_radix import has_radix_sort, radix_sort
 from graphc.kernels.sort_ranks import LONGEST, rank_sort
+from graphc.kernels.sort_row import Row
 from graphc.loop import ir
 from graphc.loop.ir import ONE, ZERO, Buffer, Expr, Guard, If, Kernel, LoopKind, Stmt, Store
 
@@ -72,29 +73,17 @@ def first_sorted_kernel(
         rest = emit.loop(columns - count, offer)
         last = emit.loop(count - 1, heap.last_out)
         body.append(If(count > 0, ir.block(*rest, *last)))
-        whole = _whole_row(
-            values, places, ir.mul(r, count), columns, lambda i: element(r, i), descending, body
-        )
-        return emit.where(ir.apply("eq", count, columns), whole, body)
+        whole = ir.apply("eq", count, columns)
+        base = ir.mul(r, count)
+        sorted_ = Row(values, places, base, columns, lambda i: element(r, i), descending)
+        if has_radix_sort(values.dtype):
+            body = emit.where(whole, radix_sort(sorted_), body)
+        short = ir.logical_and(whole, columns <= ir.const(LONGEST))
+        return emit.where(short, rank_sort(sorted_), body)
 
     stmts += emit.loop(rows, row, LoopKind.PARALLEL)
     grain = ir.add(ir.index_div(ir.const(STEPS), ir.add(columns, ONE)), ONE)
     return Kernel(name, tuple(params), tuple(scalars), ir.block(*stmts), grain)
-
-
-def _whole_row(
-    values: Buffer,
-    places: Buffer,
-    base: Expr,
-    columns: Expr,
-    element: Callable[[Expr], Expr],
-    descending: bool,
-    otherwise: list[Stmt],
-) -> list[Stmt]:
-    """A row of which all elements are wanted, by the sort for its length."""
-    arguments = (values, places, base, columns, element, descending)
-    long = radix_sort(*arguments) if has_radix_sort(values.dtype) else otherwise
-    return emit.where(columns <= ir.const(LONGEST), rank_sort(*arguments), long)
 
 
 def larger(a: Expr, b: Expr) -> Expr:

@@ -6,10 +6,9 @@ memory holds places, too.  So there is no memory besides the results.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from graphc.dtypes import DType, float32, int32, int64
+from graphc.dtypes import DType, int32, int64
 from graphc.kernels import emit
+from graphc.kernels.sort_row import Row, flipped
 from graphc.loop import ir
 from graphc.loop.ir import ZERO, Buffer, Expr, Load, Stmt, Store
 
@@ -22,24 +21,9 @@ def has_radix_sort(dtype: DType) -> bool:
     return dtype.size in (4, 8)
 
 
-def radix_sort(
-    values: Buffer,
-    places: Buffer,
-    base: Expr,
-    columns: Expr,
-    element: Callable[[Expr], Expr],
-    descending: bool,
-) -> list[Stmt]:
-    """Statements that sort one row, which takes a pass for each byte of an element.
-
-    Args:
-      values: where the elements go, in order, from ``base`` on.
-      places: where their places in the row go.
-      base: likewise.
-      columns: how many elements there are.
-      element: gives the element at a place.
-      descending: whether the largest comes first; equal ones keep their order all the same.
-    """
+def radix_sort(row: Row) -> list[Stmt]:
+    """Statements that sort one row, which takes a pass for each byte of an element."""
+    values, places, base, columns = row.values, row.places, row.base, row.columns
     passes = values.dtype.size
     starts = ir.local("starts", int32, passes * _DIGITS)
     stmts: list[Stmt] = [ir.Alloc(starts)]
@@ -55,7 +39,7 @@ def radix_sort(
 
     def count(i: Expr) -> list[Stmt]:
         inner: list[Stmt] = []
-        key = emit.let(inner, "key", _flipped(sort_key(inner, element(i), descending)))
+        key = emit.let(inner, "key", flipped(row.key(inner, i)))
         for byte in range(passes):
             at = emit.let(inner, "at", slot(byte, key))
             inner.append(Store(starts, at, ir.add(Load(starts, at), ir.const(1, int32))))
@@ -70,7 +54,7 @@ def radix_sort(
             inner: list[Stmt] = []
             place = i if byte == 0 else _read(places if byte % 2 == 0 else values, base + i)
             place = emit.let(inner, "place", place)
-            key = emit.let(inner, "key", _flipped(sort_key(inner, element(place), descending)))
+            key = emit.let(inner, "key", flipped(row.key(inner, place)))
             at = emit.let(inner, "at", slot(byte, key))
             to = emit.let(inner, "to", Load(starts, at))
             inner.append(Store(starts, at, ir.add(to, ir.const(1, int32))))
@@ -80,7 +64,7 @@ def radix_sort(
 
         stmts += emit.loop(columns, move)
     stmts += emit.loop(
-        columns, lambda i: [Store(values, base + i, element(_read(places, base + i)))]
+        columns, lambda i: [Store(values, base + i, row.element(_read(places, base + i)))]
     )
     return stmts
 
@@ -97,34 +81,6 @@ def _sums(starts: Buffer, first: int) -> list[Stmt]:
 
     return [ir.Alloc(total), Store(total, ZERO, ir.const(0, int32)),
             *emit.loop(ir.const(_DIGITS), add)]  # fmt: skip
-
-
-def sort_key(stmts: list[Stmt], value: Expr, descending: bool) -> Expr:
-    """An int32, or for 8 bytes an int64, whose order is that of the values; NaN has the largest.
-
-    What it needs is declared in ``stmts``.
-    """
-    dtype = value.dtype
-    bits = int64 if dtype.size == int64.size else int32
-    if dtype.is_floating:
-        value = emit.let(stmts, "x", value if dtype.size >= bits.size else ir.cast(value, float32))
-        zero = ir.const(0, value.dtype)
-        # Both zeros are equal.
-        plain = ir.select(ir.apply("eq", value, zero), zero, value)
-        raw = emit.let(stmts, "bits", ir.bitcast(plain, bits))
-        largest = ir.const((1 << (8 * bits.size - 1)) - 1, bits)
-        key = ir.select(raw < ir.const(0, bits), ir.apply("xor", raw, largest), raw)
-        key = ir.select(ir.apply("isnan", value), largest, key)
-    elif dtype.size < bits.size:
-        key = ir.cast(value, bits)
-    else:
-        key = _flipped(ir.bitcast(value, bits)) if dtype.is_unsigned else value
-    return ir.apply("not", key) if descending else key
-
-
-def _flipped(key: Expr) -> Expr:
-    """A key for unsigned order from one for signed order, or the other way round."""
-    return ir.apply("xor", key, ir.const(-1 << (8 * key.dtype.size - 1), key.dtype))
 
 
 def _bits_of(buffer: Buffer) -> DType:

@@ -9,27 +9,18 @@ from collections.abc import Callable
 
 from graphc.dtypes import int32, int64
 from graphc.kernels import emit
-from graphc.kernels.sort_radix import sort_key
+from graphc.kernels.sort_row import Row
 from graphc.loop import ir
-from graphc.loop.ir import ZERO, Buffer, Expr, Load, LoopKind, Reduce, Stmt, Store
+from graphc.loop.ir import ZERO, Expr, Load, LoopKind, Reduce, Stmt, Store
 
 LONGEST = 64
 """Of more elements so many comparisons take longer than other sorts."""
 _LANES = 16
 
 
-def rank_sort(
-    values: Buffer,
-    places: Buffer,
-    base: Expr,
-    columns: Expr,
-    element: Callable[[Expr], Expr],
-    descending: bool,
-) -> list[Stmt]:
-    """Statements that sort one row of at most :data:`LONGEST` elements.
-
-    The arguments are those of :func:`graphc.kernels.sort_radix.radix_sort`.
-    """
+def rank_sort(row: Row) -> list[Stmt]:
+    """Statements that sort one row of at most :data:`LONGEST` elements."""
+    values, places, base, columns = row.values, row.places, row.base, row.columns
     dtype = int64 if values.dtype.size == int64.size else int32
     largest = ir.const((1 << (8 * dtype.size - 1)) - 1, dtype)
     keys, rank = ir.local("keys", dtype, LONGEST), ir.local("rank", int32, 1)
@@ -51,7 +42,7 @@ def rank_sort(
 
     def note(i: Expr) -> list[Stmt]:
         inner: list[Stmt] = []
-        key = sort_key(inner, element(i), descending)
+        key = row.key(inner, i)
         return [*inner, Store(keys, i, key)]
 
     stmts += emit.loop(columns, note)
@@ -69,6 +60,6 @@ def rank_sort(
         inner += lanes(before)
         at = emit.let(inner, "at", ir.add(base, ir.cast(Load(rank, ZERO), int64)))
         place = ir.cast(i, places.dtype)
-        return [*inner, Store(values, at, element(i)), Store(places, at, place)]
+        return [*inner, Store(values, at, row.element(i)), Store(places, at, place)]
 
     return [*stmts, *emit.loop(columns, put)]

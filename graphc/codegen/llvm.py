@@ -38,8 +38,6 @@ from graphc.loop.ir import (
 
 __all__ = ["Target", "module", "print_kernel"]
 
-INLINED = "alwaysinline nounwind"
-"""The attributes of a function that is inlined."""
 _METADATA = '!0 = !{}\n!1 = !{!"branch_weights", i32 1, i32 1048575}\n!2 = !{i32 1}\n'
 
 
@@ -105,7 +103,8 @@ class _Printer:
         declares = "\n".join(self.e.declares.values()) or "; no declarations"
         name, head, attributes = self.kernel.name, "define void", "nounwind"
         if self.inlined:
-            name, head, attributes = inlined_name(name), "define internal void", INLINED
+            name, head = inlined_name(name), "define internal void"
+            attributes = f"alwaysinline {attributes}"
         lines = [
             declares,
             "",

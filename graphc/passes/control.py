@@ -99,14 +99,17 @@ class _Loop:
             return []
         return products_added(self.body, param, self.updates[k].tensor)
 
+    def roots(self) -> list[Tensor]:
+        """What is left of the body's outputs."""
+        found = [self.updates[k].tensor for k in self.kept]
+        found += [o.tensor for o, w in zip(self.saved, self.wanted, strict=True) if w]
+        found += [o.tensor for o in self.body.outputs if o.kind == "check"]
+        return found + self.operands_of_sums
+
     def needed(self) -> set[Tensor]:
         """The operands that what is left of the loop needs."""
         op = self.op
-        roots = [self.updates[k].tensor for k in self.kept]
-        roots += [o.tensor for o, w in zip(self.saved, self.wanted, strict=True) if w]
-        roots += [o.tensor for o in self.body.outputs if o.kind == "check"]
-        roots += self.operands_of_sums
-        found = operands_of(op, self.body, roots)
+        found = operands_of(op, self.body, self.roots())
         found |= operands_of(op, self.test, [o.tensor for o in self.test.outputs])
         found |= {op.inputs[k] for k in (*self.kept, *self.sums)}
         return found | {op.inputs[k] for k in self.still if self.is_used(op.outputs[k])}
@@ -142,8 +145,7 @@ class _Loop:
     def live(self) -> set[int]:
         """The loop variables that something depends on, by their elements or by their sizes."""
         place = {t: k for k, t in enumerate(self.body.carried)}
-        test = [*(o.tensor for o in self.test.outputs), *always(self.test)]
-        sizes = symbols_of_all(needed_operations(self.test, test))
+        sizes = self.sizes_tested()
         own, last, _ = loop_symbols(self.op.attrs["symbols"])
         sizes |= {s for s in own if not self.sizes.isdisjoint({s, *symbols_of(last[s])})}
         live = self.tested() | {k for k in range(self.count) if self.is_used(self.op.outputs[k])}
@@ -160,14 +162,14 @@ class _Loop:
 
     def sizes_needed(self) -> set[Symbol]:
         """The sizes that what is left of the loop has."""
-        roots = [self.updates[k].tensor for k in self.kept] + self.operands_of_sums
-        roots += [o.tensor for o, w in zip(self.saved, self.wanted, strict=True) if w]
-        roots += [o.tensor for o in self.body.outputs if o.kind == "check"]
-        operations = needed_operations(self.body, [*roots, *always(self.body)])
-        test = [*(o.tensor for o in self.test.outputs), *always(self.test)]
-        found = symbols_of_all(operations | needed_operations(self.test, test))
-        outputs = [t for t in self.op.outputs if t in self.used]
-        return found | symbols_of_tensors(outputs)
+        operations = needed_operations(self.body, [*self.roots(), *always(self.body)])
+        found = symbols_of_all(operations) | self.sizes_tested()
+        return found | symbols_of_tensors(t for t in self.op.outputs if t in self.used)
+
+    def sizes_tested(self) -> set[Symbol]:
+        """The sizes that the condition has."""
+        roots = [*(o.tensor for o in self.test.outputs), *always(self.test)]
+        return symbols_of_all(needed_operations(self.test, roots))
 
     def tested(self) -> set[int]:
         """The loop variables that the condition depends on."""

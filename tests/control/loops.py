@@ -31,6 +31,16 @@ def check_slope(session, y, grad, x, feeds, rtol=1e-5):
     np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol / 10)
 
 
+def check_bytes_are_linear(grad, x, n):
+    """Four times the turns hold no more than about four times the bytes."""
+    found = []
+    with gc.Session() as session:
+        for turns in (60, 240):
+            session.run(grad, {x: np.full(64, 0.3), n: turns})
+            found.append(bytes_held(session))
+    assert found[1] <= 5 * found[0]
+
+
 def bytes_held(session):
     """How many bytes hold what its runs keep, in sizes that only a run tells."""
     plans = [e for p in session._plans.values() for e in p.executables.values()]
