@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from tests.control.loops import POINT, WEIGHTS, F, loop, slope
+from tests.control.loops import POINT, WEIGHTS, F, check_bytes_are_linear, loop, slope
 
 CASES = {}
 ts = gc.reduce_sum
