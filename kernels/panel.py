@@ -24,10 +24,25 @@ from graphc.kernels.problem import Contraction, Indices, epilogue_cost
 from graphc.kernels.tiles import Panel, RowTile, Steps, probe, row_variants
 from graphc.kernels.tiling import Schedule, known
 from graphc.loop import ir
-from graphc.loop.ir import Alloc, Block, Buffer, Expr, Guard, Load, LoopKind, Reduce, Stmt, Store
+from graphc.loop.ir import (
+    Alloc,
+    Block,
+    Buffer,
+    Cast,
+    Expr,
+    Guard,
+    Load,
+    LoopKind,
+    Prefetch,
+    Reduce,
+    Stmt,
+    Store,
+)
 
 UNROLL_STEPS = 8
 """An innermost loop of ``k`` of at most so many steps is unrolled."""
+LINE_BYTES = 64
+"""What one access brings to a cache."""
 HEAVY_EPILOGUE = 24
 """An epilogue of more additions' cost is not repeated for every row of a tile."""
 
@@ -317,7 +332,7 @@ class BlockOf:
                     LoopKind.UNROLLED,
                 )
 
-            return panel.vector(lanes)
+            return [*self.ahead(k, panel), *panel.vector(lanes)]
 
         def keep(row: Expr, lane: Expr) -> list[Stmt]:
             value = Load(acc, at(row, lane))
@@ -365,6 +380,18 @@ class BlockOf:
         if panel.valid is None:
             return value
         return Guard(ir.apply("lt", lane, panel.valid), value, ir.const(0, self.p.acc))
+
+    def ahead(self, k: Indices, panel: Panel) -> list[Stmt]:
+        """Ask for the row of the right operand that is read some steps later."""
+        if self.s.ahead is None or panel.valid is not None:
+            return []
+        value = self.p.rhs_value(self.batch, k, panel.start)
+        value = value.value if isinstance(value, Cast) else value
+        assert isinstance(value, Load)
+        return [
+            Prefetch(value.buffer, ir.add(value.index, self.s.ahead + at))
+            for at in range(0, panel.width, max(1, LINE_BYTES // value.dtype.size))
+        ]
 
     def sum_at(self, slot: Expr, panel: Panel, row: Expr, lane: Expr) -> Expr:
         """Where a sum waits between blocks of ``k``."""

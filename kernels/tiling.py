@@ -19,6 +19,14 @@ FAR_BYTES = 8 * 1024 * 1024
 """A right operand that is larger is packed, however few the rows are."""
 MANY_ROWS = 256
 """From so many rows, one that is larger than PANEL_BYTES is packed."""
+AHEAD_BYTES = 8 * 1024
+"""How far in front of what is read a right operand is asked for: it comes in its time, and a
+CPU's own prefetchers do not look beyond a page of memory."""
+NEAR_BYTES = (128 * 1024, 512 * 1024)
+"""A right operand that is smaller stays in a cache: one that is read in one run, and one that is
+read row by row."""
+PANEL_ROW_BYTES = 512
+"""Rows of at most so many bytes, one behind the other, are one run."""
 SCRATCH_BYTES = 128 * 1024
 """The most that the accumulators of a block may take."""
 SERIAL_FLOPS = 4_000_000
@@ -68,6 +76,8 @@ class Schedule:
     Attributes:
       lanes: elements in a vector; vectors: of them in a panel.
       tiles: row tiles, and panels: column panels, of one iteration of the parallel loop.
+      ahead: how many elements in front of what is read the right operand is asked for; None for
+        one that is at hand.
     """
 
     lanes: int
@@ -80,6 +90,7 @@ class Schedule:
     panels: int
     parallel: bool
     grain: Expr
+    ahead: int | None = None
 
     @property
     def width(self) -> int:
@@ -265,8 +276,24 @@ def choose(
     serial = flops is not None and flops <= SERIAL_FLOPS
     chunk = grain(problem, block * rows.count, panels * width)
     return Schedule(
-        lanes, vectors, rows, depth, pack_lhs, pack_rhs, block, panels, not serial, chunk
-    )
+        lanes, vectors, rows, depth, pack_lhs, pack_rhs, block, panels, not serial, chunk,
+        None if pack_rhs else ahead(problem, found, width),
+    )  # fmt: skip
+
+
+def ahead(problem: Contraction, found: Access, width: int) -> int | None:
+    """How many elements ahead a right operand that is read where it lies is asked for."""
+    n, steps = known(problem.n), volume(problem.k)
+    if n is None or steps is None or len(found.rhs_k) != 1 or not found.rhs_n <= {1}:
+        return None
+    (stride,), size = found.rhs_k, problem.acc.size
+    in_a_run = stride == n and n * size <= PANEL_ROW_BYTES
+    several = volume(problem.batch) if in_a_run else 1
+    far = AHEAD_BYTES // (width * size)
+    near = several is not None and several * n * steps * size < NEAR_BYTES[not in_a_run]
+    if stride is None or near or not found.rhs_plain or (steps <= far and not in_a_run):
+        return None
+    return far * stride
 
 
 def as_one_block(
@@ -280,7 +307,7 @@ def as_one_block(
     steps = known(problem.k[0])
     return replace(
         chosen, depth=Depth(0, None, columns if steps is None else steps), pack_lhs=False,
-        pack_rhs=pack, tiles=math.ceil(rows / chosen.rows.count),
+        pack_rhs=pack, ahead=None, tiles=math.ceil(rows / chosen.rows.count),
         panels=math.ceil((known(problem.n) or columns) / chosen.width),
     )  # fmt: skip
 

@@ -35,6 +35,7 @@ from graphc.loop.ir import (
     Kernel,
     Let,
     LoopKind,
+    Prefetch,
     Reduce,
     Scope,
     Stmt,
@@ -178,6 +179,8 @@ class _Printer:
             self.branch(stmt)
         elif isinstance(stmt, Alloc):
             self.alloc(stmt.buffer)
+        elif isinstance(stmt, Prefetch):
+            pass  # a GPU waits for memory with other warps
         elif isinstance(stmt, Barrier):
             self.out.add("__syncthreads();")
         elif isinstance(stmt, AllReduce):

@@ -29,6 +29,7 @@ from graphc.loop.ir import (
     Kernel,
     Let,
     LoopKind,
+    Prefetch,
     Reduce,
     Scope,
     Stmt,
@@ -173,6 +174,8 @@ class _Printer:
             self._if(stmt)
         elif isinstance(stmt, Alloc):
             self._alloc(stmt.buffer)
+        elif isinstance(stmt, Prefetch):
+            self.memory.prefetch(self.storage[stmt.buffer], self.exprs.index(stmt.index))
         else:
             raise CompileError(f"a {type(stmt).__name__} is for GPUs only")
 

@@ -12,6 +12,7 @@ from graphc.dtypes import DType
 LINE = 64
 """The bytes of a cache line, and the alignment of buffers that are streamed to."""
 NONTEMPORAL = "!2"
+PREFETCH = "llvm.prefetch.p0"
 
 
 @dataclass(eq=False, slots=True)
@@ -101,6 +102,12 @@ class Memory:
             return True
         base = None if ix.split()[0] else ix.const
         return st.local and base is not None and 0 <= base <= st.size - self.indices.width
+
+    def prefetch(self, st: Storage, ix: Index) -> None:
+        """Ask for the line of the element (of lane 0), to be read, into every cache."""
+        address = self.address(st, self.place(st, ix))
+        self.e.declares[PREFETCH] = f"declare void @{PREFETCH}(ptr, i32, i32, i32)"
+        self.e.line(f"call void @{PREFETCH}(ptr {address.text}, i32 0, i32 3, i32 1)")
 
     # --- loads --------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ from graphc.loop.ir import (
     Kernel,
     Let,
     LoopKind,
+    Prefetch,
     Reduce,
     Scope,
     Stmt,
@@ -136,6 +137,8 @@ class _Machine(Evaluator):
                     self.env[stmt.var] = self.eval(stmt.value)
                 elif isinstance(stmt, Alloc):
                     self.alloc(stmt)
+                elif isinstance(stmt, Prefetch):
+                    pass  # no value depends on it
                 elif isinstance(stmt, (Barrier, AllReduce, WarpProduct)):
                     yield stmt
                 elif isinstance(stmt, (AsyncCopy, AsyncCommit, AsyncWait)):

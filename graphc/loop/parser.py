@@ -34,6 +34,7 @@ from graphc.loop.ir import (
     Let,
     Load,
     LoopKind,
+    Prefetch,
     Reduce,
     Require,
     Scope,
@@ -247,6 +248,8 @@ class _Parser:
             return Barrier()
         if word == "allreduce":
             return self.all_reduce(line)
+        if word == "prefetch":
+            return self.prefetch(line)
         if word in ("async", "commit", "await", "warpproduct"):
             return self.warp(line)
         if word.startswith("%"):
@@ -273,6 +276,12 @@ class _Parser:
             self.fail("expected 'allreduce OP BUFFER[INDEX]'")
         op, name, index = match.groups()
         return AllReduce(self.buffer(name), self.expr(index), op)
+
+    def prefetch(self, line: str) -> Prefetch:
+        match = re.fullmatch(r"prefetch (\w+)\[(.*)\]", line)
+        if match is None:
+            self.fail("expected 'prefetch BUFFER[INDEX]'")
+        return Prefetch(self.buffer(match[1]), self.expr(match[2]))
 
     def element(self, text: str) -> Load:
         value = self.expr(text)

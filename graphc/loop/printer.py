@@ -43,6 +43,7 @@ from graphc.loop.ir import (
     Let,
     Load,
     LoopKind,
+    Prefetch,
     Reduce,
     Require,
     Scope,
@@ -267,6 +268,9 @@ class _Printer:
             self.lines.append(f"{indent}let {self.typed(stmt.var)} = {value}")
         elif isinstance(stmt, Alloc):
             self.lines.append(f"{indent}{stmt.buffer.scope.value} {self.buffer(stmt.buffer)}")
+        elif isinstance(stmt, Prefetch):
+            (index,) = self.exprs((stmt.index,), indent)
+            self.lines.append(f"{indent}prefetch {self.name(stmt.buffer)}[{index}]")
         elif isinstance(stmt, Barrier):
             self.lines.append(f"{indent}barrier")
         elif isinstance(stmt, AllReduce):

@@ -27,6 +27,7 @@ from graphc.loop.ir import (
     Let,
     Load,
     LoopKind,
+    Prefetch,
     Reduce,
     Scope,
     Stmt,
@@ -126,7 +127,7 @@ class Rewriter:
             buffer = self.buffers.get(stmt.buffer, stmt.buffer)
             at = self._at(buffer, self.expr(stmt.index))
             return replace(stmt, buffer=buffer, index=at, value=self.expr(stmt.value))
-        if isinstance(stmt, AllReduce):
+        if isinstance(stmt, (AllReduce, Prefetch)):
             buffer = self.buffers.get(stmt.buffer, stmt.buffer)
             return replace(stmt, buffer=buffer, index=self.expr(stmt.index))
         if isinstance(stmt, AsyncCopy):

@@ -38,6 +38,7 @@ from graphc.loop.ir import (
     Let,
     Load,
     LoopKind,
+    Prefetch,
     Reduce,
     Require,
     Scope,
@@ -251,6 +252,8 @@ class _Verifier:
                 self.varying.add(stmt.var)
         elif isinstance(stmt, Alloc):
             self.alloc(stmt.buffer)
+        elif isinstance(stmt, Prefetch):
+            self.prefetch(stmt)
         elif isinstance(stmt, Barrier):
             if not self.inside((LoopKind.THREAD,)) or self.inside((LoopKind.VECTORIZED,)):
                 raise _Fault("a barrier stands inside a thread loop and no vectorized loop")
@@ -273,6 +276,12 @@ class _Verifier:
             self.reduction(stmt.op, buffer)
         elif buffer not in self.varying and not self.varies(stmt.index) and self.varies(stmt.value):
             raise _Fault(f"every lane stores its own value to one element of {buffer.name!r}")
+
+    def prefetch(self, stmt: Prefetch) -> None:
+        if stmt.buffer not in self.scope or stmt.buffer.scope is not Scope.GLOBAL:
+            raise _Fault(f"a prefetch is of a parameter in scope, not {stmt.buffer.name!r}")
+        self.exprs(stmt.index)
+        _expect(stmt.index, int64, f"the index of {stmt.buffer.name!r}")
 
     # --- threads ---
 

@@ -1,7 +1,7 @@
-"""Right operands of products of few rows brought into panels, where they can be prepared.
+"""Right operands of products brought into panels, where they can be prepared.
 
-Such a product takes as long as its right operand takes to come from memory, and that comes faster
-in one run than row by row.  With many rows it is read so often that it is at hand anyway.
+A product of few rows takes as long as its right operand takes to come from memory, and that comes
+faster in one run than row by row.  One of many rows is spared the packing of every run.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from graphc.passes.prepare import over_stable
 
 LEAST_BYTES = 128 << 10
 """A smaller operand stays in a cache from run to run."""
-MOST_ROWS = 64
-"""With more rows the panels save nothing."""
 WIDTHS = (32, 64)
 """Columns of a panel for several rows, and for a single one, which needs more sums at once."""
 PLAIN = {"MatMul": "PanelMatMul", "BatchMatMulV2": "PanelMatMul", "Conv2DCore": "PanelConv2D",
@@ -56,8 +54,7 @@ def suits(op: Operation) -> bool:
         return False
     rows = rows_of(op)
     columns = (out.sizes or ())[-1]
-    few = rows is None or rows <= MOST_ROWS
-    return few and isinstance(columns, int) and columns % width_of(rows) == 0
+    return isinstance(columns, int) and columns % width_of(rows) == 0
 
 
 def rows_of(op: Operation) -> int | None:

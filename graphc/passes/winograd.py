@@ -18,7 +18,7 @@ from graphc.passes.prepare import over_stable
 
 CHANNELS = 32
 """With fewer channels on either side moving the factors costs more than the products save."""
-TILES = 24
+TILES = 16
 """With fewer tiles reading the factors of the filter, 16/9 of it, takes longer than products do."""
 
 

@@ -103,6 +103,22 @@ def test_masked_tail(n: int) -> None:
     check(SAXPY, [floats(n), floats(n, 1)], [n], (0, -(-n // 8)))
 
 
+AHEAD = """
+kernel ahead(x: f32[n], y: f32[n]; n):
+  for i in n:
+    prefetch x[i + 4096]
+    prefetch x[i - 4096]
+    y[i] = x[i] + 1.0f32
+"""
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_what_is_asked_for_may_be_anywhere(n: int) -> None:
+    check(AHEAD, [floats(n), floats(n, 1)], [n])
+    printed = llvm.print_kernel(parse_kernel(AHEAD), named_target("generic"))
+    assert printed.count("call void @llvm.prefetch") == 2
+
+
 @pytest.mark.parametrize("span", [(0, 0), (1, 3), (2, 8), (5, 5), (7, 8)])
 def test_parallel_loop_runs_the_given_iterations(span: tuple[int, int]) -> None:
     check(SAXPY, [floats(61), floats(61, 1)], [61], span)

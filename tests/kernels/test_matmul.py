@@ -172,6 +172,24 @@ def test_large_enough_to_block_and_pack(batch: Any) -> None:
     check_native(batch, cases)
 
 
+@pytest.mark.parametrize(
+    ("case", "asks"),
+    [
+        (Case(9, 1100, 32), True),
+        (Case(9, 1000, 32), False),  # less than 128 KiB, in one run
+        (Case(9, 600, 224), True),
+        (Case(9, 580, 224), False),  # less than 512 KiB, row by row
+        (Case(40, 600, 1000, symbolic="m"), True),
+        (Case(40, 600, 1000, symbolic="k"), False),
+        (Case(9, 1100, 32, dtype=float64), True),
+        (Case(600, 600, 900), False),  # packed
+    ],
+)
+def test_large_right_operands_are_asked_for_ahead(batch: Any, case: Case, asks: bool) -> None:
+    assert ("prefetch b[" in format_kernel(case.kernel(batch.target))) == asks
+    check_native(batch, [case])
+
+
 def test_batches_broadcast(batch: Any) -> None:
     shapes = (((3,), (3,)), ((2, 3), (1, 3)), ((2, 1), (4,)), ((), (5,)), ((6,), ()), ((0,), (1,)))
     flags = ((False, False), (True, False), (False, True))

@@ -39,6 +39,7 @@ kernel everything(x: f32[n * m], y: f32[n * m], flags: b1[4]; n, m) grain max(1,
     acc[0] = -inf_f32
     acc[1] = -0.0f32
     for j in m:
+      prefetch x[i * m + j + 512]
       acc[0] max= x[i * m + j]
       acc[1] += f32(j) * (x[i * m + j] - 1e-05f32)
     vectorized l in 16:

@@ -56,6 +56,8 @@ HEAD = "kernel k(x: f32[n], y: i32[n], f: b1[n]; n):\n"
         ("thread i in 4:\n    block b in 4:\n      pass", "inside block loops only"),
         ("for i in 4:\n    thread b in 4:\n      pass", "inside block and thread loops only"),
         ("barrier", "inside a thread loop"),
+        ("prefetch x[0.5f32]", "the index of 'x' must be i64"),
+        ("local a: f32[1]\n  prefetch a[0]", "of a parameter in scope, not 'a'"),
         ("local a: f32[n]", "must be constant"),
         ("local a: f32[0]", "must be at least 1"),
         ("global a: f32[4]", "no global ones"),

@@ -11,6 +11,7 @@ The grammar, on one page::
               | If(cond, then, otherwise)
               | Let(var, value)                      in scope for the rest of the Block
               | Alloc(buffer)                        likewise; a SHARED or LOCAL buffer
+              | Prefetch(buffer, index)              its line will be read soon; any index will do
               | Barrier()                            every thread of a block waits here
               | AllReduce(buffer, index, op)         threads combine what each has in a LOCAL buffer
               | AsyncCopy(buffer, index, value, cond, count)   into a SHARED buffer, not waited for
@@ -64,6 +65,7 @@ from graphc.loop.ir.nodes import (
     Let,
     Load,
     LoopKind,
+    Prefetch,
     Reduce,
     Require,
     Scope,
@@ -136,6 +138,7 @@ __all__ = [
     "Let",
     "Load",
     "LoopKind",
+    "Prefetch",
     "Reduce",
     "Require",
     "Scope",

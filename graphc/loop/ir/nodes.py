@@ -223,6 +223,17 @@ class Reduce(Stmt):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Prefetch(Stmt):
+    """``buffer[index]`` will be read soon: the line of the cache that it is in is asked for.
+
+    The index may be outside of the buffer. It changes no value.
+    """
+
+    buffer: Buffer
+    index: Expr
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class If(Stmt):
     """``then`` where ``cond`` holds, else ``otherwise``."""
 

@@ -17,6 +17,7 @@ from graphc.loop.ir.nodes import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Reduce,
     Require,
     Stmt,
@@ -62,7 +63,7 @@ def stmt_exprs(stmt: Stmt) -> tuple[Expr, ...]:
     """The expressions that stand directly in a statement."""
     if isinstance(stmt, (Store, Reduce)):
         return (stmt.index, stmt.value)
-    if isinstance(stmt, AllReduce):
+    if isinstance(stmt, (AllReduce, Prefetch)):
         return (stmt.index,)
     if isinstance(stmt, AsyncCopy):
         return (stmt.index, stmt.value, stmt.cond)
