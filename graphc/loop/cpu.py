@@ -9,7 +9,8 @@ rows. The schedule
    of the kept dimensions (elementwise; a sum over the first axis), where every scalar becomes one
    for each lane;
 3. makes the outermost iterations, or blocks of a long vector loop, a parallel loop whose grain
-   follows from an estimate of the work, never from the number of threads.
+   follows from an estimate of the work, never from the number of threads;
+4. asks for what comes from memory ahead of its use (``cpu_ahead``).
 
 The iterations of the kept dimensions are independent by the meaning of a naive kernel; where a
 kernel does something else, such as reducing into a parameter, it stays as it is.
@@ -22,6 +23,7 @@ from dataclasses import dataclass, replace
 
 from graphc.dtypes import int64
 from graphc.loop.affine import equal, known, mentions, multiple_of
+from graphc.loop.cpu_ahead import ahead
 from graphc.loop.cpu_cost import (
     SYMBOLIC,
     Target,
@@ -101,7 +103,7 @@ def schedule_cpu(kernel: Kernel, target: Target) -> Kernel:
     sizes = _Sizes(kernel, lets)
     plan = _Plan(loops, body, target, _chosen(loops, body, target), sizes)
     parallel, grain = plan.build()
-    return replace(kernel, body=Block((*lets, *parallel.stmts)), grain=grain)
+    return ahead(replace(kernel, body=Block((*lets, *parallel.stmts)), grain=grain))
 
 
 def iterations_are_independent(body: Block, loops: Sequence[Loop]) -> bool:

@@ -1,9 +1,10 @@
-"""erf, erfc.
+"""erf, erfc, 1 + erf.
 
 erf: an odd polynomial up to 1, then 1 - 2**P(|x|), whose error fades with erfc(x).
 erfc: exp(-x**2) G(t) / (x + 1/2) with t = (x - 2) / (x + 2), the kind of variable that Schonfelder
 (1978) expands erfc in; G is nearly constant. x**2 is taken in two parts, for its error counts x**2
 times.
+1 + erf: erfc(|x|) as one power of two, to an absolute error.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from graphc.dtypes import float32, float64
 from graphc.loop.ir import Expr, apply, bitcast, cast, select
+from graphc.loop.scalar import ScalarFn, register
 from graphc.loop.scalar_math_core import (
     Table,
     at_most,
@@ -27,6 +29,7 @@ from graphc.loop.scalar_math_core import (
     format_of,
     high_part,
     horner,
+    in_double,
     in_float32,
     neg,
     pick,
@@ -83,6 +86,14 @@ ERFC: Table = {
     ),
 }  # fmt: skip
 
+# erfc(x) = 2**(x ERFC_WHOLE(x)), 0 <= x <= 4, within 2**-25.9 of it
+ERFC_WHOLE: Table = {
+    "f32": (
+        -1.6279086, -0.9184164, -0.14848161, 0.02825368, -0.0007746287, -0.0014894422,
+        0.0004455078, -4.5358614e-05,
+    ),
+}  # fmt: skip
+
 CENTRE = 39 / 64
 
 
@@ -97,6 +108,19 @@ def erf(x: Expr) -> Expr:
     tail = shift_exponent(fma(r, poly(r, EXP2), 1.0), bitcast(shifted, fmt.integer))
     near = fma(a, poly(x * x, ERF), a)
     return copysign(select(a >= 1, 1 - tail, near), x)
+
+
+def one_plus_erf(x: Expr) -> Expr:
+    """1 + erf(x), within 1.5e-7 of it: what the sum of the two would keep of its digits."""
+    fmt = format_of(x)
+    a = fabs(x)
+    clamped = at_most(a, 4.0)
+    exponent = clamped * poly(clamped, ERFC_WHOLE)
+    shifted = exponent + fmt.magic
+    r = exponent - (shifted - fmt.magic)
+    tail = shift_exponent(fma(r, poly(r, EXP2), 1.0), bitcast(shifted, fmt.integer))
+    tail = select(a <= 4, tail, 0.0)
+    return select(x < 0, tail, select(x >= 0, 2 - tail, x))
 
 
 def _exp_of_minus_square(a: Expr) -> tuple[Expr, Expr]:
@@ -155,3 +179,10 @@ def _each(fn: Any) -> Any:
 
 derive("erf", erf, _each(math.erf), ulp=1.5, cost=36)
 derive("erfc", erfc, _each(math.erfc), ulp=2.0, cost=80)
+# In float32 alone; the error is absolute.
+register(
+    ScalarFn(
+        "one_plus_erf", 1, in_double(_each(lambda x: math.erfc(-x))), one_plus_erf,
+        cost=28, codes=("f32",),
+    )
+)  # fmt: skip

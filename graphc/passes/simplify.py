@@ -1,7 +1,8 @@
 """Algebraic simplification and constant folding.
 
 Only rewrites that keep every value, NaN, infinities and signed zeros included, are here; for
-floating point that excludes ``x * 0`` and ``x + 0``.
+floating point that excludes ``x * 0`` and ``x + 0``. Two round otherwise: ``x ** 3``, and
+``1 + erf(x)``, of every gelu, for which fewer digits of ``erf(x)`` are computed than it has.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from graphc.build import constant_of, create, single
 from graphc.dims import product
+from graphc.dtypes import float32
 from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.op import SpecialOp, evaluate_reference, value_sizes
@@ -106,6 +108,14 @@ def power_of_two_divisor(m: Match) -> Tensor | None:
     return _call("Mul", m["x"], constant_of(np.array(1.0 / divisor, out.dtype.numpy)))
 
 
+def one_plus_erf(m: Match) -> Tensor | None:
+    """``1 + erf(x)`` in float32: an error of the digits that the sum drops does not matter."""
+    operand: Tensor = m["x"]
+    if operand.dtype.base_dtype is not float32 or operand.type != m["out"].type:
+        return None
+    return _call("OnePlusErf", operand)
+
+
 def reduce_nothing(m: Match) -> Tensor | None:
     """A reduction over dimensions of size 1 only takes them away."""
     out: Tensor = m["out"]
@@ -131,6 +141,7 @@ RULES = [
     Rule("x ** 1", op("Pow", x, number(1)), same_type),
     Rule("x ** 2", op("Pow", x, number(2)), square),
     Rule("x ** 3", op("Pow", x, number(3)), cube),
+    Rule("1 + erf(x)", op("Add|AddV2", op("Erf", x), number(1)), one_plus_erf),
     Rule("cast to itself", op("Cast", x), same_type),
     Rule("fit to itself", op("FitLike", x, y), same_type),
     Rule("reshape to itself", op("Reshape", x, y), same_type),
@@ -150,7 +161,7 @@ RULES = [
 
 @dataclass(frozen=True)
 class Simplify:
-    """Algebraic rewrites that keep every value, but for the rounding of a third power."""
+    """Algebraic rewrites that keep every value, but for the rounding of two."""
 
     name: str = "simplify"
     counts: Counts = field(default_factory=Counts, compare=False)

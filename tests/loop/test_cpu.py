@@ -129,3 +129,57 @@ def test_lets_before_the_nest_stay_there():
 def test_nothing_is_left_of_empty_loops():
     text = "kernel k(x: f32[4]):\n  for i in 4:\n    for j in 0:\n      x[j] = 1.0f32\n"
     assert format_kernel(scheduled(text)) == "kernel k(x: f32[4]):\n  pass\n"
+
+
+def asked(kernel: Kernel) -> list[str]:
+    lines = format_kernel(verify_kernel(kernel)).splitlines()
+    return [line.strip().removeprefix("prefetch ") for line in lines if "prefetch" in line]
+
+
+FAR_SCALE = """\
+kernel scale(x: f32[33554432], y: f32[33554432]):
+  for i in 33554432:
+    y[i] = x[i] * 2.0f32 + 1.0f32
+"""
+FAR_ROWS = """\
+kernel rows(x: f32[33554432], y: f32[33554432]):
+  for i in 8192:
+    local top: f32[1]
+    top[0] = -inf_f32
+    for j in 4096:
+      top[0] max= x[i * 4096 + j]
+    for j in 4096:
+      y[i * 4096 + j] = x[i * 4096 + j] - top[0]
+"""
+FAR_TURN = """\
+kernel turn(x: f32[33554432], y: f32[33554432]):
+  for i in 8192:
+    for j in 4096:
+      y[i * 4096 + j] = x[j * 8192 + i]
+"""
+
+
+def test_what_is_far_is_asked_for_a_page_ahead():
+    kernel = schedule_cpu(parse_kernel(FAR_SCALE), WIDE)
+    printed = format_kernel(kernel)
+    lanes = next(int(s.split()[-1][:-1]) for s in printed.splitlines() if "vectorized" in s)
+    ends = [place.rsplit("+ ", 1)[1] for place in asked(kernel)]
+    # Each of the lines, of 16 elements, that a vector reads.
+    assert ends == [f"{1024 + 16 * k}]" for k in range(lanes // 16)]
+    assert all(place.startswith("x[") for place in asked(kernel))
+
+
+def test_what_a_row_has_read_is_at_hand():
+    printed = format_kernel(schedule_cpu(parse_kernel(FAR_ROWS), WIDE))
+    _, largest, differences = printed.split("for jv")
+    assert "prefetch x[" in largest
+    assert "prefetch" not in differences
+
+
+@pytest.mark.parametrize(
+    "text",
+    [SCALE, FAR_SCALE.replace("33554432", "4096"), FAR_TURN],
+    ids=["of unknown size", "small", "across the grain"],
+)
+def test_what_is_not_asked_for(text):
+    assert asked(schedule_cpu(parse_kernel(text), WIDE)) == []

@@ -155,3 +155,19 @@ def test_numpy_columns_of_integers_agree() -> None:
     x = np.array([3, -1, -1, 2, 1, 7], np.int32)
     n = np.array([4, -3, -2, -1, -5, 40], np.int32)
     assert run("ipow", int32, x, n).tolist() == FUNCTIONS["ipow"].numpy(x, n).tolist()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_one_plus_erf() -> None:
+    bits = np.arange(1 << 16, dtype=np.uint32) * np.uint32(65521)
+    wide = np.random.default_rng(5).uniform(-5, 5, 1 << 16)
+    x = np.concatenate([bits.view(np.float32), wide.astype(np.float32), np.linspace(-4.1, 4.1, 99)])
+    x = np.concatenate([x, [INF, -INF, NAN, 0.0, -0.0, 4, -4]]).astype(np.float32)
+    got = run("one_plus_erf", float32, x).astype(np.float64)
+    want = np.array([math.erfc(-float(v)) for v in x])
+    assert np.array_equal(np.isnan(got), np.isnan(want))
+    error = np.abs(got - want)[~np.isnan(want)]
+    assert error.max() <= 1.5e-7
+    assert (got[x < -4] == 0).all()
+    assert (got[x > 4] == 2).all()
+    assert (got[(x >= -4) & (x < 0)] > 0).all()
