@@ -25,6 +25,10 @@ CPU's own prefetchers do not look beyond a page of memory."""
 NEAR_BYTES = (128 * 1024, 512 * 1024)
 """A right operand that is smaller stays in a cache: one that is read in one run, and one that is
 read row by row."""
+WAY_BYTES = 4096
+"""Lines this far apart share the few places (8 or 12) of one set of the first cache."""
+COLLIDING_ROWS = 10
+"""The most rows of a tile that are so far apart: 12 and 14 take up to 1.4 times as long."""
 PANEL_ROW_BYTES = 512
 """Rows of at most so many bytes, one behind the other, are one run."""
 SCRATCH_BYTES = 128 * 1024
@@ -124,11 +128,23 @@ def volume(extents: tuple[Expr, ...]) -> int | None:
     return None if None in sizes else math.prod(s for s in sizes if s is not None)
 
 
-def max_rows(target: Target, vectors: int) -> int:
-    """Rows of a tile whose accumulators, one panel row and a broadcast fit the registers."""
+def max_rows(target: Target, vectors: int, collide: bool = False) -> int:
+    """Rows of a tile whose accumulators, one panel row and a broadcast fit the registers.
+
+    If rows ``collide``, fewer of them stay in the first cache.
+    """
     registers = 32 if target.has_avx512 else 16
     spare = vectors + (1 if target.has_fma else 2)
-    return max(1, min(28 if target.has_avx512 else 12, (registers - spare) // vectors))
+    most = COLLIDING_ROWS if collide else 28 if target.has_avx512 else 12
+    return max(1, min(most, (registers - spare) // vectors))
+
+
+def rows_collide(problem: Contraction, found: Access) -> bool:
+    """Whether rows of the left operand, read where they lie, share the places of one set."""
+    size = problem.acc.size
+    return found.lhs_plain and any(
+        step is not None and step * size % WAY_BYTES == 0 for step in found.lhs_m
+    )
 
 
 def balanced(extent: int, most: int) -> int:
@@ -154,9 +170,11 @@ def _tile_cycles(rows: int, vectors: int, fma_cost: float) -> float:
     return max(rows * vectors * fma_cost, (rows + vectors) / 2, 4.0) + 0.5
 
 
-def _cycles(m: tuple[Expr, ...], n: int, lanes: int, vectors: int, target: Target) -> float:
+def _cycles(
+    m: tuple[Expr, ...], n: int, lanes: int, vectors: int, target: Target, collide: bool
+) -> float:
     """Estimated cycles of one step of ``k`` over all tiles, for known extents."""
-    rows = row_tile(m, max_rows(target, vectors))
+    rows = row_tile(m, max_rows(target, vectors, collide))
     extent = known(m[rows.split])
     extent = 8 * rows.tile if extent is None else extent
     fma_cost = 0.5 if target.has_fma else 1.0
@@ -170,7 +188,9 @@ def _cycles(m: tuple[Expr, ...], n: int, lanes: int, vectors: int, target: Targe
     ) / max(1, extent * inner)
 
 
-def vectors_of_panel(problem: Contraction, lanes: int, target: Target) -> int:
+def vectors_of_panel(
+    problem: Contraction, lanes: int, target: Target, collide: bool = False
+) -> int:
     """Vectors in a panel: the cheapest count for known extents, else two."""
     n = known(problem.n)
     if n is None:
@@ -179,7 +199,7 @@ def vectors_of_panel(problem: Contraction, lanes: int, target: Target) -> int:
     most = max_rows(target, 1) - 4 if volume(problem.m) == 1 else 8
     most = min(most, max(1, math.ceil(n / lanes)))
     # An estimate within 2 % of another is no better: fewer vectors make less code.
-    costs = {v: _cycles(problem.m, n, lanes, v, target) for v in range(1, most + 1)}
+    costs = {v: _cycles(problem.m, n, lanes, v, target, collide) for v in range(1, most + 1)}
     best = min(costs.values())
     return min(v for v, cost in costs.items() if cost <= best * 1.02)
 
@@ -252,9 +272,10 @@ def choose(
     n, steps = known(problem.n), volume(problem.k)
     if n is not None and n < lanes:
         lanes = 1 << max(0, n - 1).bit_length()
-    wanted = tiles_like or Tiles(vectors_of_panel(problem, lanes, target))
+    collide = rows_collide(problem, found)
+    wanted = tiles_like or Tiles(vectors_of_panel(problem, lanes, target, collide))
     vectors = wanted.vectors
-    rows = row_tile(problem.m, wanted.rows or max_rows(target, vectors))
+    rows = row_tile(problem.m, wanted.rows or max_rows(target, vectors, collide))
     width = lanes * vectors
     tiles, total = tile_count(problem.m, rows), volume(problem.m)
     few = tiles is not None and tiles <= 1

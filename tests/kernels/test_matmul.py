@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from graphc import dtypes
 from graphc.dtypes import DType, bfloat16, float16, float32, float64
 from graphc.kernels import matmul
 from graphc.kernels.problem import accumulator
+from graphc.kernels.tiling import COLLIDING_ROWS
 from graphc.loop import ir
 from graphc.loop.ir import Buffer, Expr, Kernel, LoopKind, Store, Var
 from graphc.loop.printer import format_kernel
@@ -188,6 +190,19 @@ def test_large_enough_to_block_and_pack(batch: Any) -> None:
 def test_large_right_operands_are_asked_for_ahead(batch: Any, case: Case, asks: bool) -> None:
     assert ("prefetch b[" in format_kernel(case.kernel(batch.target))) == asks
     check_native(batch, [case])
+
+
+@pytest.mark.parametrize(("k", "apart"), [(1024, False), (2048, False), (1040, True), (512, True)])
+def test_rows_that_share_their_places_in_the_cache(k: int, apart: bool) -> None:
+    """Fewer of them are in a tile."""
+    case = Case(112, k, 64)
+    text = format_kernel(case.kernel("avx512"))
+    rows = {int(size) for size in re.findall(r"unrolled u\d+ in (\d+)", text)}
+    assert (max(rows) > COLLIDING_ROWS) == apart
+
+
+def test_products_of_such_rows(batch: Any) -> None:
+    check_native(batch, [Case(m, 1024, n) for m in (3, 10, 11, 25) for n in (40, 96)])
 
 
 def test_batches_broadcast(batch: Any) -> None:
