@@ -76,8 +76,9 @@ from graphc.loop.transform_vector import vector_count, vectorize, vectorize_bloc
 
 __all__ = ["Target", "schedule_cpu"]
 
-_CHUNK_PS = 40_000_000  # the work of one chunk of a parallel loop
-_WORTH_PS = 20_000_000  # less than this is not split
+_CHUNK_PS = (10_000_000, 40_000_000)  # the work of one chunk of a parallel loop: least and most
+_WORTH_PS = 10_000_000  # less than this is not split
+_CHUNKS = 16  # of a loop whose chunks are neither the smallest nor the largest
 _BLOCK = 4096  # elements of a long vector loop that make one parallel iteration
 _LONG = 4 * _BLOCK
 _MANY = 64  # parallel iterations that are enough for any machine
@@ -239,11 +240,14 @@ class _Plan:
     target: Target
     chosen: int | None
     sizes: _Sizes
+    chunk: int = 0
 
     def build(self) -> tuple[Block, Expr]:
         """The scheduled statements and the grain."""
         per_iteration = work(self.body, self.target, self.sizes.of)
         total = known(mul(self.sizes.volume(self.loops), per_iteration))
+        least, most = _CHUNK_PS
+        self.chunk = max(least, min(most, (total or 0) // _CHUNKS))
         parallel = bool(self.loops) and (total is None or total >= _WORTH_PS)
         if self.chosen is None:
             inner = schedule_rows(self.body, self.target)
@@ -389,5 +393,5 @@ class _Plan:
     def _parallel(self, loops: Sequence[Loop], inner: Block, each: Expr) -> tuple[Block, Expr]:
         counter, extent, lets = fuse_counters(loops)
         loop = For(counter, extent, LoopKind.PARALLEL, block(*lets, *inner.stmts))
-        grain = index_div(const(_CHUNK_PS), _maximum(ONE, each))
+        grain = index_div(const(self.chunk), _maximum(ONE, each))
         return block(loop), _maximum(ONE, grain)
