@@ -11,6 +11,9 @@ from graphc.loop.ir import Const, Expr
 
 K_BLOCK = 256
 """Steps of ``k`` between two passes over the accumulators of a block, where ``k`` is blocked."""
+K_LONG = 512
+"""The same from MANY_K_ROWS rows on: a packed panel serves many of them."""
+MANY_K_ROWS = 512
 K_RUN = 1024
 """The same where the right operand is read in one run: it need not stay in the first cache."""
 PANEL_BYTES = 512 * 1024
@@ -31,6 +34,10 @@ COLLIDING_ROWS = 10
 """The most rows of a tile that are so far apart: 12 and 14 take up to 1.4 times as long."""
 PANEL_ROW_BYTES = 512
 """Rows of at most so many bytes, one behind the other, are one run."""
+PACKED_ROWS = (256, 1024)
+"""Rows of an iteration that packs its right operand: at least, and where there are many."""
+ITERATIONS = 64
+"""So many are enough for any machine."""
 SCRATCH_BYTES = 128 * 1024
 """The most that the accumulators of a block may take."""
 SERIAL_FLOPS = 4_000_000
@@ -220,7 +227,8 @@ def blocks(k: tuple[Expr, ...], most: int) -> Depth:
 def _depth(
     problem: Contraction, pack: bool, panel_bytes: int, tiles: int | None, in_a_run: bool
 ) -> Depth:
-    steps, most = volume(problem.k), K_RUN if in_a_run and not pack else K_BLOCK
+    steps, rows = volume(problem.k), volume(problem.m) or 0
+    most = K_RUN if in_a_run and not pack else K_LONG if rows >= MANY_K_ROWS else K_BLOCK
     whole = Depth(0, None, steps or 0)
     if steps is not None and steps <= most:
         return whole
@@ -347,13 +355,23 @@ def _panels(problem: Contraction, width: int, lanes: int, pack: bool, target: Ta
     return most if n is None else min(most, max(1, math.ceil(n / width)))
 
 
+def _packed_rows(problem: Contraction, columns: int) -> int:
+    """Rows that a packed panel serves: many, if enough iterations are left for all threads."""
+    least, most = PACKED_ROWS
+    total, n, batch = volume(problem.m), known(problem.n), volume(problem.batch)
+    if total is None or n is None:
+        return least
+    others = (batch or 1) * math.ceil(n / columns)
+    return max(least, min(most, total * others // ITERATIONS))
+
+
 def _tiles(problem: Contraction, rows: Rows, columns: int, depth: Depth, pack_rhs: bool) -> int:
     """Row tiles of an iteration."""
     steps = volume(problem.k)
     flops = 2 * rows.count * columns * max(1, steps or 256)
     count = max(1, round(ITERATION_FLOPS / flops))
     if pack_rhs or depth.blocked:
-        count = max(count, math.ceil(256 / rows.count))
+        count = max(count, math.ceil(_packed_rows(problem, columns) / rows.count))
     if depth.blocked:
         count = min(count, max(1, SCRATCH_BYTES // (rows.count * columns * problem.acc.size)))
     return count

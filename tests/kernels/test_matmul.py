@@ -168,6 +168,7 @@ def test_dtypes(batch: Any, dtype: DType) -> None:
 def test_large_enough_to_block_and_pack(batch: Any) -> None:
     cases = [Case(m, k, n) for m, k, n in ((130, 600, 520), (16, 300, 1000))]
     cases += [Case(130, 530, 150, tb=True), Case(200, 270, 40, True, True), Case(70, 530, 90, True)]
+    cases += [Case(530, 1100, 300), Case(1100, 530, 70, tb=True)]
     cases += [Case(90, 300, 300, dtype=t) for t in (float16, bfloat16, float64)]
     cases += [Case(1, 20, 1000), Case(2, 30, 400), Case(300, 270, 520)]
     cases += [Case(m, 40, 700 + m, symbolic="m") for m in (1, 5)]
