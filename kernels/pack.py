@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from graphc.kernels import emit, index
 from graphc.kernels.problem import Contraction, Indices, access
 from graphc.kernels.tiles import Panel, RowTile, Steps, probe
-from graphc.kernels.tiling import Schedule
+from graphc.kernels.tiling import Schedule, known
 from graphc.loop import ir
 from graphc.loop.ir import Buffer, Expr, LoopKind, Stmt, Store
+
+TOGETHER = 8
+"""Steps of a column that are copied in one iteration of a loop."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,17 @@ def pack_rhs(
         return emit.nest(steps.extents, vector)
 
     def column(outer: Indices, lane: Expr) -> list[Stmt]:
-        return emit.loop(steps.extents[-1], lambda i: one((*outer, i), lane, None))
+        count = known(steps.extents[-1])
+        if count is None or count % TOGETHER:
+            return emit.loop(steps.extents[-1], lambda i: one((*outer, i), lane, None))
+
+        def some(start: Expr) -> list[Stmt]:
+            def step(i: Expr) -> list[Stmt]:
+                return one((*outer, ir.add(ir.mul(start, TOGETHER), i)), lane, None)
+
+            return emit.loop(ir.const(TOGETHER), step, LoopKind.UNROLLED)
+
+        return emit.loop(ir.const(count // TOGETHER), some)
 
     def rest(place: Indices, lane: Expr) -> list[Stmt]:
         at = ir.add(ir.mul(ir.add(base, steps.position(place)), schedule.width), lane)
