@@ -15,7 +15,6 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import machine
 import numpy as np
+import templates
 from report import duration, markdown
 from worker import timed
 
@@ -30,6 +30,8 @@ import graphc as gc
 
 # Where a shell exports these, NumPy's BLAS is half as fast: no measure of anything.
 UNWANTED = {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
+# Threads of NumPy's BLAS stay awake for so long, at the cost of whoever comes next.
+PAUSE = 0.05
 Rows = list[dict[str, Any]]
 
 
@@ -55,7 +57,7 @@ def median_time(calls: dict[str, Callable[[], Any]], settings: Settings) -> dict
     for _ in range(settings.rounds):
         for name, call in calls.items():
             rounds[name].append(timed(call, settings.seconds)["median"])
-            time.sleep(0.01)
+            time.sleep(PAUSE)
     return {name: statistics.median(times) for name, times in rounds.items()}
 
 
@@ -108,21 +110,15 @@ def first_call(name: str) -> float:
 def compilation(settings: Settings) -> Rows:
     """The first call of a program: compiled, and found in the cache."""
     rows = []
-    before = os.environ.get("GRAPHC_CACHE")
     for name in ("x2p1", "two_layer_10", "mlp_train", "lenet_train", "softmax"):
         cold, cached = [], []
         for _ in range(min(3, settings.rounds)):
-            with tempfile.TemporaryDirectory(prefix="graphc-micro-") as folder:
-                os.environ["GRAPHC_CACHE"] = folder
+            with templates.empty_cache():
                 cold.append(first_call(name))
                 cached.append(first_call(name))
         times = statistics.median(cold), statistics.median(cached)
         rows.append({"first call": name, "cold": duration(times[0]), "cached": duration(times[1]),
                      "seconds": list(times)})  # fmt: skip
-    if before is None:
-        del os.environ["GRAPHC_CACHE"]
-    else:
-        os.environ["GRAPHC_CACHE"] = before
     return rows
 
 
@@ -265,6 +261,18 @@ def kernels(settings: Settings) -> Rows:
     return rows
 
 
+def worth(settings: Settings) -> Rows:
+    """What templates and memory passes are worth, beside generated loops and without them."""
+    rows = []
+    for name, with_it, fed, kept, without in templates.CASES:
+        times = median_time(templates.pair(with_it, fed, kept, without), settings)
+        rows.append({
+            "what": name, "with": duration(times["with"]), "without": duration(times["without"]),
+            "times": f"{times['without'] / times['with']:.2f}x", "seconds": times,
+        })  # fmt: skip
+    return rows
+
+
 SECTIONS: dict[str, Callable[[Settings], Rows]] = {
     "calls": calls,
     "compilation": compilation,
@@ -272,6 +280,7 @@ SECTIONS: dict[str, Callable[[Settings], Rows]] = {
     "integers": integers,
     "convolutions": convolutions,
     "kernels": kernels,
+    "worth": worth,
 }
 
 

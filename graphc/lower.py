@@ -237,7 +237,8 @@ def work(operands: GroupOperands) -> DimLike:
     op = group.template
     if op is not None and isinstance(op.definition, ContractionOp):
         form = op.definition.contraction(Reader(operands, op, 0))
-        return product((*form.batch, *form.m, form.n, *form.k)) // 8
+        read = product((*form.batch, form.n, *form.k))
+        return product(form.m) * read // 2 + 4 * read
     return product(group.frame) * 4 * (1 + len(group.members))
 
 

@@ -42,6 +42,13 @@ SCRATCH_BYTES = 128 * 1024
 """The most that the accumulators of a block may take."""
 SERIAL_FLOPS = 4_000_000
 """A problem below this runs on one thread."""
+SERIAL_BYTES = 1024 * 1024
+"""So does a product of few rows whose right operand is smaller; a larger one comes to two cores
+faster than to one."""
+CHUNK_BYTES = 256 * 1024
+"""What a chunk of such a product reads of it."""
+ROW_PANELS = 4
+"""Panels of a product of one row that is not done on one thread, at least."""
 CHUNK_FLOPS = 3_000_000
 """Work of one chunk, about 30 µs."""
 ITERATION_FLOPS = 1_000_000
@@ -203,12 +210,22 @@ def vectors_of_panel(
     if n is None:
         return 2
     # A single row leaves all registers to its columns.
-    most = max_rows(target, 1) - 4 if volume(problem.m) == 1 else 8
-    most = min(most, max(1, math.ceil(n / lanes)))
+    most, whole = 8, max(1, math.ceil(n / lanes))
+    if volume(problem.m) == 1:
+        most = max_rows(target, 1) - 4
+        if _read(problem) > SERIAL_BYTES:
+            most = min(most, math.ceil(whole / ROW_PANELS))
+    most = min(most, whole)
     # An estimate within 2 % of another is no better: fewer vectors make less code.
     costs = {v: _cycles(problem.m, n, lanes, v, target, collide) for v in range(1, most + 1)}
     best = min(costs.values())
     return min(v for v, cost in costs.items() if cost <= best * 1.02)
+
+
+def _read(problem: Contraction) -> int:
+    """The bytes of the right operand; 0 where a size is not known."""
+    sizes = (volume(problem.batch), known(problem.n), volume(problem.k))
+    return math.prod(size or 0 for size in sizes) * problem.acc.size
 
 
 def blocks(k: tuple[Expr, ...], most: int) -> Depth:
@@ -304,6 +321,9 @@ def choose(
         flops = 2 * total * n * steps * (volume(problem.batch) or 1 << 20)
     serial = flops is not None and flops <= SERIAL_FLOPS
     chunk = grain(problem, block * rows.count, panels * width)
+    if serial and few and _read(problem) > SERIAL_BYTES:
+        each = min(panels * width, n or 1) * (steps or 1) * problem.acc.size
+        serial, chunk = False, ir.const(max(1, CHUNK_BYTES // max(1, each)))
     return Schedule(
         lanes, vectors, rows, depth, pack_lhs, pack_rhs, block, panels, not serial, chunk,
         None if pack_rhs else ahead(problem, found, width),

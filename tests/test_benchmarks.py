@@ -249,3 +249,28 @@ def test_scaling_refuses_a_size_that_is_compiled_again():
     done = run(code.format(2))
     assert done.returncode == 1
     assert "batch: 2 compilations, where 1 should serve" in done.stderr
+
+
+def test_what_is_switched_off_has_the_same_values_and_another_program():
+    code = """
+import numpy as np, templates, graphc as gc
+from graphc.passes import panels
+case = next(c for c in templates.CASES if c[0].startswith("weights in panels"))
+calls = templates.pair(*case[1:])
+assert np.array_equal(*(np.isfinite(call()) for call in calls.values()))
+name, before = "passes.panels.LEAST_BYTES", panels.LEAST_BYTES
+try:
+    with templates.switched({name: 7}):
+        assert panels.LEAST_BYTES == 7
+        raise KeyError
+except KeyError:
+    print(panels.LEAST_BYTES == before, len(templates.CASES))
+"""
+    done = run(code)
+    assert done.stdout.split() == ["True", "12"], done.stderr
+
+
+@pytest.mark.slow
+def test_every_template_has_the_values_of_what_it_replaces():
+    done = run("import templates\nfor case in templates.CASES: templates.pair(*case[1:])")
+    assert done.returncode == 0, done.stderr

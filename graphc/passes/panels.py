@@ -1,7 +1,8 @@
 """Right operands of products brought into panels, where they can be prepared.
 
-A product of few rows takes as long as its right operand takes to come from memory, and that comes
-faster in one run than row by row.  One of many rows is spared the packing of every run.
+A product of several rows takes as long as its right operand takes to come from memory, and that
+comes faster in one run than row by row.  One of many rows is spared the packing of every run.
+A single row reads wide pieces of rows, which come as fast as they lie.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from graphc.passes.prepare import over_stable
 
 LEAST_BYTES = 128 << 10
 """A smaller operand stays in a cache from run to run."""
-WIDTHS = (32, 64)
-"""Columns of a panel for several rows, and for a single one, which needs more sums at once."""
+LEAST_ROWS = 3
+WIDTH = 32
+"""Columns of a panel."""
 PLAIN = {"MatMul": "PanelMatMul", "BatchMatMulV2": "PanelMatMul", "Conv2DCore": "PanelConv2D",
          "WinogradProduct": "PanelWinogradProduct"}  # fmt: skip
 
@@ -54,7 +56,8 @@ def suits(op: Operation) -> bool:
         return False
     rows = rows_of(op)
     columns = (out.sizes or ())[-1]
-    return isinstance(columns, int) and columns % width_of(rows) == 0
+    several = rows is None or rows >= LEAST_ROWS
+    return several and isinstance(columns, int) and columns % WIDTH == 0
 
 
 def rows_of(op: Operation) -> int | None:
@@ -65,17 +68,12 @@ def rows_of(op: Operation) -> int | None:
     return count if isinstance(count, int) else None
 
 
-def width_of(rows: int | None) -> int:
-    """The columns of a panel."""
-    return WIDTHS[1] if rows == 1 else WIDTHS[0]
-
-
 def in_panels(op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
     """The ops in the place of a product."""
     left, right = inputs
     if op.attrs.get("transpose_b") or op.attrs.get("adj_y"):
         *outer, k, n = range(len(right.sizes or ()))
         right = call("Transpose", right, int_tensor([*outer, n, k]))
-    packed = call("PackColumns", right, width=width_of(rows_of(op)))
+    packed = call("PackColumns", right, width=WIDTH)
     attrs = {k: op.attrs[k] for k in ("strides", "dilations") if k in op.attrs}
     return [call(PLAIN[op.type], left, packed, **attrs)]

@@ -14,7 +14,7 @@ from graphc import dtypes
 from graphc.dtypes import DType, bfloat16, float16, float32, float64
 from graphc.kernels import matmul
 from graphc.kernels.problem import accumulator
-from graphc.kernels.tiling import COLLIDING_ROWS
+from graphc.kernels.tiling import COLLIDING_ROWS, ROW_PANELS
 from graphc.loop import ir
 from graphc.loop.ir import Buffer, Expr, Kernel, LoopKind, Store, Var
 from graphc.loop.printer import format_kernel
@@ -200,6 +200,17 @@ def test_rows_that_share_their_places_in_the_cache(k: int, apart: bool) -> None:
     text = format_kernel(case.kernel("avx512"))
     rows = {int(size) for size in re.findall(r"unrolled u\d+ in (\d+)", text)}
     assert (max(rows) > COLLIDING_ROWS) == apart
+
+
+@pytest.mark.parametrize(("m", "k", "n", "parallel"), [
+    (1, 1000, 1000, True), (2, 1000, 1000, True), (1, 300, 300, False), (2, 500, 500, False),
+])  # fmt: skip
+def test_few_rows_of_a_large_right_operand_are_for_several_threads(m, k, n, parallel) -> None:
+    """What counts is how much is read."""
+    loop = Case(m, k, n).kernel("avx512").parallel
+    assert (loop is not None) == parallel
+    if loop is not None and m == 1:
+        assert loop.extent.value >= ROW_PANELS
 
 
 def test_products_of_such_rows(batch: Any) -> None:

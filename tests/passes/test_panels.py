@@ -27,7 +27,7 @@ def types_of(session):
 
 
 @pytest.mark.parametrize("transpose", [False, True])
-@pytest.mark.parametrize(("rows", "fed"), [(None, 5), (1, 1), (8, 8), (64, 64), (300, 300)])
+@pytest.mark.parametrize(("rows", "fed"), [(None, 5), (3, 3), (8, 8), (64, 64), (300, 300)])
 def test_products(rows, fed, transpose):
     x = gc.placeholder(gc.float32, [rows, 200])
     weights = normal(*(256, 200) if transpose else (200, 256))
@@ -86,7 +86,10 @@ def test_winograds_products(size):
 
 @pytest.mark.parametrize(
     ("rows", "shape", "transpose_a"),
-    [(8, (200, 250), False), (8, (20, 32), False), (8, (200, 256), True)],
+    [
+        (1, (200, 256), False), (2, (200, 256), False), (8, (200, 250), False),
+        (8, (20, 32), False), (8, (200, 256), True),
+    ],
 )
 def test_others_are_left(rows, shape, transpose_a):
     x = gc.placeholder(gc.float32, (shape[0], rows) if transpose_a else (rows, shape[0]))
