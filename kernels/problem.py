@@ -103,7 +103,7 @@ class Access:
     A set of strides, one for each load that moves with the dimension; ``{1}`` is contiguous, the
     empty set a broadcast, and None stands for a stride that is no constant. ``*_plain``: the
     operand is one load in the accumulator's type; on the right, where a vector serves a whole tile,
-    also one that is widened.
+    also one that is widened. ``rhs_size``: the bytes of an element of the right one where it lies.
     """
 
     lhs_m: frozenset[int | None]
@@ -112,6 +112,7 @@ class Access:
     rhs_n: frozenset[int | None]
     lhs_plain: bool
     rhs_plain: bool
+    rhs_size: int
 
 
 def access(problem: Contraction) -> Access:
@@ -126,6 +127,7 @@ def access(problem: Contraction) -> Access:
         rhs_n=frozenset(index.strides(rhs, n)),
         lhs_plain=isinstance(lhs, Load),
         rhs_plain=_plain(rhs),
+        rhs_size=(rhs.value if isinstance(rhs, Cast) else rhs).dtype.size,
     )
 
 

@@ -335,7 +335,7 @@ def ahead(problem: Contraction, found: Access, width: int) -> int | None:
     n, steps = known(problem.n), volume(problem.k)
     if n is None or steps is None or len(found.rhs_k) != 1 or not found.rhs_n <= {1}:
         return None
-    (stride,), size = found.rhs_k, problem.acc.size
+    (stride,), size = found.rhs_k, found.rhs_size
     in_a_run = stride == n and n * size <= PANEL_ROW_BYTES
     several = volume(problem.batch) if in_a_run else 1
     far = AHEAD_BYTES // (width * size)

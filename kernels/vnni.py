@@ -164,9 +164,8 @@ class _Words:
             serial = (batch or 1) * read <= SERIAL_BYTES
             grain = ir.const(max(1, CHUNK_BYTES // max(1, read)))
         return Schedule(
-            LANES, vectors, rows, depth, pack_lhs, pack_rhs, block, panels, not serial, grain,
-            tiling.ahead(p, access(p), width) if self.ready else None,
-        )  # fmt: skip
+            LANES, vectors, rows, depth, pack_lhs, pack_rhs, block, panels, not serial, grain
+        )
 
 
 class _Builder(Builder):

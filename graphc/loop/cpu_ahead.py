@@ -8,21 +8,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.loop.affine import coefficients, known
+from graphc.loop.affine import coefficients, equal, known
 from graphc.loop.ir import (
     ZERO,
     Block,
     Buffer,
+    Expr,
     For,
+    Guard,
     If,
     Kernel,
+    Let,
     Load,
     LoopKind,
     Prefetch,
+    Require,
     Scope,
     Stmt,
     Var,
     add,
+    children,
     stmt_exprs,
     substitute,
     walk_expr,
@@ -33,6 +38,8 @@ FAR_BYTES = 8 << 20
 """A parameter of so many bytes is read from memory, not from a cache."""
 AHEAD_BYTES = 4096
 """How far in front of what is read is asked for: a page."""
+CACHE_BYTES = 512 << 10
+"""A loop that reads no more leaves it in a cache."""
 LINE_BYTES = 64
 """What one access brings to a cache."""
 _MOST_VECTORS = 8  # of one iteration of a loop that is still a walk through memory
@@ -68,31 +75,59 @@ class _Walks:
             return replace(stmt, then=self.block(stmt.then, loop), otherwise=other)
         if isinstance(stmt, For) and stmt.kind is not LoopKind.VECTORIZED:
             new = replace(stmt, body=self.block(stmt.body, stmt))
-            # What a loop has read is in a cache for the ones behind it.
-            self.far -= {s.buffer for s in walk_stmt(new.body) if isinstance(s, Prefetch)}
+            if stmt.kind is not LoopKind.PARALLEL:
+                self.far -= _kept(new)
             return new
         return stmt
 
     def asked(self, vector: For, var: Var) -> list[Stmt]:
         """Prefetches of what the lanes read, if ``var`` goes on where they end."""
         lanes = known(vector.extent) or 0
-        found: dict[tuple[Buffer, int], Prefetch] = {}
+        starts: dict[Buffer, list[Expr]] = {}
+        own = {s.var for s in walk_stmt(vector.body) if isinstance(s, (For, Let))}
         for load in _loads(vector.body):
-            moves = coefficients(load.index, (vector.var, var)) if load.buffer in self.far else None
-            if moves is None or known(moves[0][vector.var]) != 1:
+            if load.buffer not in self.far or not _plain(load.index, own):
                 continue
-            step = known(moves[0][var])
+            moves = coefficients(load.index, (vector.var, var))
+            step = known(moves[0][var]) if moves and known(moves[0][vector.var]) == 1 else None
             if step is None or not lanes <= step <= _MOST_VECTORS * lanes:
                 continue
-            size = load.buffer.dtype.size
             start = substitute(load.index, {vector.var: ZERO})
-            for at in range(0, lanes, max(1, LINE_BYTES // size)):
-                index = add(start, AHEAD_BYTES // size + at)
-                found.setdefault((load.buffer, at), Prefetch(load.buffer, index))
-        return list(found.values())
+            others = starts.setdefault(load.buffer, [])
+            if not any(equal(start, other) for other in others):
+                others.append(start)
+        return [
+            Prefetch(buffer, add(start, AHEAD_BYTES // buffer.dtype.size + at))
+            for buffer, found in starts.items()
+            for start in found
+            for at in range(0, lanes, max(1, LINE_BYTES // buffer.dtype.size))
+        ]
+
+
+def _kept(loop: For) -> set[Buffer]:
+    """What a loop has asked for and leaves in a cache, as it reads no more than that holds."""
+    asked = [s for s in walk_stmt(loop.body) if isinstance(s, Prefetch)]
+    turns = known(loop.extent)
+    if turns is None or turns * LINE_BYTES * len(asked) > CACHE_BYTES:
+        return set()
+    return {s.buffer for s in asked}
 
 
 def _loads(body: Block) -> list[Load]:
-    exprs = (e for stmt in walk_stmt(body) for e in stmt_exprs(stmt))
-    nodes = walk_expr(*exprs)
-    return [n for n in nodes if isinstance(n, Load) and n.buffer.scope is Scope.GLOBAL]
+    """The loads that every lane makes, whatever the values are."""
+    found: dict[Load, None] = {}
+    stack = [e for s in body.stmts if not isinstance(s, (If, For, Block)) for e in stmt_exprs(s)]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, (Guard, Require)):
+            stack.append(node.cond)
+            continue
+        if isinstance(node, Load) and node.buffer.scope is Scope.GLOBAL:
+            found[node] = None
+        stack.extend(children(node))
+    return list(found)
+
+
+def _plain(index: Expr, own: set[Var]) -> bool:
+    """Whether an index is known in front of the loop, and no load is needed for it."""
+    return not any(isinstance(n, Load) or n in own for n in walk_expr(index))

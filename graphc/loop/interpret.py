@@ -138,7 +138,7 @@ class _Machine(Evaluator):
                 elif isinstance(stmt, Alloc):
                     self.alloc(stmt)
                 elif isinstance(stmt, Prefetch):
-                    pass  # no value depends on it
+                    self.eval(stmt.index)
                 elif isinstance(stmt, (Barrier, AllReduce, WarpProduct)):
                     yield stmt
                 elif isinstance(stmt, (AsyncCopy, AsyncCommit, AsyncWait)):

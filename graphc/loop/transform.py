@@ -127,7 +127,10 @@ class Rewriter:
             buffer = self.buffers.get(stmt.buffer, stmt.buffer)
             at = self._at(buffer, self.expr(stmt.index))
             return replace(stmt, buffer=buffer, index=at, value=self.expr(stmt.value))
-        if isinstance(stmt, (AllReduce, Prefetch)):
+        if isinstance(stmt, Prefetch):
+            buffer = self.buffers.get(stmt.buffer, stmt.buffer)
+            return replace(stmt, buffer=buffer, index=self._at(buffer, self.expr(stmt.index)))
+        if isinstance(stmt, AllReduce):
             buffer = self.buffers.get(stmt.buffer, stmt.buffer)
             return replace(stmt, buffer=buffer, index=self.expr(stmt.index))
         if isinstance(stmt, AsyncCopy):

@@ -1,7 +1,7 @@
 """Products whose right operand lies in panels: some columns, one step of ``k`` after the other.
 
-A product of few rows reads its right operand once or a few times, from far away.  In panels it is
-read in one long run; where it is of variables alone, a session keeps it so (``passes/panels.py``).
+A product reads its right operand from far away, or packs it in every run.  In panels it is read in
+one long run; where it is of variables alone, a session keeps it so (``passes/panels.py``).
 """
 
 from __future__ import annotations

@@ -193,10 +193,16 @@ def test_large_right_operands_are_asked_for_ahead(batch: Any, case: Case, asks: 
     check_native(batch, [case])
 
 
-@pytest.mark.parametrize(("k", "apart"), [(1024, False), (2048, False), (1040, True), (512, True)])
-def test_rows_that_share_their_places_in_the_cache(k: int, apart: bool) -> None:
+@pytest.mark.parametrize(
+    ("k", "dtype", "apart"),
+    [
+        (1024, float32, False), (2048, float32, False), (1040, float32, True),
+        (512, float32, True), (512, float64, False), (520, float64, True),
+    ],
+)  # fmt: skip
+def test_rows_that_share_their_places_in_the_cache(k: int, dtype: DType, apart: bool) -> None:
     """Fewer of them are in a tile."""
-    case = Case(112, k, 64)
+    case = Case(112, k, 64, dtype=dtype)
     text = format_kernel(case.kernel("avx512"))
     rows = {int(size) for size in re.findall(r"unrolled u\d+ in (\d+)", text)}
     assert (max(rows) > COLLIDING_ROWS) == apart

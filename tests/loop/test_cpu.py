@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+import graphc as gc
 from graphc.loop.cpu import schedule_cpu
 from graphc.loop.ir import Const, Kernel
 from graphc.loop.parser import parse_kernel
@@ -176,10 +178,55 @@ def test_what_a_row_has_read_is_at_hand():
     assert "prefetch" not in differences
 
 
+FAR_MIDDLE = """\
+kernel middle(x: f32[16777216], y: f32[4194304]):
+  for i in 65536:
+    for j in 64:
+      local s: f32[1]
+      s[0] = 0.0f32
+      for k in 4:
+        s[0] += x[i * 256 + k * 64 + j]
+      y[i * 64 + j] = s[0]
+"""
+FAR_GUARDED = """\
+kernel guarded(x: f32[33554432], ids: i64[64], y: f32[34603008]):
+  for i in 66:
+    for j in 524288:
+      y[i * 524288 + j] = guard(i >= 1 and i < 65, x[ids[i - 1] * 524288 + j], 0.0f32)
+"""
+FAR_NAMED = """\
+kernel named(x: f32[33554432], ids: i64[64], y: f32[33554432]):
+  for i in 64:
+    for j in 524288:
+      let t: i64 = ids[i]
+      y[i * 524288 + j] = x[t * 524288 + j]
+"""
+
+
 @pytest.mark.parametrize(
     "text",
-    [SCALE, FAR_SCALE.replace("33554432", "4096"), FAR_TURN],
-    ids=["of unknown size", "small", "across the grain"],
+    [
+        SCALE, FAR_SCALE.replace("33554432", "4096"), FAR_TURN, FAR_MIDDLE, FAR_GUARDED, FAR_NAMED,
+    ],
+    ids=["of unknown size", "small", "across the grain", "inner loop", "guarded", "named inside"],
 )
 def test_what_is_not_asked_for(text):
     assert asked(schedule_cpu(parse_kernel(text), WIDE)) == []
+
+
+def test_two_runs_of_one_parameter_are_both_asked_for():
+    text = FAR_SCALE.replace("x[i] * 2.0f32", "x[i] * x[i + 1048576]")
+    places = asked(schedule_cpu(parse_kernel(text.replace("in 33554432", "in 32505856")), WIDE))
+    second = [place for place in places if "+ 1048576 +" in place]
+    assert len(places) == 2 * len(second) > 0
+
+
+@pytest.mark.parametrize("reduce", [gc.reduce_sum, gc.reduce_max, gc.argmax])
+def test_a_small_axis_of_what_is_far(reduce):
+    x = np.random.default_rng(0).normal(size=(8200, 4, 64)).astype(np.float32)
+    with gc.Graph().as_default():
+        fed = gc.placeholder(gc.float32, x.shape)
+        with gc.Session() as s:
+            found = s.run(reduce(fed, 1), {fed: x})
+    numpy = {gc.reduce_sum: np.sum, gc.reduce_max: np.max, gc.argmax: np.argmax}[reduce]
+    np.testing.assert_allclose(found, numpy(x, 1), rtol=1e-5, atol=1e-5)

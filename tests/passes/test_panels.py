@@ -55,7 +55,7 @@ def test_products(rows, fed, transpose):
 
 @pytest.mark.parametrize("dtype", [gc.float32, gc.float64])
 @pytest.mark.parametrize("options", [{}, {"strides": 2}, {"dilations": 2}, {"padding": "VALID"}])
-def test_convolutions_of_few_places(options, dtype):
+def test_convolutions(options, dtype):
     options = {"padding": "SAME", "strides": 1} | options
     kernel = normal(3, 3, 64, 128)
     x = gc.placeholder(dtype, [1, 6, 7, 64])

@@ -226,7 +226,8 @@ class Reduce(Stmt):
 class Prefetch(Stmt):
     """``buffer[index]`` will be read soon: the line of the cache that it is in is asked for.
 
-    The index may be outside of the buffer. It changes no value.
+    The index may be outside of the buffer; loads in it are loads as all others. It changes no
+    value.
     """
 
     buffer: Buffer
