@@ -34,7 +34,13 @@ def point(turn: int) -> np.ndarray:
     return np.sin(np.arange(SIZE) * 1.7 + turn) * 0.8
 
 
-@pytest.mark.parametrize("shard", range(SHARDS))
+def shards(count: int) -> list[object]:
+    """The first two, and with `slow` the others."""
+    marks = [[] if k < 2 else [pytest.mark.slow] for k in range(count)]
+    return [pytest.param(k, marks=mark) for k, mark in enumerate(marks)]
+
+
+@pytest.mark.parametrize("shard", shards(SHARDS))
 def test_values_and_variables_equal_the_reference(shard):
     @seed(shard)
     @settings(QUIET, max_examples=EXAMPLES)
@@ -50,7 +56,7 @@ def test_values_and_variables_equal_the_reference(shard):
     run()
 
 
-@pytest.mark.parametrize("shard", range(GRADIENT_SHARDS))
+@pytest.mark.parametrize("shard", shards(GRADIENT_SHARDS))
 def test_gradients_equal_the_reference_and_differences(shard):
     """To assign a second time on the way back is refused, and to read what was assigned since."""
 
