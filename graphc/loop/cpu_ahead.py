@@ -116,9 +116,13 @@ def _kept(loop: For) -> set[Buffer]:
 def _loads(body: Block) -> list[Load]:
     """The loads that every lane makes, whatever the values are."""
     found: dict[Load, None] = {}
+    seen: set[Expr] = set()  # nodes are shared
     stack = [e for s in body.stmts if not isinstance(s, (If, For, Block)) for e in stmt_exprs(s)]
     while stack:
         node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
         if isinstance(node, (Guard, Require)):
             stack.append(node.cond)
             continue

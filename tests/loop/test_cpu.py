@@ -230,3 +230,22 @@ def test_a_small_axis_of_what_is_far(reduce):
             found = s.run(reduce(fed, 1), {fed: x})
     numpy = {gc.reduce_sum: np.sum, gc.reduce_max: np.max, gc.argmax: np.argmax}[reduce]
     np.testing.assert_allclose(found, numpy(x, 1), rtol=1e-5, atol=1e-5)
+
+
+def test_expressions_that_share_their_parts_are_walked_once():
+    """One that is added to itself a hundred times would be read 2**100 times."""
+    lines = ["    %1 = x[i] * 2.0f32"]
+    lines += [f"    %{k} = %{k - 1} + %{k - 1}" for k in range(2, 102)]
+    head = FAR_SCALE.rsplit("    y[i]", 1)[0]
+    kernel = parse_kernel(head + "\n".join([*lines, "    y[i] = %101", ""]))
+    assert asked(schedule_cpu(kernel, WIDE))
+
+
+def test_a_large_tensor_of_random_numbers():
+    with gc.Graph().as_default():
+        value = gc.reduce_mean(gc.random_normal([2048, 1040], seed=1))
+        large = gc.Variable(gc.random_normal([2048, 1040], seed=2))
+        with gc.Session() as s:
+            s.run(large.initializer)
+            assert abs(s.run(value)) < 0.01
+            assert abs(s.run(large).std() - 1) < 0.01
