@@ -31,7 +31,7 @@ import graphc as gc
 # Where a shell exports these, NumPy's BLAS is half as fast: no measure of anything.
 UNWANTED = {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
 # Threads of NumPy's BLAS stay awake for so long, at the cost of whoever comes next.
-PAUSE = 0.05
+PAUSE = 0.2
 Rows = list[dict[str, Any]]
 
 
