@@ -24,7 +24,9 @@ import machine
 import numpy as np
 import templates
 from report import duration, markdown
+from templates import compiled, gelu
 from worker import timed
+from workloads import normal
 
 import graphc as gc
 
@@ -45,10 +47,6 @@ class Settings(argparse.Namespace):
     bandwidth: float
 
 
-def normal(*shape: int) -> np.ndarray:
-    return np.random.RandomState(0).standard_normal(shape).astype(np.float32)
-
-
 def median_time(calls: dict[str, Callable[[], Any]], settings: Settings) -> dict[str, float]:
     """The median time of each call, taken in turns."""
     for call in calls.values():
@@ -59,14 +57,6 @@ def median_time(calls: dict[str, Callable[[], Any]], settings: Settings) -> dict
             rounds[name].append(timed(call, settings.seconds)["median"])
             time.sleep(PAUSE)
     return {name: statistics.median(times) for name, times in rounds.items()}
-
-
-def compiled(build: Callable[..., gc.Tensor], *arrays: np.ndarray) -> Callable[[], Any]:
-    """A call of ``build`` on placeholders for ``arrays``."""
-    with gc.Graph().as_default() as graph:
-        inputs = [gc.placeholder(a.dtype, a.shape) for a in arrays]
-        run = gc.Session(graph=graph).make_callable(build(*inputs), inputs)
-    return lambda: run(*arrays)
 
 
 # --- calls ------------------------------------------------------------------------------------
@@ -149,7 +139,7 @@ def products(settings: Settings) -> Rows:
     """Matrix products [M, K] x [K, N], beside NumPy's BLAS."""
     rows = []
     for m, k, n in PRODUCTS:
-        a, b = normal(m, k), normal(k, n)
+        a, b = normal(0, m, k), normal(0, k, n)
         contenders = {"graphc": compiled(gc.matmul, a, b), "numpy": lambda a=a, b=b: a @ b}
         times = median_time(contenders, settings)
         rows.append(rated(f"M x K x N:{m} x {k} x {n}", 2.0 * m * k * n, times, settings))
@@ -167,7 +157,7 @@ def integers(settings: Settings) -> Rows:
     for m, k, n in INTEGER_PRODUCTS:
         rng = np.random.RandomState(0)
         b = rng.randint(-128, 128, (k, n)).astype(np.int8)
-        contenders = {"float32": compiled(gc.matmul, normal(m, k), normal(k, n))}
+        contenders = {"float32": compiled(gc.matmul, normal(0, m, k), normal(0, k, n))}
         for dtype in (np.uint8, np.int8):
             a = rng.randint(0, 128, (m, k)).astype(dtype)
             contenders[dtype.__name__] = compiled(
@@ -195,8 +185,8 @@ def convolutions(settings: Settings) -> Rows:
     rows = []
     for batch, size, channels, side, filters in CONVOLUTIONS:
         out = size - side + 1
-        x, w = normal(batch, size, size, channels), normal(side, side, channels, filters)
-        dy = normal(batch, out, out, filters)
+        x, w = normal(0, batch, size, size, channels), normal(0, side, side, channels, filters)
+        dy = normal(0, batch, out, out, filters)
         flops = 2.0 * batch * out * out * filters * side * side * channels
         label = f"{batch} x {size} x {size} x {channels}, {side} x {side} x {filters}"
         kinds = {
@@ -221,14 +211,10 @@ def convolutions(settings: Settings) -> Rows:
 # --- kernels ----------------------------------------------------------------------------------
 
 
-def gelu(x: gc.Tensor) -> gc.Tensor:
-    return 0.5 * x * (1 + gc.erf(x * 0.7071067811865476))
-
-
 def kernels(settings: Settings) -> Rows:
     """Elementwise and row kernels, for the bytes they must at least move."""
-    x, v, ones = normal(4096, 1024), normal(1024), np.ones(1024, np.float32)
-    small = normal(64, 1024)
+    x, v, ones = normal(0, 4096, 1024), normal(0, 1024), np.ones(1024, np.float32)
+    small = normal(0, 64, 1024)
     both, read, one = 2, 1, [x]
     cases: list[tuple[str, Callable[..., gc.Tensor], list[np.ndarray], float]] = [
         ("x + 1", lambda x: x + 1, one, both),

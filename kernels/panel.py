@@ -24,6 +24,7 @@ from graphc.kernels.problem import Contraction, Indices, epilogue_cost
 from graphc.kernels.tiles import Panel, RowTile, Steps, probe, row_variants
 from graphc.kernels.tiling import Schedule, known
 from graphc.loop import ir
+from graphc.loop.cpu_ahead import lines
 from graphc.loop.ir import (
     Alloc,
     Block,
@@ -33,7 +34,6 @@ from graphc.loop.ir import (
     Guard,
     Load,
     LoopKind,
-    Prefetch,
     Reduce,
     Stmt,
     Store,
@@ -41,8 +41,6 @@ from graphc.loop.ir import (
 
 UNROLL_STEPS = 8
 """An innermost loop of ``k`` of at most so many steps is unrolled."""
-LINE_BYTES = 64
-"""What one access brings to a cache."""
 HEAVY_EPILOGUE = 24
 """An epilogue of more additions' cost is not repeated for every row of a tile."""
 
@@ -388,10 +386,7 @@ class BlockOf:
         value = self.p.rhs_value(self.batch, k, panel.start)
         value = value.value if isinstance(value, Cast) else value
         assert isinstance(value, Load)
-        return [
-            Prefetch(value.buffer, ir.add(value.index, self.s.ahead + at))
-            for at in range(0, panel.width, max(1, LINE_BYTES // value.dtype.size))
-        ]
+        return lines(value.buffer, value.index, self.s.ahead, panel.width)
 
     def sum_at(self, slot: Expr, panel: Panel, row: Expr, lane: Expr) -> Expr:
         """Where a sum waits between blocks of ``k``."""

@@ -35,7 +35,8 @@ COLLIDING_ROWS = 10
 PANEL_ROW_BYTES = 512
 """Rows of at most so many bytes, one behind the other, are one run."""
 PACKED_ROWS = (256, 1024)
-"""Rows of an iteration that packs its right operand: at least, and where there are many."""
+"""Rows of an iteration that packs operands or walks ``k`` in blocks: at least, and where there are
+many."""
 ITERATIONS = 64
 """So many are enough for any machine."""
 SCRATCH_BYTES = 128 * 1024
@@ -376,7 +377,7 @@ def _panels(problem: Contraction, width: int, lanes: int, pack: bool, target: Ta
 
 
 def _packed_rows(problem: Contraction, columns: int) -> int:
-    """Rows that a packed panel serves: many, if enough iterations are left for all threads."""
+    """Rows of such an iteration: many, if enough iterations are left for all threads."""
     least, most = PACKED_ROWS
     total, n, batch = volume(problem.m), known(problem.n), volume(problem.batch)
     if total is None or n is None:

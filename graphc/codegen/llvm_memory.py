@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from graphc.codegen.llvm_index import LANE, Index, Indices
 from graphc.codegen.llvm_text import TYPES, Emitter, Val, type_name
 from graphc.dtypes import DType
+from graphc.loop.ir import LINE_BYTES
 
-LINE = 64
-"""The bytes of a cache line, and the alignment of buffers that are streamed to."""
 NONTEMPORAL = "!2"
 PREFETCH = "llvm.prefetch.p0"
 
@@ -241,7 +240,7 @@ class Memory:
         """Store past the caches, if the place is aligned for it: the buffer is, to a line."""
         size = st.dtype.size
         terms = (size * c for c in (ix.const, *ix.split()[0].values()))
-        alignment = math.gcd(LINE, *terms)
+        alignment = math.gcd(LINE_BYTES, *terms)
         if alignment < min(self.e.target.vector_bytes, v.n * size):
             return False
         address = self.address(st, ix)

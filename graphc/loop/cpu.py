@@ -18,6 +18,7 @@ kernel does something else, such as reducing into a parameter, it stays as it is
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -240,21 +241,26 @@ class _Plan:
     target: Target
     chosen: int | None
     sizes: _Sizes
-    chunk: int = 0
+
+    @functools.cached_property
+    def per_iteration(self) -> Expr:
+        """The work of one iteration."""
+        return work(self.body, self.target, self.sizes.of)
+
+    @functools.cached_property
+    def total(self) -> int | None:
+        """The work of all iterations, if it is known."""
+        return known(mul(self.sizes.volume(self.loops), self.per_iteration))
 
     def build(self) -> tuple[Block, Expr]:
         """The scheduled statements and the grain."""
-        per_iteration = work(self.body, self.target, self.sizes.of)
-        total = known(mul(self.sizes.volume(self.loops), per_iteration))
-        least, most = _CHUNK_PS
-        self.chunk = max(least, min(most, (total or 0) // _CHUNKS))
-        parallel = bool(self.loops) and (total is None or total >= _WORTH_PS)
+        parallel = bool(self.loops) and (self.total is None or self.total >= _WORTH_PS)
         if self.chosen is None:
             inner = schedule_rows(self.body, self.target)
-            return self._rows(inner, per_iteration) if parallel else (self._nest(inner), ONE)
+            return self._rows(inner, self.per_iteration) if parallel else (self._nest(inner), ONE)
         if any(isinstance(s, For) for s in walk_stmt(self.body)):
-            return self._columns(parallel, per_iteration)
-        return self._elements(parallel, per_iteration)
+            return self._columns(parallel, self.per_iteration)
+        return self._elements(parallel, self.per_iteration)
 
     def _nest(self, inner: Block) -> Block:
         return close_nest(self.loops, inner)
@@ -393,5 +399,7 @@ class _Plan:
     def _parallel(self, loops: Sequence[Loop], inner: Block, each: Expr) -> tuple[Block, Expr]:
         counter, extent, lets = fuse_counters(loops)
         loop = For(counter, extent, LoopKind.PARALLEL, block(*lets, *inner.stmts))
-        grain = index_div(const(self.chunk), _maximum(ONE, each))
+        least, most = _CHUNK_PS
+        chunk = max(least, min(most, (self.total or 0) // _CHUNKS))
+        grain = index_div(const(chunk), _maximum(ONE, each))
         return block(loop), _maximum(ONE, grain)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from graphc.loop.affine import coefficients, equal, known
 from graphc.loop.ir import (
+    LINE_BYTES,
     ZERO,
     Block,
     Buffer,
@@ -40,8 +41,6 @@ AHEAD_BYTES = 4096
 """How far in front of what is read is asked for: a page."""
 CACHE_BYTES = 512 << 10
 """A loop that reads no more leaves it in a cache."""
-LINE_BYTES = 64
-"""What one access brings to a cache."""
 _MOST_VECTORS = 8  # of one iteration of a loop that is still a walk through memory
 
 
@@ -97,11 +96,17 @@ class _Walks:
             if not any(equal(start, other) for other in others):
                 others.append(start)
         return [
-            Prefetch(buffer, add(start, AHEAD_BYTES // buffer.dtype.size + at))
+            stmt
             for buffer, found in starts.items()
             for start in found
-            for at in range(0, lanes, max(1, LINE_BYTES // buffer.dtype.size))
+            for stmt in lines(buffer, start, AHEAD_BYTES // buffer.dtype.size, lanes)
         ]
+
+
+def lines(buffer: Buffer, start: Expr, far: int, count: int) -> list[Stmt]:
+    """Prefetches, line by line, of the ``count`` elements that lie ``far`` behind ``start``."""
+    step = max(1, LINE_BYTES // buffer.dtype.size)
+    return [Prefetch(buffer, add(start, far + at)) for at in range(0, count, step)]
 
 
 def _kept(loop: For) -> set[Buffer]:

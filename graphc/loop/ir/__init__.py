@@ -45,6 +45,7 @@ from __future__ import annotations
 from graphc.dtypes import bool_, int64
 from graphc.loop.ir.nodes import (
     FALSE,
+    LINE_BYTES,
     ONE,
     REDUCE_OPS,
     TRUE,
@@ -112,6 +113,7 @@ from graphc.loop.ir.warp import (
 __all__ = [
     "COPIED_BYTES",
     "FALSE",
+    "LINE_BYTES",
     "ONE",
     "PRODUCTS",
     "REDUCE_OPS",

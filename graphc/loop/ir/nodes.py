@@ -222,6 +222,10 @@ class Reduce(Stmt):
     value: Expr
 
 
+LINE_BYTES = 64
+"""The bytes of a line of the cache: what one access brings there."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Prefetch(Stmt):
     """``buffer[index]`` will be read soon: the line of the cache that it is in is asked for.
