@@ -15,7 +15,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import numpy as np
 
-CHAINS = 16  # independent multiply-adds in flight: more than latency times units
+CHAINS = 12  # multiply-adds in flight: more than latency times units, and 16 registers hold them
 _ENGINES = []
 
 

@@ -135,8 +135,17 @@ def _from_features(name: str, cpu: str, text: str, have: frozenset[str]) -> CpuT
 
 
 def host_target() -> CpuTarget:
-    """The CPU this process runs on, or the target that ``GRAPHC_TARGET`` names."""
-    return named_target(os.environ.get("GRAPHC_TARGET") or "host")
+    """The CPU this process runs on, or the target that ``GRAPHC_TARGET`` names.
+
+    Raises:
+      ValueError: it names no target, or one whose instructions this CPU does not have.
+    """
+    target = named_target(os.environ.get("GRAPHC_TARGET") or "host")
+    if not target.is_host:
+        lacks = ", ".join(sorted(_X86_LEVELS[target.name].needs - _host_features()))
+        reason = f"lacks {lacks}" if lacks else f"is of another kind ({target.triple})"
+        raise ValueError(f"GRAPHC_TARGET names {target.name}, but this machine's CPU {reason}")
+    return target
 
 
 @functools.cache

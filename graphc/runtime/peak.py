@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.runtime import jit, native
 
-CHAINS = 16  # independent multiply-adds in flight: more than latency times units
+CHAINS = 12  # multiply-adds in flight: more than latency times units, and 16 registers hold them
 ROUNDS = 5_000
 CHUNKS = 16  # of multiply-adds for each thread: another may do those of one that is kept away
 COPIED, PIECE = 128 << 20, 1 << 20  # bytes, more than the caches hold, by so many

@@ -17,11 +17,13 @@ from graphc.build import constant_of, create
 from graphc.dtypes import DType
 from graphc.graph import Graph, Operation, Tensor
 from graphc.op import REGISTRY, Arg, Op, Sample, SpecialOp
+from graphc.runtime.jit import named_target
 
 for _module in pkgutil.iter_modules(graphc.ops.__path__):
     importlib.import_module(f"graphc.ops.{_module.name}")
 
-TARGETS = ("avx512", "avx2", "generic")
+# Those that this machine can run, the best one first.
+TARGETS = tuple(t for t in ("avx512", "avx2", "generic") if named_target(t).is_host)
 INDEX_TYPES = {dtypes.int32, dtypes.int64}
 # Ops whose operands must all be known when they are compiled, whatever their types.
 NEEDS_VALUES = {"Range"}

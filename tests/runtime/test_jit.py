@@ -115,6 +115,17 @@ class TestJit:
         with pytest.raises(ValueError, match="unknown CPU target 'abacus': expected one of host"):
             jit.host_target()
 
+    def test_a_target_that_would_crash_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        has = jit._V4 - {"avx512bw", "avx512f"}
+        monkeypatch.setattr(jit, "_host_features", lambda: frozenset(has))
+        monkeypatch.setenv("GRAPHC_TARGET", "avx512")
+        jit.named_target.cache_clear()
+        try:
+            with pytest.raises(ValueError, match="avx512, but this .* lacks avx512bw, avx512f$"):
+                jit.host_target()
+        finally:
+            jit.named_target.cache_clear()
+
     def test_facts_of_the_named_targets(self) -> None:
         avx2, avx512 = jit.named_target("avx2"), jit.named_target("avx512")
         assert (avx2.lanes(4), avx2.lanes(8), avx2.has_fma, avx2.has_f16c) == (8, 4, True, True)
