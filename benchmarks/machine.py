@@ -15,7 +15,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import numpy as np
 
-CHAINS = 12  # multiply-adds in flight: more than latency times units, and 16 registers hold them
+CHAINS = {8: 12}  # by lanes, else 16: multiply-adds in flight, which AVX2's 16 registers must hold
 _ENGINES = []
 
 
@@ -28,7 +28,7 @@ def vector_lanes() -> int:
 
 
 def fma_ir(lanes: int) -> str:
-    vector = f"<{lanes} x float>"
+    vector, count = f"<{lanes} x float>", CHAINS.get(lanes, 16)
     lines = [
         f"declare {vector} @llvm.fma.v{lanes}f32({vector}, {vector}, {vector})",
         "define float @peak(i64 %n, float %a) {",
@@ -39,8 +39,8 @@ def fma_ir(lanes: int) -> str:
         "loop:",
         "  %i = phi i64 [ 0, %entry ], [ %next, %loop ]",
     ]
-    lines += [f"  %c{k} = phi {vector} [ %m, %entry ], [ %d{k}, %loop ]" for k in range(CHAINS)]
-    for k in range(CHAINS):
+    lines += [f"  %c{k} = phi {vector} [ %m, %entry ], [ %d{k}, %loop ]" for k in range(count)]
+    for k in range(count):
         args = f"{vector} %c{k}, {vector} %m, {vector} %m"
         lines.append(f"  %d{k} = call {vector} @llvm.fma.v{lanes}f32({args})")
     lines += [
@@ -50,9 +50,9 @@ def fma_ir(lanes: int) -> str:
         "done:",
         f"  %t0 = fadd {vector} %d0, %d1",
     ]
-    for k in range(2, CHAINS):
+    for k in range(2, count):
         lines.append(f"  %t{k - 1} = fadd {vector} %t{k - 2}, %d{k}")
-    lines += [f"  %r = extractelement {vector} %t{CHAINS - 2}, i64 0", "  ret float %r", "}"]
+    lines += [f"  %r = extractelement {vector} %t{count - 2}, i64 0", "  ret float %r", "}"]
     return "\n".join(lines)
 
 
@@ -118,7 +118,7 @@ def peak_flops(threads: int) -> float:
     prototype = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.c_int64, ctypes.c_float)
     loop = compiled(fma_ir(lanes), "peak", prototype)
     seconds = fastest(lambda _: loop(rounds, 0.0), threads, repeats=25)
-    return threads * rounds * CHAINS * lanes * 2 / seconds
+    return threads * rounds * CHAINS.get(lanes, 16) * lanes * 2 / seconds
 
 
 def copy_bandwidth(threads: int, megabytes: int = 128) -> float:

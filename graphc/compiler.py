@@ -46,7 +46,9 @@ def plan_function(
     fn: Function, target: Any, seen: Shapes | None = None, passes: Sequence[Pass] | None = None
 ) -> Program:
     """The program of a function, before code generation; ``passes`` are all if not given."""
-    passed = run_passes(fn, default_pipeline(target.has_vnni) if passes is None else passes)
+    if passes is None:
+        passes = default_pipeline(target.word, target.lanes(4))
+    passed = run_passes(fn, passes)
     program = build_program(passed, target, size_hints(fn, seen or {}))
     return verify_program(program) if verifying() else program
 

@@ -43,6 +43,10 @@ class Target(Protocol):
     def has_bf16(self) -> bool:
         """Whether a dot product of two bfloat16 is one instruction, on all lanes."""
 
+    @property
+    def has_madd(self) -> bool:
+        """Whether a dot product of two int16 is one instruction, on all lanes."""
+
 
 @dataclass(frozen=True)
 class Contraction:

@@ -22,6 +22,16 @@ FAR_BYTES = 8 * 1024 * 1024
 """A right operand that is larger is packed, however few the rows are."""
 MANY_ROWS = 256
 """From so many rows, one that is larger than PANEL_BYTES is packed."""
+NARROW_TILES = 4
+"""From so many row tiles, so is one that is larger than NARROW_BYTES, where vectors are shorter
+than lines of the caches: of panels of a line or two, few rows stay in the first cache at most
+distances."""
+NARROW_BYTES = 32 * 1024
+"""What the first cache holds."""
+NARROW_PANELS = 4
+"""Such panels are packed so many at once."""
+FEW_VECTORS = 3
+"""The most vectors of a panel of several rows where there are 16 registers."""
 AHEAD_BYTES = 8 * 1024
 """How far in front of what is read a right operand is asked for: it comes in its time, and a
 CPU's own prefetchers do not look beyond a page of memory."""
@@ -150,6 +160,9 @@ def max_rows(target: Target, vectors: int, collide: bool = False) -> int:
     """
     registers = 32 if target.has_avx512 else 16
     spare = vectors + (1 if target.has_fma else 2)
+    if not target.has_avx512 and vectors == FEW_VECTORS:
+        # They are walked in two pieces, between which the elements of all rows are kept.
+        return (registers - 2) // (vectors + 1)
     most = COLLIDING_ROWS if collide else 28 if target.has_avx512 else 12
     return max(1, min(most, (registers - spare) // vectors))
 
@@ -206,7 +219,11 @@ def _cycles(
 def vectors_of_panel(
     problem: Contraction, lanes: int, target: Target, collide: bool = False
 ) -> int:
-    """Vectors in a panel: the cheapest count for known extents, else two."""
+    """Vectors in a panel: the cheapest count for known extents, else two.
+
+    With 16 registers, few: more would leave room for two rows only, each of which reads all of the
+    panel.
+    """
     n = known(problem.n)
     if n is None:
         return 2
@@ -218,6 +235,9 @@ def vectors_of_panel(
             most = min(most, math.ceil(whole / ROW_PANELS))
     most = min(most, whole)
     # An estimate within 2 % of another is no better: fewer vectors make less code.
+    total = volume(problem.m)
+    if not target.has_avx512 and (total is None or total > 2):
+        most = min(most, FEW_VECTORS)
     costs = {v: _cycles(problem.m, n, lanes, v, target, collide) for v in range(1, most + 1)}
     best = min(costs.values())
     return min(v for v, cost in costs.items() if cost <= best * 1.02)
@@ -276,17 +296,21 @@ def grain(problem: Contraction, rows: int, columns: int) -> Expr:
     return ir.add(ir.index_div(ir.const(CHUNK_FLOPS), flops), ir.ONE)
 
 
-def _strains_cache(problem: Contraction, tiles: int | None) -> bool:
+def _strains_cache(problem: Contraction, tiles: int | None, narrow: bool) -> bool:
     """Whether a contiguous right operand is too large to be read where it lies.
 
     Its panels are narrow and its rows are far apart: few of them fit, and none is prefetched.
     """
     n, steps, rows = known(problem.n), volume(problem.k), volume(problem.m)
-    if len(problem.k) != 1 or (tiles is not None and tiles <= 1):
+    if tiles is not None and tiles <= 1:
         return False
-    if n is None or steps is None:
+    size = None if n is None or steps is None else n * steps * problem.acc.size
+    if narrow and (tiles or 0) >= NARROW_TILES and size is not None and size > NARROW_BYTES:
         return True
-    size = n * steps * problem.acc.size
+    if len(problem.k) != 1:
+        return False
+    if size is None:
+        return True
     return size > FAR_BYTES or (size > PANEL_BYTES and rows is not None and rows > MANY_ROWS)
 
 
@@ -309,10 +333,14 @@ def choose(
     pack_lhs = not found.lhs_plain and not (single and not found.lhs_k <= {1})
     plain = found.rhs_plain and found.rhs_n <= {1}
     panel_bytes = width * problem.acc.size
-    pack_rhs = (not plain and not few) or (plain and _strains_cache(problem, tiles))
     in_a_run = plain and n is not None and found.rhs_k == {n}
+    lies_well = in_a_run and n is not None and n <= 2 * width
+    narrow = target.vector_bytes < ir.LINE_BYTES and not lies_well
+    pack_rhs = (not plain and not few) or (plain and _strains_cache(problem, tiles, narrow))
     depth = _depth(problem, pack_lhs or pack_rhs, panel_bytes, tiles, in_a_run)
     panels = _panels(problem, width, lanes, pack_lhs, target)
+    if pack_rhs and narrow and n is not None:
+        panels = max(panels, min(NARROW_PANELS, math.ceil(n / width)))
     block = _tiles(problem, rows, panels * width, depth, pack_rhs)
     block = max(1, int(block * wanted.blocks))
     if tiles is not None:

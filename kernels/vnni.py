@@ -22,7 +22,7 @@ from graphc.kernels.panel import BlockOf, Builder, EachLane
 from graphc.kernels.problem import Contraction, Indices, Target, access
 from graphc.kernels.tiles import Panel, RowTile, Steps
 from graphc.kernels.tiling import Depth, Schedule, known
-from graphc.kernels.words import K_WORDS, LANES, block_of, operations_of
+from graphc.kernels.words import K_WORDS, WORD_BYTES, block_of, operations_of, reading
 from graphc.loop import ir
 from graphc.loop.ir import Alloc, Block, Buffer, Expr, Guard, Load, LoopKind, Stmt, Store
 
@@ -32,10 +32,8 @@ ROW_VECTORS = 8
 """Vectors of a single row that is shifted: the sums of columns take as many registers again."""
 FEW_ROWS = 4
 """For so few rows, panels of columns that lie along ``k`` take longer to make than the products."""
-SERIAL_BYTES = 512 * 1024
-"""A right operand in words that is larger comes to two cores faster than to one."""
-CHUNK_BYTES = 128 * 1024
-"""What one chunk reads of it, about 2 µs."""
+LANES = 16
+"""Words in a vector."""
 FEW_COLUMNS = 4
 """Fewer columns would leave most of a vector empty."""
 ONES = 0x01010101
@@ -150,7 +148,7 @@ class _Words:
         if words is None or (words > 2 * K_WORDS and (pack_rhs or pack_lhs)):
             chunk = K_WORDS if words is None else tiling.balanced(words, K_WORDS)
             depth = Depth(0, chunk, chunk)
-        n, batch = known(p.n), tiling.volume(p.batch)
+        n = known(p.n)
         single = tiles is not None and rows.count == 1
         panels, block = block_of(p, rows.count, width, None if single else tiles, depth)
         if single:
@@ -159,10 +157,7 @@ class _Words:
         serial = operations is not None and operations <= tiling.SERIAL_FLOPS
         grain = tiling.grain(p, block * rows.count, panels * width)
         if self.ready and serial and n is not None and words is not None and few:
-            # Few rows take as long as the right operand takes to come.
-            read = 4 * n * words
-            serial = (batch or 1) * read <= SERIAL_BYTES
-            grain = ir.const(max(1, CHUNK_BYTES // max(1, read)))
+            serial, grain = reading(p, WORD_BYTES)
         return Schedule(
             LANES, vectors, rows, depth, pack_lhs, pack_rhs, block, panels, not serial, grain
         )

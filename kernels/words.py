@@ -7,9 +7,11 @@ import math
 from graphc.kernels import tiling
 from graphc.kernels.problem import Contraction
 from graphc.kernels.tiling import Depth, known
+from graphc.loop import ir
+from graphc.loop.ir import Expr
 
-LANES = 16
-"""Words in a vector."""
+WORD_BYTES = 4
+"""Bytes of a word."""
 K_WORDS = 256
 """Words of ``k`` in a block, where ``k`` is blocked."""
 PANEL_BYTES = 256 * 1024
@@ -20,6 +22,10 @@ BLOCK_ROWS = 512
 """The most rows of a block: what packing the right operand costs is shared by so many."""
 BLOCK_COLUMNS = 256
 """The most columns of a block: likewise for the left operand."""
+SERIAL_BYTES = 512 * 1024
+"""A right operand that lies in words and is larger comes to two cores faster than to one."""
+CHUNK_BYTES = 128 * 1024
+"""What one chunk reads of it, about 2 µs."""
 
 
 def block_of(
@@ -49,6 +55,19 @@ def block_of(
         while panels > 1 and math.ceil(tiles / block) * math.ceil(n / (panels * width)) < 4:
             panels = math.ceil(panels / 2)
     return panels, block
+
+
+def reading(problem: Contraction, size: int) -> tuple[bool, Expr]:
+    """Whether a product of few rows is serial, and its grain: it takes as long as reading takes.
+
+    Args:
+      problem: the product, over words, its right operand's already made.
+      size: the bytes of a word where it lies.
+    """
+    n, words = known(problem.n) or 0, tiling.volume(problem.k) or 0
+    read = size * n * words
+    serial = (tiling.volume(problem.batch) or 1) * read <= SERIAL_BYTES
+    return serial, ir.const(max(1, CHUNK_BYTES // max(1, read)))
 
 
 def operations_of(problem: Contraction, steps: int | None) -> int | None:

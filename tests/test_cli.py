@@ -251,6 +251,14 @@ def test_ops(capsys):
     assert "`graphc ops` lists all" in fails(capsys, "ops", "qqqqqqqqq")
 
 
+def test_info_of_a_target_that_cannot_be(capsys, monkeypatch):
+    monkeypatch.setenv("GRAPHC_TARGET", "abacus")
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert "unknown CPU target 'abacus'" in text
+    assert "GRAPHC_TARGET may name" in text
+
+
 def test_info(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("GRAPHC_CACHE", str(tmp_path / "cache"))
     assert main(["info"]) == 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.codegen.llvm_branch import Branches
-from graphc.codegen.llvm_bytes import dot2, dp4a, pack4, side_by_side
+from graphc.codegen.llvm_bytes import dot2, dp4a, madd16, pack4, side_by_side, widened
 from graphc.codegen.llvm_cast import cast, resize
 from graphc.codegen.llvm_compare import Comparisons
 from graphc.codegen.llvm_facts import Facts, Knowledge
@@ -38,6 +38,7 @@ from graphc.loop.scalar import FUNCTIONS
 
 Value = Val | Index
 _DEEP = 40
+_DOTS = {"dp4a": dp4a, "dot2": dot2, "madd16": madd16}
 Key = int | tuple[int, ...]
 
 
@@ -256,10 +257,13 @@ class Expressions:
         native = self._native(node)
         if native is not None:
             return native
-        if row.expand is not None:
+        expand = row.expand
+        if node.fn == "exp_negative" and self.e.target.has_avx512:
+            expand = FUNCTIONS["exp"].expand  # there one instruction scales
+        if expand is not None:
             expanded = self._expanded.get(id(node))
             if expanded is None:
-                expanded = self._expanded[id(node)] = row.expand(*node.args)
+                expanded = self._expanded[id(node)] = expand(*node.args)
             return self.value(expanded)
         values = [self.value(a) for a in node.args]
         dtype = node.args[-1].dtype
@@ -275,18 +279,23 @@ class Expressions:
 
     def _native(self, node: Apply) -> Value | None:
         """A derived function where the target has an instruction for it."""
-        if node.fn in ("dp4a", "dot2"):
+        if node.fn in _DOTS:
             a, b, c = (self.operand(x) for x in node.args)
-            return (dp4a if node.fn == "dp4a" else dot2)(self.e, a, b, c)
-        if node.fn not in ("pack2", "pack4"):
+            return _DOTS[node.fn](self.e, a, b, c)
+        if node.fn not in ("pack2", "pack4", "pack16"):
             return None
         word = self._word(node.args) if self.mask is None else None
+        if node.fn == "pack4":
+            return word or pack4(self.e, [self.operand(x) for x in node.args])
+        if word is None:
+            return None
         if node.fn == "pack2":
-            return None if word is None else self.e.convert("bitcast", word, "float")
-        return word or pack4(self.e, [self.operand(x) for x in node.args])
+            return self.e.convert("bitcast", word, "float")
+        dtype = node.args[0].dtype
+        return word if dtype.size == 2 else widened(self.e, word, not dtype.is_unsigned)
 
     def _word(self, args: tuple[Expr, ...]) -> Val | None:
-        """Four bytes that lie side by side in memory, one or two to each value, by one load."""
+        """What lies side by side in memory, two or four bytes, by one load."""
         loads = [x for x in args if isinstance(x, Load)]
         if len(loads) < len(args) or any(x.buffer is not loads[0].buffer for x in loads):
             return None
@@ -294,7 +303,7 @@ class Expressions:
         places = [self.index(x.index) for x in loads]
         if st.private or not side_by_side(places):
             return None
-        return self.memory.words(st, places[0])
+        return self.memory.words(st, places[0], len(args) * args[0].dtype.size)
 
     def _on_int64(self, node: Apply, values: list[Value]) -> Value:
         fn = node.fn

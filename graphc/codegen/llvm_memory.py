@@ -124,13 +124,14 @@ class Memory:
         args = (self.pointers(st, ix), chosen, self._passthru(st, other, n))
         return self._masked(st, "gather", args, n)
 
-    def words(self, st: Storage, ix: Index) -> Val:
-        """The int32 of four bytes from ``ix`` on; in lanes, of bytes that follow each other."""
+    def words(self, st: Storage, ix: Index, size: int) -> Val:
+        """The integer of ``size`` bytes from ``ix`` on; in lanes, of bytes that follow those."""
         n = self.indices.width if ix.varies else 0
-        text = f"load {type_name('i32', n)}, ptr {self.address(st, ix).text}, align 1"
+        ty = f"i{8 * size}"
+        text = f"load {type_name(ty, n)}, ptr {self.address(st, ix).text}, align 1"
         if st.constant:
             text += ", !invariant.load !0"
-        return self.e.here(text, "i32", n, f"{text} {st.stamp}")
+        return self.e.here(text, ty, n, f"{text} {st.stamp}")
 
     def _load_one(self, st: Storage, ix: Index, mask: Val | None, other: Val | None) -> Val:
         address = self.address(st, ix)

@@ -48,6 +48,10 @@ class Target(Protocol):
     def has_bf16(self) -> bool:
         """Whether there are dot products of two bfloat16, AVX-512 BF16."""
 
+    @property
+    def has_madd(self) -> bool:
+        """Whether there are dot products of two int16: on every x86, PMADDWD."""
+
 
 class Val:
     """An LLVM operand: ``n`` lanes (0: a scalar) of ``ty``, defined at region depth ``level``.

@@ -188,7 +188,11 @@ def properties(op: Op) -> list[str]:
 
 def describe_installation(version: str) -> str:
     """Versions, the CPU and what is compiled for it, CUDA, the cache."""
-    target = jit.host_target()
+    target, refused = jit.named_target("host"), ""
+    try:
+        target = jit.host_target()
+    except ValueError as error:
+        refused = f" ({error})"
     targets = []
     for name in X86_TARGETS:
         other = jit.named_target(name)
@@ -197,7 +201,7 @@ def describe_installation(version: str) -> str:
         ("graphc", f"{version} (Python {sys.version.split()[0]}, NumPy {np.__version__})"),
         ("CPU", f"{target.cpu}, {target.vector_bytes * 8}-bit vectors: {features(target)}"),
         ("compiler", f"LLVM {target.description.rsplit('llvm-', 1)[-1]} for {target.triple}"),
-        ("targets", f"{target.name}; GRAPHC_TARGET may name {', '.join(targets)}"),
+        ("targets", f"{target.name}{refused}; GRAPHC_TARGET may name {', '.join(targets)}"),
         ("threads", str(native.get_num_threads())),
         ("CUDA", cuda_status()),
         ("cache", cache_status()),

@@ -56,7 +56,7 @@ def compile_stages(
     fn = extract(tree.tensors, tree.operations, declared, session._variable_state)
     stages = [Stage("extract", format_function(fn))]
     hints = size_hints(fn, {})
-    for p in default_pipeline(chosen.has_vnni):
+    for p in default_pipeline(chosen.word, chosen.lanes(4)):
         fn = run_nested(p, fn)
         stages.append(Stage(p.name, format_function(fn)))
     program = build_program(fn, chosen, hints)

@@ -55,6 +55,7 @@ class GpuTarget:
     has_avx512: bool = False
     has_vnni: bool = False
     has_bf16: bool = False
+    has_madd: bool = False
 
     @property
     def capability(self) -> int:

@@ -100,7 +100,7 @@ def default_dtype(fn: str, args: tuple[Expr, ...]) -> DType | None:
         return bool_
     if fn == "bitcast" or not args:
         return None
-    if fn in ("pack2", "pack4"):
+    if fn in ("pack2", "pack4", "pack16"):
         return float32 if fn == "pack2" else int32
     return args[1].dtype if fn == "select" and len(args) > 1 else args[0].dtype
 

@@ -1,7 +1,7 @@
 """Products of 8-bit integers with 32-bit sums: MatMulInteger, as ONNX calls it.
 
-Where the right operand is of variables alone it lies in words of four bytes, as the CPU's dot
-products read it (``passes/words.py``): ``PackWords`` makes them, ``WordsMatMul`` multiplies.
+Where the right operand is of variables alone it lies in words of four bytes or two, as the CPU's
+dot products read it (``passes/words.py``): ``PackWords`` makes them, ``WordsMatMul`` multiplies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from graphc.ops.contraction import BatchMatMulV2
 
 Index = tuple[ir.Expr, ...]
 BYTES = 4
-"""Bytes of a word."""
+"""Bytes of a word, if nothing else is said."""
 
 
 @register
@@ -91,72 +91,73 @@ def spread(*shape: int) -> np.ndarray:
 
 @register
 class PackWords(ElementOp):
-    """The rows of an int8 matrix in words of four: ``[panel, word, column, byte]``.
+    """The rows of an int8 matrix in words of some: ``[panel, word, column, byte]``.
 
-    ``width`` is the columns of a panel.
+    ``width`` is the columns of a panel, ``size`` the bytes of a word.
     """
 
     name = "PackWords"
     inputs = "y: int8"
-    attrs: ClassVar[dict[str, Attr]] = {"width": Attr("int")}
+    attrs: ClassVar[dict[str, Attr]] = {"width": Attr("int"), "size": Attr("int", BYTES)}
     differentiable = False
     prepared = True
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """As many words and panels as there are, without a rest."""
-        (rows, columns), width = ctx.rank(0, 2), ctx.attrs["width"]
-        if width < 1:
-            raise ctx.error(f"{columns} columns make no panels of {width}")
-        words, count = dims.floordiv(rows, BYTES), dims.floordiv(columns, width)
-        ctx.equal(words * BYTES, rows, f"Rows must make words of {BYTES}")
+        (rows, columns), width, size = ctx.rank(0, 2), ctx.attrs["width"], ctx.attrs["size"]
+        if width < 1 or size < 1:
+            raise ctx.error(f"{rows} rows and {columns} columns make no panels of {size} x {width}")
+        words, count = dims.floordiv(rows, size), dims.floordiv(columns, width)
+        ctx.equal(words * size, rows, f"Rows must make words of {size}")
         ctx.equal(count * width, columns, f"Columns must make panels of {width}")
-        return [TensorType(dtypes.int8, (count, words, width, BYTES))]
+        return [TensorType(dtypes.int8, (count, words, width, size))]
 
     def element(self, ctx: ElementContext, index: Index) -> ir.Expr:
         """The element of the word and the panel."""
         panel, word, lane, byte = index
-        row = ir.add(ir.mul(word, BYTES), byte)
+        row = ir.add(ir.mul(word, ctx.op.attrs["size"]), byte)
         column = ir.add(ir.mul(panel, ctx.op.attrs["width"]), lane)
         return ctx.operand(0, (row, column))
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's reshape and transpose."""
-        y, width = np.asarray(inputs[0]), attrs["width"]
-        parts = y.reshape(y.shape[0] // BYTES, BYTES, y.shape[1] // width, width)
+        y, width, size = np.asarray(inputs[0]), attrs["width"], attrs["size"]
+        parts = y.reshape(y.shape[0] // size, size, y.shape[1] // width, width)
         return parts.transpose(2, 0, 3, 1)
 
     def samples(self) -> Iterable[Sample]:
         """Several panels and words, one of each, nothing."""
         yield Sample((spread(8, 6),), {"width": 3})
         yield Sample((spread(4, 2),), {"width": 2}, note="one")
+        yield Sample((spread(6, 8),), {"width": 4, "size": 2}, note="pairs")
         yield Sample((np.zeros((0, 4), int),), {"width": 2}, note="empty")
 
 
 @register
 class WordsMatMul(ContractionOp):
-    """The product of a uint8 matrix, or of several, with an int8 one in words, summed in int32."""
+    """The product of 8-bit matrices with an int8 one in words, summed in int32."""
 
     name = "WordsMatMul"
-    inputs = "x: uint8, y: int8"
+    inputs = "x: T, y: int8"
+    types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": (dtypes.uint8, dtypes.int8)}
     differentiable = False
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The rows of ``x`` and the columns of all panels, in int32."""
         x, (count, words, width, size) = ctx.sizes(0), ctx.rank(1, 4)
-        ctx.equal(size, BYTES, "In[1] must be of words")
         if x is None:
             return [TensorType(dtypes.int32, None)]
         if len(x) < 2:
             raise ctx.error(f"Shape must be at least rank 2 but is rank {len(x)}")
-        ctx.equal(x[-1], words * BYTES, "In[0] and In[1] have mismatched inner sizes")
+        ctx.equal(x[-1], words * size, "In[0] and In[1] have mismatched inner sizes")
         return [TensorType(dtypes.int32, (*x[:-1], count * width))]
 
     def contraction(self, ctx: ElementContext) -> ContractionForm:
         """Panels are like the matrices of a batch; ``k`` is words and their bytes."""
-        x, (count, words, width, _) = ctx.sizes(0), ctx.sizes(1)
+        x, (count, words, width, size) = ctx.sizes(0), ctx.sizes(1)
 
         def lhs(_: Index, m: Index, k: Index) -> ir.Expr:
-            return ctx.operand(0, (*m, ir.add(ir.mul(k[0], BYTES), k[1])))
+            return ctx.operand(0, (*m, ir.add(ir.mul(k[0], ctx.size(size)), k[1])))
 
         def rhs(b: Index, k: Index, n: ir.Expr) -> ir.Expr:
             return ctx.operand(1, (*b, k[0], n, k[1]))
@@ -164,13 +165,13 @@ class WordsMatMul(ContractionOp):
         def index(b: Index, m: Index, n: ir.Expr) -> Index:
             return (*m, ir.add(ir.mul(b[0], ctx.size(width)), n))
 
-        return ContractionForm((count,), x[:-1], width, (words, BYTES), lhs, rhs, index)
+        return ContractionForm((count,), x[:-1], width, (words, size), lhs, rhs, index)
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """NumPy's product with the matrix put together again, in int64, cut down to int32."""
         x, words = (np.asarray(v).astype(np.int64) for v in inputs)
-        count, size, width, _ = words.shape
-        matrix = words.transpose(1, 3, 0, 2).reshape(size * BYTES, count * width)
+        count, height, width, size = words.shape
+        matrix = words.transpose(1, 3, 0, 2).reshape(height * size, count * width)
         return np.matmul(x, matrix).astype(np.int32)
 
     def samples(self) -> Iterable[Sample]:
@@ -180,4 +181,6 @@ class WordsMatMul(ContractionOp):
         yield Sample((spread(1, 12), spread(1, 3, 64, 4)), note="one row")
         yield Sample((spread(2, 3, 8), y), note="several matrices")
         yield Sample((spread(40, 8), y), note="several tiles")
+        yield Sample((spread(7, 12), spread(2, 6, 16, 2)), note="pairs")
+        yield Sample((spread(7, 12), spread(2, 4, 16, 3)), note="words of three")
         yield Sample((np.zeros((0, 8), int), y), note="no rows")

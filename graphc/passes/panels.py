@@ -22,24 +22,28 @@ LEAST_BYTES = 128 << 10
 """A smaller operand stays in a cache from run to run."""
 LEAST_ROWS = 3
 WIDTH = 32
-"""Columns of a panel."""
+"""Columns of a panel of float32, two vectors: as many as a register tile has, so that each row of a
+panel is read whole. Of float64 it has half as many."""
 PLAIN = {"MatMul": "PanelMatMul", "BatchMatMulV2": "PanelMatMul", "Conv2DCore": "PanelConv2D",
          "WinogradProduct": "PanelWinogradProduct"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Panels:
-    """Replace products by ones over panels."""
+    """Replace products by ones over panels of ``width`` columns of float32."""
 
+    width: int = WIDTH
     name: str = "panels"
     outermost: bool = True
 
     def run(self, fn: Function) -> Function:
         """The function with other products."""
-        return with_expanded(fn, over_stable(fn, suits), in_panels)
+        width = self.width
+        found = over_stable(fn, lambda op: suits(op, width))
+        return with_expanded(fn, found, lambda op, inputs: in_panels(op, inputs, width))
 
 
-def suits(op: Operation) -> bool:
+def suits(op: Operation, width: int) -> bool:
     """Whether panels of the right operand pay, and come out even."""
     if op.type not in PLAIN:
         return False
@@ -57,7 +61,12 @@ def suits(op: Operation) -> bool:
     rows = rows_of(op)
     columns = (out.sizes or ())[-1]
     several = rows is None or rows >= LEAST_ROWS
-    return several and isinstance(columns, int) and columns % WIDTH == 0
+    return several and isinstance(columns, int) and columns % columns_of(op, width) == 0
+
+
+def columns_of(op: Operation, width: int) -> int:
+    """The columns of its panels, if those of float32 have ``width``."""
+    return width * float32.size // op.outputs[0].dtype.base_dtype.size
 
 
 def rows_of(op: Operation) -> int | None:
@@ -68,12 +77,12 @@ def rows_of(op: Operation) -> int | None:
     return count if isinstance(count, int) else None
 
 
-def in_panels(op: Operation, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+def in_panels(op: Operation, inputs: Sequence[Tensor], width: int) -> Sequence[Tensor]:
     """The ops in the place of a product."""
     left, right = inputs
     if op.attrs.get("transpose_b") or op.attrs.get("adj_y"):
         *outer, k, n = range(len(right.sizes or ()))
         right = call("Transpose", right, int_tensor([*outer, n, k]))
-    packed = call("PackColumns", right, width=WIDTH)
+    packed = call("PackColumns", right, width=columns_of(op, width))
     attrs = {k: op.attrs[k] for k in ("strides", "dilations") if k in op.attrs}
     return [call(PLAIN[op.type], left, packed, **attrs)]

@@ -38,8 +38,13 @@ class Pass(Protocol):
         """The rewritten function; the argument is left as it was."""
 
 
-def default_pipeline(words: bool = False) -> list[Pass]:
-    """The graph passes, top to bottom; ``words``: the CPU has dot products of four bytes."""
+def default_pipeline(word: int = 1, lanes: int = 16) -> list[Pass]:
+    """The graph passes, top to bottom.
+
+    Args:
+      word: the CPU has dot products of so many bytes, or none.
+      lanes: float32 in a vector.
+    """
     return [
         DeadCode(),
         Simplify(),
@@ -58,8 +63,8 @@ def default_pipeline(words: bool = False) -> list[Pass]:
         DeadCode(),
         MergeProducts(),
         Winograd(),
-        Panels(),
-        *([Words()] if words else []),
+        Panels(2 * lanes),
+        *([Words(word, 2 * lanes)] if word > 1 else []),
         CommonSubexpressions(),
         DeadCode(),
         Prepare(),

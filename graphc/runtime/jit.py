@@ -52,7 +52,13 @@ class CpuTarget:
     has_avx512: bool
     has_vnni: bool
     has_bf16: bool
+    has_madd: bool
     is_host: bool
+
+    @property
+    def word(self) -> int:
+        """How many 8-bit integers a dot product takes at once; one: there is none."""
+        return 4 if self.has_vnni else 2 if self.has_madd else 1
 
     def lanes(self, itemsize: int) -> int:
         """Elements of ``itemsize`` bytes in one vector register."""
@@ -130,6 +136,7 @@ def _from_features(name: str, cpu: str, text: str, have: frozenset[str]) -> CpuT
         has_avx512=avx512,
         has_vnni=avx512 and "avx512vnni" in have,
         has_bf16=avx512 and "avx512bf16" in have,
+        has_madd=x86,
         is_host=True,
     )
 
@@ -143,8 +150,11 @@ def host_target() -> CpuTarget:
     target = named_target(os.environ.get("GRAPHC_TARGET") or "host")
     if not target.is_host:
         lacks = ", ".join(sorted(_X86_LEVELS[target.name].needs - _host_features()))
-        reason = f"lacks {lacks}" if lacks else f"is of another kind ({target.triple})"
-        raise ValueError(f"GRAPHC_TARGET names {target.name}, but this machine's CPU {reason}")
+        able = ", ".join(name for name in ("host", *_X86_LEVELS) if named_target(name).is_host)
+        raise ValueError(
+            f"GRAPHC_TARGET names {target.name}, but this machine's CPU lacks {lacks}; it can run "
+            f"{able}"
+        )
     return target
 
 
@@ -177,6 +187,7 @@ def named_target(name: str) -> CpuTarget:
         has_avx512="avx512f" in level.needs,
         has_vnni="avx512vnni" in level.needs,
         has_bf16="avx512bf16" in level.needs,
+        has_madd=True,
         is_host=on_x86 and level.needs <= _host_features(),
     )
 

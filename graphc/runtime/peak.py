@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.runtime import jit, native
 
-CHAINS = 12  # multiply-adds in flight: more than latency times units, and 16 registers hold them
+CHAINS = {8: 12}  # by lanes, else 16: multiply-adds in flight, which AVX2's 16 registers must hold
 ROUNDS = 5_000
 CHUNKS = 16  # of multiply-adds for each thread: another may do those of one that is kept away
 COPIED, PIECE = 128 << 20, 1 << 20  # bytes, more than the caches hold, by so many
@@ -43,7 +43,8 @@ def _multiply_adds(lanes: int) -> str:
         f"  %m = load {vector}, ptr %arg, align 64", "  br label %loop", "loop:",
         "  %i = phi i64 [ 0, %entry ], [ %next, %loop ]",
     ]  # fmt: skip
-    chains = range(CHAINS)
+    count = CHAINS.get(lanes, 16)
+    chains = range(count)
     lines += [f"  %c{k} = phi {vector} [ %m, %entry ], [ %d{k}, %loop ]" for k in chains]
     for k in chains:
         args = f"{vector} %c{k}, {vector} %m, {vector} %m"
@@ -52,10 +53,10 @@ def _multiply_adds(lanes: int) -> str:
         "  %next = add i64 %i, 1", f"  %more = icmp slt i64 %next, {ROUNDS}",
         "  br i1 %more, label %loop, label %done", "done:", f"  %s0 = fadd {vector} %d0, %d1",
     ]  # fmt: skip
-    lines += [f"  %s{k} = fadd {vector} %s{k - 1}, %d{k + 1}" for k in range(1, CHAINS - 1)]
+    lines += [f"  %s{k} = fadd {vector} %s{k - 1}, %d{k + 1}" for k in range(1, count - 1)]
     lines += [
         "  %row = add i64 %begin, 1", f"  %at = getelementptr {vector}, ptr %arg, i64 %row",
-        f"  store {vector} %s{CHAINS - 2}, ptr %at, align 16", "  ret void", "}",
+        f"  store {vector} %s{count - 2}, ptr %at, align 16", "  ret void", "}",
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -122,5 +123,5 @@ def machine_peak(threads: int) -> Peak:
     def copy() -> None:
         native.parallel(loaded.address("copy"), places.ctypes.data, COPIED // PIECE, 1)
 
-    flops = chunks * ROUNDS * CHAINS * lanes * 2 / _least(multiply)
+    flops = chunks * ROUNDS * CHAINS.get(lanes, 16) * lanes * 2 / _least(multiply)
     return Peak(flops, 2.0 * COPIED / _least(copy), threads)

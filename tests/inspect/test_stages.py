@@ -14,6 +14,7 @@ from graphc.inspect import Stage, compile_stages, write_stages
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import format_kernel
 from graphc.passes.pipeline import default_pipeline
+from graphc.runtime.jit import named_target
 
 TARGET = "avx2"
 # Variables of loops are numbered through the whole process.
@@ -51,7 +52,7 @@ def text(stages: list[Stage], name: str) -> str:
 def test_the_stages_and_their_order():
     _, loss, step = network()
     names = [s.name for s in stages_of([loss, step])]
-    passes = [p.name for p in default_pipeline()]
+    passes = [p.name for p in default_pipeline(named_target(TARGET).word)]
     assert names == ["extract", *passes, "fuse", "loops", "program", "llvm", "assembly"]
 
 

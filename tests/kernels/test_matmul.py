@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from graphc import dtypes
+from graphc.codegen import llvm
 from graphc.dtypes import DType, bfloat16, float16, float32, float64
 from graphc.kernels import matmul
 from graphc.kernels.problem import accumulator
@@ -18,7 +19,7 @@ from graphc.kernels.tiling import COLLIDING_ROWS, ROW_PANELS
 from graphc.loop import ir
 from graphc.loop.ir import Buffer, Expr, Kernel, LoopKind, Store, Var
 from graphc.loop.printer import format_kernel
-from graphc.runtime.jit import named_target
+from graphc.runtime.jit import emit_assembly, named_target
 
 SHAPES = [
     *((0, 5, 3), (3, 0, 5), (4, 3, 0), (1, 1, 1), (1, 7, 5), (7, 5, 1), (1, 40, 1), (1, 3, 33)),
@@ -206,6 +207,27 @@ def test_rows_that_share_their_places_in_the_cache(k: int, dtype: DType, apart: 
     text = format_kernel(case.kernel("avx512"))
     rows = {int(size) for size in re.findall(r"unrolled u\d+ in (\d+)", text)}
     assert (max(rows) > COLLIDING_ROWS) == apart
+
+
+@pytest.mark.parametrize(
+    ("target", "m", "n", "packed"),
+    [
+        ("avx2", 48, 256, True), ("avx2", 12, 256, False), ("avx2", 48, 32, False),
+        ("generic", 48, 256, True), ("avx512", 48, 256, False),
+    ],
+)  # fmt: skip
+def test_short_vectors_pack_sooner(target: str, m: int, n: int, packed: bool) -> None:
+    """Where a panel is a line of the caches wide, few of its rows stay in the first one."""
+    text = format_kernel(Case(m, 256, n).kernel(target))
+    assert ("rhs_panel" in text) == packed
+
+
+@pytest.mark.parametrize("m", [3, 32, 96])
+@pytest.mark.parametrize("n", [8, 16, 20, 24, 40, 512])
+def test_sums_stay_in_16_registers(m: int, n: int) -> None:
+    cpu = named_target("avx2")
+    assembly = emit_assembly(llvm.print_kernel(Case(m, 100, n).kernel("avx2"), cpu), cpu)
+    assert not re.findall(r"%ymm\d+, .*Spill", assembly)
 
 
 @pytest.mark.parametrize(("m", "k", "n", "parallel"), [

@@ -5,6 +5,7 @@ import pytest
 
 import graphc as gc
 from graphc.function import format_function
+from graphc.runtime import jit
 
 
 @pytest.fixture(autouse=True)
@@ -125,5 +126,6 @@ def test_the_text_shows_what_is_prepared():
         ]
     (text,) = [t for t in texts if "prepare:" in t]
     before, after = text.split("prepare:\n")
-    assert "prepared %MatMul/PackColumns: f32[8, 200, 32]" in before
+    width = 2 * jit.host_target().lanes(4)
+    assert f"prepared %MatMul/PackColumns: f32[{256 // width}, 200, {width}]" in before
     assert "  %MatMul/PackColumns = PackColumns(%Variable" in after

@@ -121,7 +121,7 @@ class TestJit:
         monkeypatch.setenv("GRAPHC_TARGET", "avx512")
         jit.named_target.cache_clear()
         try:
-            with pytest.raises(ValueError, match="avx512, but this .* lacks avx512bw, avx512f$"):
+            with pytest.raises(ValueError, match="lacks avx512bw, avx512f; it can run host, "):
                 jit.host_target()
         finally:
             jit.named_target.cache_clear()

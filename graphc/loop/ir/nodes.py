@@ -307,7 +307,8 @@ class Kernel:
 
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite")
 _RESULTS: dict[str, DType] = {
-    **dict.fromkeys(_COMPARISONS, bool_), "pack4": int32, "pack2": float32,
+    **dict.fromkeys(_COMPARISONS, bool_), "pack4": int32, "pack16": int32,
+    "pack2": float32,
 }  # fmt: skip
 
 
@@ -325,7 +326,7 @@ def apply(fn: str, *args: Any) -> Expr:
     """``fn`` applied; Python numbers take the dtype of the first expression among the args.
 
     The result has the dtype of the (last) argument, but for comparisons and predicates (bool), and
-    for ``pack4`` (int32) and ``pack2`` (float32).
+    for ``pack4`` and ``pack16`` (int32) and ``pack2`` (float32).
     """
     first = next(a for a in args if isinstance(a, Expr))
     if fn == "select":
@@ -378,13 +379,27 @@ def _fold(fn: str, a: Expr, b: Expr) -> Expr | None:
 
 
 def add(a: Expr, b: Any) -> Expr:
-    """``a + b``, folding integer literals."""
+    """``a + b``, folding integer literals, and ``x // c * c + x % c`` to ``x``."""
     right = wrap(b, a.dtype)
     if _is(a, 0):
         return right
     if _is(right, 0):
         return a
+    if isinstance(right, Apply) and right.fn == "irem":
+        x, c = right.args
+        if isinstance(c, Const) and c.value and _is_multiple(a, x, c):
+            return x
     return _fold("add", a, right) or Apply("add", (a, right), a.dtype)
+
+
+def _is_multiple(a: Expr, x: Expr, c: Const) -> bool:
+    """Whether ``a`` is ``x // c * c``."""
+    if not isinstance(a, Apply) or a.fn != "mul" or not _is(a.args[1], c.value):
+        return False
+    whole = a.args[0]
+    if not isinstance(whole, Apply) or whole.fn != "idiv" or whole.args[0] is not x:
+        return False
+    return _is(whole.args[1], c.value)
 
 
 def sub(a: Expr, b: Any) -> Expr:
