@@ -121,7 +121,7 @@ def one_row(p: Attention, batch: Indices, row: Expr) -> list[Stmt]:
     def weigh(j: Expr) -> list[Stmt]:
         stmts = score(j)
         shifted = ir.sub(found(j), Load(best, ir.ZERO))
-        weight = emit.let(stmts, "weight", ir.apply("exp", shifted))
+        weight = emit.let(stmts, "weight", ir.apply("exp_negative", shifted))
         stmts.append(Reduce(total, ir.ZERO, "add", weight))
 
         def add(n: Expr) -> list[Stmt]:
@@ -244,13 +244,13 @@ class _Rows:
         new = emit.let(out, "new", Load(best, ir.ZERO))
         # Before the first score that counts there is nothing to scale.
         shift = emit.let(out, "shift", ir.select(ir.apply("eq", new, lowest), zero, new))
-        factor = emit.let(out, "factor", ir.apply("exp", ir.sub(old, shift)))
+        factor = emit.let(out, "factor", ir.apply("exp_negative", ir.sub(old, shift)))
         out += [Alloc(total), Store(total, ir.ZERO, zero)]
 
         def weight(at: Expr) -> tuple[list[Stmt], Expr]:
             stmts: list[Stmt] = []
             place = ir.add(base, at)
-            value = ir.apply("exp", ir.sub(Load(self.scores, place), shift))
+            value = ir.apply("exp_negative", ir.sub(Load(self.scores, place), shift))
             found = emit.let(stmts, "weight", value)
             return [*stmts, Store(self.scores, place, found)], found
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphc.loop.ir import Const, Expr, apply, bitcast, select
+from graphc.loop.scalar import ScalarFn, register
 from graphc.loop.scalar_math_core import (
     Table,
     at_least,
@@ -151,6 +152,17 @@ def exp(x: Expr) -> Expr:
 
 
 @in_float32
+def exp_negative(x: Expr) -> Expr:
+    """e**x for x <= 0 in a third less operations than ``exp`` takes without AVX-512's ``scalef``.
+
+    What is less than 2**-1/2 of the smallest normal number is 0: there n is the exponent of zero,
+    whatever r is.
+    """
+    _, bits, r = reduce_ln2(at_least(x, pick(x, -88.0, -709.0)))
+    return exp_reduced(r) * power_of_two(bits, x.dtype)
+
+
+@in_float32
 def exp2(x: Expr) -> Expr:
     """2**x."""
     fmt = format_of(x)
@@ -209,12 +221,26 @@ def tanh(x: Expr) -> Expr:
     return copysign(select(a >= 0.625, large, small), x)
 
 
+def _exp_negative(x: Any) -> Any:
+    x = np.asarray(x)
+    e = np.exp(x.astype(np.float64))
+    least = 2.0**-1022 if x.dtype == np.float64 else 2.0**-126
+    return np.where(e < least, 0.0, e).astype(x.dtype)
+
+
 def _sigmoid(x: Any) -> Any:
     e = np.exp(-np.abs(x))
     return np.where(x < 0, e, 1.0) / (1.0 + e)
 
 
 derive("exp", exp, np.exp, ulp=1.1, cost=13)
+# For no argument above 0. The cost is that of exp, which it is with AVX-512.
+register(
+    ScalarFn(
+        "exp_negative", 1, _exp_negative, exp_negative, ulp=1.1, cost=13,
+        codes=("f16", "bf16", "f32", "f64"),
+    )
+)  # fmt: skip
 derive("exp2", exp2, np.exp2, ulp=1.4, cost=13)
 derive("expm1", expm1, np.expm1, ulp=2.0, cost=20)
 derive("sigmoid", sigmoid, _sigmoid, ulp=2.0, cost=20)

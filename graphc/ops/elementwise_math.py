@@ -188,6 +188,23 @@ class Erf(Unary):
 
 
 @register
+class ExpNegative(Unary):
+    """``e`` to the power ``x`` for ``x <= 0``; what is no normal number may be 0."""
+
+    name = "ExpNegative"
+    fn = "exp_negative"
+    differentiable = False
+    low, high = -9.0, 0.0
+    special = False
+
+    def samples(self) -> Iterable[Sample]:
+        """Those of every op of one operand; far out, and what is no number."""
+        yield from super().samples()
+        far = np.array([-np.inf, -1e30, -1000.0, -0.0, 0.0, np.nan])
+        yield Sample((far,), note="far out")
+
+
+@register
 class Erfc(Unary):
     """One minus the error function, element by element, accurate for large ``x``."""
 

@@ -82,7 +82,7 @@ class Softmax(_Softmax):
         One division for a row; the sum is at least 1.
         """
         x, axis = widened(inputs[0]), axis_tensor(op.attrs["axis"])
-        e = call("Exp", call("Sub", x, call("Max", x, axis, keep_dims=True)))
+        e = call("ExpNegative", call("Sub", x, call("Max", x, axis, keep_dims=True)))
         y = call("Mul", e, call("Reciprocal", call("Sum", e, axis, keep_dims=True)))
         return [narrowed(y, inputs[0])]
 
@@ -108,7 +108,7 @@ class LogSoftmax(_Softmax):
         """The difference to the largest, less the logarithm of the exponentials' sum."""
         x, axis = widened(inputs[0]), axis_tensor(op.attrs["axis"])
         d = call("Sub", x, call("Max", x, axis, keep_dims=True))
-        total = call("Log", call("Sum", call("Exp", d), axis, keep_dims=True))
+        total = call("Log", call("Sum", call("ExpNegative", d), axis, keep_dims=True))
         return [narrowed(call("Sub", d, total), inputs[0])]
 
     def gradient(self, op: Operation, *grads: Tensor | None) -> Gradients:

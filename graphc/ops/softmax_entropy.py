@@ -31,7 +31,7 @@ LAST = axis_tensor(-1)
 def softmax_parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of every row: the largest logit, the exponentials of the differences, and their sum."""
     largest = call("Max", x, LAST, keep_dims=True)
-    e = call("Exp", call("Sub", x, largest))
+    e = call("ExpNegative", call("Sub", x, largest))
     return largest, e, call("Sum", e, LAST, keep_dims=True)
 
 

@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 
 import graphc.loop.scalar_math  # noqa: F401  (registers the rows)
-from graphc.dtypes import DType, float32, float64, int8, int32, int64, uint8, uint32
+from graphc.dtypes import (
+    DType,
+    bfloat16,
+    float16,
+    float32,
+    float64,
+    int8,
+    int32,
+    int64,
+    uint8,
+    uint32,
+)
 from graphc.loop.interpret import run_kernel
 from graphc.loop.ir import Buffer, For, Kernel, Load, LoopKind, Store, Var, block
 from graphc.loop.scalar import FUNCTIONS
@@ -171,3 +182,25 @@ def test_one_plus_erf() -> None:
     assert (got[x < -4] == 0).all()
     assert (got[x > 4] == 2).all()
     assert (got[(x >= -4) & (x < 0)] > 0).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", [float16, bfloat16, float32, float64], ids=str)
+def test_exp_negative(dtype: DType) -> None:
+    deep = 90.0 if dtype.size < 8 else 720.0
+    rng = np.random.default_rng(6)
+    x = np.concatenate([np.linspace(-deep, 0, 1 << 16), -(10.0 ** rng.uniform(-30, 3, 1 << 14))])
+    x = np.concatenate([x, [0.0, -0.0, -INF, NAN, -1e4]]).astype(dtype.numpy)
+    got = run("exp_negative", dtype, x).astype(np.float64)
+    want = np.exp(x.astype(np.longdouble)).astype(np.float64)
+    assert np.array_equal(np.isnan(got), np.isnan(want))
+    tiny = 2.0**-1022 if dtype is float64 else 2.0**-126
+    normal = want >= tiny
+    unit = {float16: 2.0**-11, bfloat16: 2.0**-8, float32: 2.0**-23, float64: 2.0**-52}[dtype]
+    error = np.abs(got - want)
+    least = 2.0**-25 if dtype is float16 else 0.0
+    assert (error <= np.maximum(1.1 * unit * want, least))[normal].all()
+    assert (error[~normal & ~np.isnan(want)] <= tiny).all()
+    # What a mask puts far below the others counts for nothing.
+    assert (got[x.astype(np.float64) < -deep + 1] == 0).all()
+    assert (got[x == 0] == 1).all()
