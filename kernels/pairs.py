@@ -39,21 +39,20 @@ class _Kind:
     """What there are pairs of.
 
     Attributes:
-      element: what both operands' elements become, and word: what has the bits of two.
+      element: what both operands' elements become.
       pack, dot: the scalar functions that make a pair, and add the products of two.
       few_rows: for so few, panels take longer to make than they save: of rows that lie side by
         side, as vectors, and of columns that lie along ``k``, pair by pair.
     """
 
     element: DType
-    word: DType
     pack: str
     dot: str
     few_rows: tuple[int, int]
 
 
-FLOATS = _Kind(bfloat16, float32, "pack2", "dot2", (12, 24))
-INTEGERS = _Kind(int16, int32, "pack16", "madd16", (4, 16))
+FLOATS = _Kind(bfloat16, "pack2", "dot2", (12, 24))
+INTEGERS = _Kind(int16, "pack16", "madd16", (4, 16))
 _SHORT = (int8, uint8, int16)
 
 

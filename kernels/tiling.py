@@ -234,10 +234,10 @@ def vectors_of_panel(
         if _read(problem) > SERIAL_BYTES:
             most = min(most, math.ceil(whole / ROW_PANELS))
     most = min(most, whole)
-    # An estimate within 2 % of another is no better: fewer vectors make less code.
     total = volume(problem.m)
     if not target.has_avx512 and (total is None or total > 2):
         most = min(most, FEW_VECTORS)
+    # An estimate within 2 % of another is no better: fewer vectors make less code.
     costs = {v: _cycles(problem.m, n, lanes, v, target, collide) for v in range(1, most + 1)}
     best = min(costs.values())
     return min(v for v, cost in costs.items() if cost <= best * 1.02)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
-from typing import Any
-
 import numpy as np
 import pytest
 
 from graphc.codegen import llvm
-from graphc.errors import VerifyError
-from graphc.loop.interpret import run_kernel
 from graphc.loop.parser import parse_kernel
 from graphc.loop.printer import format_kernel
 from graphc.loop.verify import verify_kernel
-from graphc.runtime.jit import compile_object, emit_assembly, load_object, named_target
+from graphc.runtime.jit import emit_assembly, named_target
+from tests.codegen.word_kernels import (
+    PLACE,
+    Case,
+    check_interpreted,
+    check_machine_code,
+    check_refused,
+)
 
 TARGETS = ("generic", "avx2", "avx512", "avx512vnni")
 WIDTHS = (1, 2, 3, 4, 7, 8, 16, 20, 32, 48)
@@ -69,32 +71,19 @@ def operands(seed: int) -> list[np.ndarray]:
     return [x, y, *outs]
 
 
+def case(width: int) -> Case:
+    arrays = operands(width)
+    return arrays, expected(width, arrays, PLACE)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_machine_code(target: str) -> None:
-    cpu = named_target(target)
-    if not cpu.is_host:
-        pytest.skip(f"this machine cannot run {target}")
-    kernels = {w: verify_kernel(parse_kernel(kernel_text(w))) for w in WIDTHS}
-    text = llvm.module(llvm.print_kernel(k, cpu) for k in kernels.values())
-    loaded = load_object(compile_object(text, cpu))
-    for width, kernel in kernels.items():
-        arrays = operands(width)
-        wanted = expected(width, arrays, 7)
-        status = np.zeros(8, np.int64)
-        table = (ctypes.c_int64 * 7)(*(a.ctypes.data for a in arrays), 7, status.ctypes.data)
-        entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-        entry(loaded.address(kernel.name))(ctypes.addressof(table), 0, 1)
-        for got, value in zip(arrays[2:], wanted, strict=True):
-            np.testing.assert_array_equal(got, value, err_msg=f"{target}, {width} lanes")
+    check_machine_code(target, {kernel_text(w): case(w) for w in WIDTHS})
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_interpreted(width: int) -> None:
-    arrays = operands(width)
-    wanted = expected(width, arrays, 7)
-    run_kernel(verify_kernel(parse_kernel(kernel_text(width))), arrays, [7])
-    for got, value in zip(arrays[2:], wanted, strict=True):
-        np.testing.assert_array_equal(got, value)
+    check_interpreted(kernel_text(width), case(width))
 
 
 def test_a_word_is_one_load_and_a_product_one_instruction() -> None:
@@ -129,7 +118,4 @@ def test_printed_and_read_back() -> None:
     ],
 )
 def test_rules(value: str, message: str) -> None:
-    head = ROUND_TRIP.splitlines()[0]
-    broken: Any = parse_kernel(f"{head}\n  out[0] = {value}\n")
-    with pytest.raises(VerifyError, match=message):
-        verify_kernel(broken)
+    check_refused(ROUND_TRIP, value, message)
