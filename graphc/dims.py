@@ -66,11 +66,12 @@ DimLike = Union[int, "Dim"]
 class Dim:
     """A size that is not known yet: a canonical polynomial over symbols and functions."""
 
-    __slots__ = ("_hash", "terms")
+    __slots__ = ("_hash", "_symbols", "terms")
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         self.terms = terms
         self._hash = hash(terms)
+        self._symbols: frozenset[Symbol] | None = None
 
     @staticmethod
     def symbol(name: str, positive: bool = True) -> Dim:
@@ -139,16 +140,18 @@ class Dim:
                 return mono[0]
         return None
 
-    def symbols(self) -> set[Symbol]:
+    def symbols(self) -> frozenset[Symbol]:
         """Every symbol in the expression."""
-        found: set[Symbol] = set()
-        for mono, _ in self.terms:
-            for atom in mono:
-                if isinstance(atom, Symbol):
-                    found.add(atom)
-                else:
-                    found |= symbols_of(atom.a) | symbols_of(atom.b)
-        return found
+        if self._symbols is None:
+            found: set[Symbol] = set()
+            for mono, _ in self.terms:
+                for atom in mono:
+                    if isinstance(atom, Symbol):
+                        found.add(atom)
+                    else:
+                        found |= symbols_of(atom.a) | symbols_of(atom.b)
+            self._symbols = frozenset(found)
+        return self._symbols
 
 
 def _terms(value: DimLike) -> Iterable[tuple[Monomial, int]]:
@@ -174,9 +177,12 @@ def _sum(a: DimLike, b: DimLike, sign: int) -> DimLike:
     return _make(total)
 
 
-def symbols_of(value: DimLike) -> set[Symbol]:
+_NO_SYMBOLS: frozenset[Symbol] = frozenset()
+
+
+def symbols_of(value: DimLike) -> frozenset[Symbol]:
     """Every symbol of a size; none for an int."""
-    return value.symbols() if isinstance(value, Dim) else set()
+    return value.symbols() if isinstance(value, Dim) else _NO_SYMBOLS
 
 
 def is_static(value: DimLike) -> bool:
@@ -313,7 +319,7 @@ _FUNCTIONS: dict[str, Callable[[DimLike, DimLike], DimLike]] = {
 
 def substitute(value: DimLike, binding: Mapping[Symbol, DimLike]) -> DimLike:
     """The size with symbols replaced; symbols that are not bound stay."""
-    if isinstance(value, int):
+    if isinstance(value, int) or value.symbols().isdisjoint(binding):
         return value
     total: DimLike = 0
     for mono, coef in value.terms:

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.loop import ir
-from graphc.loop.ir import Apply, Const, Expr, Load, Var
-
-
-def depends(expr: Expr, var: Var) -> bool:
-    """Whether the variable occurs in the expression."""
-    return any(node is var for node in ir.walk_expr(expr))
+from graphc.loop.ir import Apply, Const, Expr, Load, Var, walk_expr
 
 
 def stride(index: Expr, var: Var) -> int | None:
@@ -18,7 +12,7 @@ def stride(index: Expr, var: Var) -> int | None:
     while stack:
         node = stack[-1]
         sums = isinstance(node, Apply) and node.fn in ("add", "sub", "mul")
-        missing = [arg for arg in ir.children(node) if arg not in found] if sums else []
+        missing = [arg for arg in node.operands if arg not in found] if sums else []
         if missing:
             stack.extend(missing)
             continue
@@ -30,7 +24,7 @@ def stride(index: Expr, var: Var) -> int | None:
         elif node is var:
             found[node] = 1
         else:
-            found[node] = None if depends(node, var) else 0
+            found[node] = None if var in node.variables else 0
     return found[index]
 
 
@@ -50,5 +44,5 @@ def _combined(node: Apply, a: int | None, b: int | None) -> int | None:
 
 def strides(value: Expr, var: Var) -> set[int | None]:
     """The strides, in ``var``, of every load that the value makes and that moves with it."""
-    loads = (node for node in ir.walk_expr(value) if isinstance(node, Load))
+    loads = (node for node in walk_expr(value) if isinstance(node, Load))
     return {stride(load.index, var) for load in loads} - {0}

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.kernels import emit, index
+from graphc.kernels import emit
 from graphc.kernels.pack import Packed, pack_lhs, pack_rhs
 from graphc.kernels.problem import Contraction, Indices, epilogue_cost
 from graphc.kernels.tiles import Panel, RowTile, Steps, probe, row_variants
@@ -271,7 +271,7 @@ class BlockOf:
         k = tuple(b if f else v for b, f, v in zip(steps.base, fixed, varying, strict=True))
         cond: Expr | None = None
         for each in self.p.nonzero(self.batch, m, k):
-            if not any(index.depends(each, v) for v in (*rows, *varying)):
+            if each.variables.isdisjoint((*rows, *varying)):
                 cond = each if cond is None else ir.logical_and(cond, each)
         return cond
 

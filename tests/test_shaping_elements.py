@@ -90,7 +90,7 @@ class At(ir.Expr):
     """An operand's element."""
 
     def __init__(self, operand: int, index: tuple[ir.Expr, ...], dtype: Any) -> None:
-        self.dtype = dtype
+        super().__init__(dtype, index)
         self.operand = operand
         self.index = index
 
@@ -150,7 +150,7 @@ class Bound(ir.Expr):
     """A symbolic size whose number only the run knows."""
 
     def __init__(self, number: int) -> None:
-        self.dtype = dtypes.int64
+        super().__init__(dtypes.int64, ())
         self.number = number
 
 
@@ -336,8 +336,7 @@ def test_reshape_keeps_the_order(shape: list[int], data: Any) -> None:
 
 def expressions(e: ir.Expr) -> Iterator[ir.Expr]:
     yield e
-    inner = e.index if isinstance(e, At) else ir.children(e)
-    for child in inner:
+    for child in e.operands:
         yield from expressions(child)
 
 

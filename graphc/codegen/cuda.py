@@ -42,7 +42,6 @@ from graphc.loop.ir import (
     Store,
     Var,
     WarpProduct,
-    children,
     stored_buffers,
     substitute,
 )
@@ -227,7 +226,7 @@ class _Printer:
         dtype, value = stmt.buffer.dtype, stmt.value
         product = isinstance(value, Apply) and value.fn == "mul"
         fused = product and stmt.op == "add" and dtype in (float32, float64)
-        operands = children(value) if fused else (value,)
+        operands = value.operands if fused else (value,)
         index, *values = self.exprs.texts(stmt.index, *operands)
         place = f"{self.exprs.names[stmt.buffer]}[{bare(index)}]"
         fn = "fma" if len(values) == 2 else stmt.op

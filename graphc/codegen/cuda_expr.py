@@ -22,7 +22,6 @@ from graphc.loop.ir import (
     Load,
     Require,
     Var,
-    children,
     walk_expr,
 )
 from graphc.loop.printer import identifier
@@ -148,7 +147,7 @@ class Expressions:
                 if found is None:
                     found = self._expanded[id(node)] = (node, row.expand(*node.args))
                 return (found[1],)
-        return () if node in self.vectors else children(node)
+        return () if node in self.vectors else node.operands
 
     def _text(self, root: Expr, memo: Texts, uses: dict[Expr, int]) -> str:
         stack = [root]

@@ -6,7 +6,7 @@ Arithmetic of 64 bits takes a GPU several instructions, and two registers for ea
 from __future__ import annotations
 
 from graphc.dtypes import int64
-from graphc.loop.ir import Apply, Const, Expr, Var, children
+from graphc.loop.ir import Apply, Const, Expr, Var
 
 __all__ = ["Ranges"]
 
@@ -63,7 +63,7 @@ class Ranges:
                 stack.pop()
                 continue
             followed = isinstance(node, Apply) and node.fn in _FOLLOWED and node.dtype is int64
-            missing = [c for c in children(node) if c not in memo] if followed else []
+            missing = [c for c in node.operands if c not in memo] if followed else []
             if missing:
                 stack.extend(missing)
                 continue

@@ -20,7 +20,6 @@ from graphc.loop.ir import (
     Stmt,
     Store,
     Var,
-    children,
     stmt_exprs,
 )
 
@@ -93,7 +92,7 @@ def _loads(loop: For, width: int) -> Iterator[tuple[Load, Expr]]:
             if isinstance(node, Guard):
                 stack += (node.cond, node.otherwise)
                 continue
-            stack += (node.cond,) if isinstance(node, Require) else children(node)
+            stack += (node.cond,) if isinstance(node, Require) else node.operands
             if isinstance(node, Load) and node.buffer not in written:
                 start = _start(node.buffer, node.index, loop.var, width)
                 if start is not None:

@@ -32,7 +32,6 @@ from graphc.loop.ir import (
     Load,
     Require,
     Var,
-    children,
 )
 from graphc.loop.scalar import FUNCTIONS
 
@@ -410,4 +409,4 @@ def _eager(node: Expr) -> tuple[Expr, ...]:
     """The operands that are evaluated whenever the node is."""
     if isinstance(node, (Guard, Require)):
         return (node.cond,)
-    return children(node)
+    return node.operands

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.codegen.llvm_memory import Storage
-from graphc.loop.ir import Buffer, Expr, Load, Require, Var, children
+from graphc.loop.ir import Buffer, Expr, Load, Require, Var
 
 
 @dataclass(eq=False, slots=True)
@@ -49,7 +49,7 @@ class Knowledge:
         stack = [root]
         while stack:
             node = stack[-1]
-            missing = [c for c in children(node) if id(c) not in known]
+            missing = [c for c in node.operands if id(c) not in known]
             if missing:
                 stack.extend(missing)
             else:
@@ -61,7 +61,7 @@ class Knowledge:
             return Facts(self.bit(node), frozenset(), False, 0)
         variables, loads, height = 0, frozenset[Buffer](), 0
         effect = isinstance(node, (Load, Require))
-        for child in children(node):
+        for child in node.operands:
             part = self.facts[id(child)]
             variables |= part.variables
             effect = effect or part.effect

@@ -98,6 +98,8 @@ class Graph:
         return tensor
 
     def _control_for(self, inputs: Sequence[Tensor]) -> tuple[Operation, ...]:
+        if not self._control_stack:
+            return ()
         found: dict[Operation, None] = {}
         for clear, ops in self._control_stack:
             if clear:

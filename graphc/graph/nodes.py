@@ -112,12 +112,6 @@ class Tensor:
         device = f", device={self.device}" if self.device else ""
         return f'Tensor("{self.name}"{shape}, dtype={self.dtype.name}{device})'
 
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
     def __len__(self) -> int:
         raise DTypeError(
             f"len is not well defined for symbolic Tensors. ({self.name}) Please call `x.shape` "

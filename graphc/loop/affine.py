@@ -6,7 +6,7 @@ whether two symbolic sizes are the same (``n * 4`` and ``4 * n``).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from graphc.dtypes import int64
 from graphc.loop.ir import (
@@ -21,19 +21,17 @@ from graphc.loop.ir import (
     Require,
     Var,
     add,
-    children,
     mul,
     sub,
-    walk_expr,
 )
 
 Key = tuple[object, ...]
 Poly = dict[tuple[Key, ...], int]
 
 
-def mentions(expr: Expr, things: Collection[Expr]) -> bool:
+def mentions(expr: Expr, variables: Iterable[Var]) -> bool:
     """Whether one of the variables occurs anywhere in the expression, in a load's index too."""
-    return any(node in things for node in walk_expr(expr))
+    return not expr.variables.isdisjoint(variables)
 
 
 def linear(expr: Expr, var: Var) -> tuple[Expr, Expr] | None:
@@ -59,19 +57,18 @@ def coefficients(expr: Expr, variables: Iterable[Var]) -> tuple[dict[Var, Expr],
         if node in memo:
             stack.pop()
             continue
-        transparent = isinstance(node, Apply) and node.fn in _SUMS and node.dtype is int64
-        missing = [c for c in children(node) if c not in memo] if transparent else []
-        if missing:
-            stack.extend(missing)
-            continue
-        stack.pop()
-        if isinstance(node, Var) and node in wanted:
-            memo[node] = ({node: ONE}, ZERO)
-        elif transparent:
-            assert isinstance(node, Apply)
-            memo[node] = _combine(node, [memo[c] for c in node.args])
+        if node.variables.isdisjoint(wanted):
+            memo[stack.pop()] = ({}, node)
+        elif isinstance(node, Var):
+            memo[stack.pop()] = ({node: ONE}, ZERO)
+        elif isinstance(node, Apply) and node.fn in _SUMS and node.dtype is int64:
+            missing = [c for c in node.args if c not in memo]
+            if missing:
+                stack.extend(missing)
+            else:
+                memo[stack.pop()] = _combine(node, [memo[c] for c in node.args])
         else:
-            memo[node] = None if mentions(node, wanted) else ({}, node)
+            memo[stack.pop()] = None
     total = memo[expr]
     if total is None:
         return None
@@ -86,8 +83,6 @@ def _combine(node: Apply, parts: list[_Sum | None]) -> _Sum | None:
     if any(p is None for p in parts):
         return None
     known = [p for p in parts if p is not None]
-    if not any(p[0] for p in known):
-        return {}, node
     if node.fn == "neg":
         return _scale(known[0], Const(-1, int64))
     left, right = known
@@ -120,13 +115,13 @@ def polynomial(expr: Expr) -> Poly:
     stack = [expr]
     while stack:
         node = stack[-1]
-        missing = [c for c in children(node) if c not in memo] if node not in memo else []
+        missing = [c for c in node.operands if c not in memo] if node not in memo else []
         if missing:
             stack.extend(missing)
             continue
         stack.pop()
         if node not in memo:
-            memo[node] = _poly(node, [memo[c] for c in children(node)])
+            memo[node] = _poly(node, [memo[c] for c in node.operands])
     return memo[expr]
 
 

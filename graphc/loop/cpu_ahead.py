@@ -28,7 +28,6 @@ from graphc.loop.ir import (
     Stmt,
     Var,
     add,
-    children,
     stmt_exprs,
     substitute,
     walk_expr,
@@ -133,7 +132,7 @@ def _loads(body: Block) -> list[Load]:
             continue
         if isinstance(node, Load) and node.buffer.scope is Scope.GLOBAL:
             found[node] = None
-        stack.extend(children(node))
+        stack.extend(node.operands)
     return list(found)
 
 

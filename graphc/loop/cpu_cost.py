@@ -29,7 +29,6 @@ from graphc.loop.ir import (
     Store,
     Var,
     add,
-    children,
     const,
     mul,
     walk_stmt,
@@ -73,7 +72,7 @@ def value_nodes(stmt: Stmt) -> Iterator[Expr]:
         seen.add(node)
         yield node
         if not isinstance(node, Load):
-            roots.extend(children(node))
+            roots.extend(node.operands)
 
 
 def accesses(stmt: Stmt) -> Iterator[tuple[Expr, int, bool]]:
@@ -90,7 +89,7 @@ def accesses(stmt: Stmt) -> Iterator[tuple[Expr, int, bool]]:
             if node.buffer.scope is Scope.GLOBAL:
                 yield node.index, node.buffer.dtype.size, False
         elif not isinstance(node, Load):
-            stack.extend(c for c in children(node) if isinstance(c, Load))
+            stack.extend(c for c in node.operands if isinstance(c, Load))
 
 
 def step(index: Expr, var: Var) -> int | None:
@@ -200,6 +199,19 @@ def vector_width(body: Block, var: Var, extent: Expr, target: Target, most: int 
     rounds = {r: -(-size // (lanes * r)) * r for r in (1, 2, 4, 8, 16) if r <= registers}
     fewest = min(rounds.values())
     return lanes * max(r for r, count in rounds.items() if count <= 1.15 * fewest)
+
+
+def narrow_lanes(body: Block, var: Var, target: Target) -> int:
+    """Lanes for what whole vectors leave of a loop; 0 for one vector under a mask.
+
+    Where the CPU has no masks for elements so small, LLVM makes a branch for each lane of each
+    access: much code, hardly faster than one element after the other.
+    """
+    sizes = [size for s in walk_stmt(body) for _, size, _ in accesses(s)]
+    masked = 1 if target.has_avx512 else 4 if target.vector_bytes >= 32 else 16
+    if min(sizes, default=masked) >= masked:
+        return 0
+    return max(1, target.vector_bytes // lane_bytes(body, var))
 
 
 # --- time ---------------------------------------------------------------------------------------

@@ -30,7 +30,6 @@ from graphc.loop.ir import (
     Var,
     add,
     block,
-    children,
     const,
     index_div,
     local,
@@ -68,7 +67,7 @@ def turned_loads(body: Block, along: Var, across: Var) -> list[Load]:
         elif isinstance(node, (Guard, Require)):
             stack.append(node.cond)
         else:
-            stack.extend(children(node))
+            stack.extend(node.operands)
     return list(found)
 
 

@@ -25,7 +25,6 @@ from graphc.loop.ir import (
     Store,
     Var,
     WarpProduct,
-    children,
     stmt_exprs,
     walk_expr,
     walk_stmt,
@@ -98,4 +97,4 @@ def _known(expr: Expr, env: dict[Var, Any]) -> bool:
         return False
     if isinstance(expr, Var):
         return isinstance(env.get(expr), int)
-    return all(_known(c, env) for c in children(expr))
+    return all(_known(c, env) for c in expr.operands)

@@ -26,7 +26,6 @@ from graphc.loop.ir import (
     Load,
     Require,
     Var,
-    children,
 )
 from graphc.loop.scalar import FUNCTIONS
 
@@ -219,7 +218,7 @@ class Evaluator:
             if node in done:
                 stack.pop()
                 continue
-            needs = children(node)
+            needs = node.operands
             if isinstance(node, Guard):
                 needs = (node.cond, node.otherwise)
             elif isinstance(node, Require):

@@ -51,7 +51,6 @@ from graphc.loop.ir import (
     Store,
     Var,
     WarpProduct,
-    children,
 )
 
 PREDICATES = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite"})
@@ -169,7 +168,7 @@ class _Printer:
                 stack.append(root)
                 while stack:
                     node = stack.pop()
-                    for child in children(node):
+                    for child in node.operands:
                         if child in uses:
                             uses[child] += 1
                         else:
@@ -184,7 +183,7 @@ class _Printer:
                     stack.pop()
                     continue
                 # Pushed backwards, so that abbreviations are numbered from left to right.
-                missing = [c for c in children(node) if c not in texts]
+                missing = [c for c in node.operands if c not in texts]
                 if missing:
                     stack.extend(reversed(missing))
                     continue
@@ -206,7 +205,7 @@ class _Printer:
             return self.name(node), ATOM
         if isinstance(node, Load):
             return f"{self.name(node.buffer)}[{texts[node.index][0]}]", ATOM
-        args = ", ".join([texts[c][0] for c in children(node)])
+        args = ", ".join([texts[c][0] for c in node.operands])
         if isinstance(node, Cast):
             return f"{node.dtype.code}({args})", ATOM
         if isinstance(node, Guard):

@@ -36,7 +36,6 @@ from graphc.loop.ir import (
     WarpProduct,
     add,
     block,
-    children,
     const,
     index_div,
     index_mod,
@@ -84,7 +83,7 @@ class Rewriter:
             if node in memo:
                 stack.pop()
                 continue
-            missing = [c for c in children(node) if c not in memo]
+            missing = [c for c in node.operands if c not in memo]
             if missing:
                 stack.extend(missing)
                 continue
@@ -95,7 +94,7 @@ class Rewriter:
     def _node(self, node: Expr) -> Expr:
         if isinstance(node, Var):
             return self.vars.get(node, node)
-        old = children(node)
+        old = node.operands
         new = tuple([self.memo[c] for c in old])
         if isinstance(node, Load):
             buffer = self.buffers.get(node.buffer, node.buffer)

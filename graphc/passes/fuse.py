@@ -27,14 +27,15 @@ class Merger:
     Attributes:
       groups: what is left, in an order of execution.
       reads: the storage that each group reads.
-      owner: the group that computes each tensor.
+      sources: the groups that compute what each group reads.
     """
 
     def __init__(self, grouper: Grouper, groups: Sequence[Group]) -> None:
         self.grouper = grouper
         self.groups = list(groups)
         self.reads = {g: grouper.group_reads(g) for g in groups}
-        self.owner = {t: g for g in groups for t in g.tensors}
+        owner = {t: g for g in groups for t in g.tensors}
+        self.sources = {g: {owner[t] for t in self.reads[g] if t in owner} for g in groups}
         self.place = {g: k for k, g in enumerate(self.groups)}
         self.refused: set[tuple[Group, Group]] = set()
 
@@ -65,14 +66,10 @@ class Merger:
             self.refused.add((first, second))
         return None
 
-    def before(self, group: Group) -> set[Group]:
-        """The groups that compute what the group reads."""
-        return {self.owner[t] for t in self.reads[group] if t in self.owner}
-
     def candidates(self, j: int) -> Iterable[Group]:
         """Groups that group ``j`` may join: its producers, then siblings that read the same."""
         second = self.groups[j]
-        producers = self.before(second)
+        producers = self.sources[second]
         yield from sorted(producers, key=self.place.__getitem__, reverse=True)
         if second.template is not None:
             return
@@ -86,7 +83,7 @@ class Merger:
     def between(self, first: Group, second: Group) -> bool:
         """Whether ``second`` depends on ``first`` through some third group."""
         least = self.place[first]
-        stack = [g for g in self.before(second) if g is not first]
+        stack = [g for g in self.sources[second] if g is not first]
         seen: set[Group] = set()
         while stack:
             group = stack.pop()
@@ -94,7 +91,7 @@ class Merger:
                 return True
             if group not in seen and self.place[group] > least:
                 seen.add(group)
-                stack.extend(self.before(group))
+                stack.extend(self.sources[group])
         return False
 
     def replace(self, first: Group, second: Group, merged: Group) -> int:
@@ -104,7 +101,7 @@ class Merger:
         behind: list[Group] = []
         later = {first}
         for group in self.groups[start + 1 : end]:
-            if self.before(group) & later:
+            if not later.isdisjoint(self.sources[group]):
                 later.add(group)
                 behind.append(group)
             else:
@@ -113,7 +110,12 @@ class Merger:
         self.place = {g: k for k, g in enumerate(self.groups)}
         tensors = set(merged.tensors)
         self.reads[merged] = (self.reads.pop(first) | self.reads.pop(second)) - tensors
-        self.owner.update(dict.fromkeys(tensors, merged))
+        pair = {first, second}
+        self.sources[merged] = (self.sources.pop(first) | self.sources.pop(second)) - pair
+        for sources in self.sources.values():
+            if not sources.isdisjoint(pair):
+                sources -= pair
+                sources.add(merged)
         return start + len(ahead)
 
 

@@ -308,16 +308,8 @@ class _Verifier:
     def types(self, op: Operation) -> None:
         """The recorded types are whole, bound, and what inference says."""
         for t in op.outputs:
-            what = f"output {t.index} is {format_type(t.type)}"
-            if t.dtype.is_ref:
-                raise _Fault(f"{what}: a reference")
-            if t.sizes is None:
-                raise _Fault(f"{what}: a compiled graph knows every rank")
-            for size in t.sizes:
-                if isinstance(size, int) and size < 0:
-                    raise _Fault(f"{what}: a negative size")
-                if unbound := symbols_of(size) - self.bound:
-                    raise _Fault(f"{what}: no input binds {', '.join(map(str, unbound))}")
+            if (fault := self.type_fault(t)) is not None:
+                raise _Fault(f"output {t.index} is {format_type(t.type)}: {fault}")
         ctx = InferContext(op.definition, op.name, op.inputs, op.attrs, self.env)
         inferred = list(op.definition.infer(ctx))
         if len(inferred) != len(op.outputs):
@@ -330,6 +322,20 @@ class _Verifier:
                 )
         if op.type == "Const" and not isinstance(op.attrs["value"], np.ndarray):
             raise _Fault("its value is no array")
+
+    def type_fault(self, tensor: Tensor) -> str | None:
+        """What is wrong with the recorded type of an output by itself, if anything is."""
+        if tensor.dtype.is_ref:
+            return "a reference"
+        if tensor.sizes is None:
+            return "a compiled graph knows every rank"
+        for size in tensor.sizes:
+            if isinstance(size, int):
+                if size < 0:
+                    return "a negative size"
+            elif unbound := symbols_of(size) - self.bound:
+                return f"no input binds {', '.join(map(str, unbound))}"
+        return None
 
     def agrees(self, recorded: TensorType, inferred: TensorType) -> bool:
         """Whether a recorded type is the inferred one, or knows more where inference does not."""

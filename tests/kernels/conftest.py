@@ -12,7 +12,7 @@ import pytest
 
 from graphc.codegen.llvm import module, print_kernel
 from graphc.loop.interpret import run_kernel
-from graphc.loop.ir import Const, Expr, Kernel, Var, children
+from graphc.loop.ir import Const, Expr, Kernel, Var
 from graphc.loop.scalar import FUNCTIONS
 from graphc.loop.verify import verify_kernel
 from graphc.runtime.jit import LoadedObject, compile_object, load_object, named_target
@@ -27,7 +27,7 @@ def evaluate(expr: Expr, scalars: dict[Var, int]) -> int:
         return int(expr.value)
     if isinstance(expr, Var):
         return scalars[expr]
-    args = [np.int64(evaluate(a, scalars)) for a in children(expr)]
+    args = [np.int64(evaluate(a, scalars)) for a in expr.operands]
     return int(FUNCTIONS[expr.fn].numpy(*args))  # type: ignore[attr-defined]
 
 

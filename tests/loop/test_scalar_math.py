@@ -30,7 +30,6 @@ from graphc.loop.ir import (
     Store,
     Var,
     block,
-    children,
     const,
     index_div,
     walk_expr,
@@ -61,13 +60,13 @@ def evaluate(root: Expr, inputs: dict[Var, Array], fused: bool) -> Array:
     stack = [root]
     while stack:
         node = stack[-1]
-        missing = [c for c in children(node) if c not in memo]
+        missing = [c for c in node.operands if c not in memo]
         if missing:
             stack.extend(missing)
             continue
         stack.pop()
         if node not in memo:
-            memo[node] = _value(node, [memo[c] for c in children(node)], fused)
+            memo[node] = _value(node, [memo[c] for c in node.operands], fused)
     return np.asarray(memo[root])
 
 

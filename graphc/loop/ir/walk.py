@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphc.dtypes import int64
-from graphc.loop.ir.nodes import (
-    AllReduce,
+from graphc.loop.ir.exprs import (
     Apply,
-    Block,
     Cast,
     Expr,
-    For,
     Guard,
-    If,
-    Kernel,
-    Let,
     Load,
-    Prefetch,
-    Reduce,
     Require,
-    Stmt,
-    Store,
     Var,
     add,
     index_div,
@@ -29,22 +19,19 @@ from graphc.loop.ir.nodes import (
     mul,
     sub,
 )
+from graphc.loop.ir.stmts import (
+    AllReduce,
+    Block,
+    For,
+    If,
+    Kernel,
+    Let,
+    Prefetch,
+    Reduce,
+    Stmt,
+    Store,
+)
 from graphc.loop.ir.warp import AsyncCopy, WarpProduct
-
-
-def children(expr: Expr) -> tuple[Expr, ...]:
-    """The operands of an expression."""
-    if isinstance(expr, Apply):
-        return expr.args
-    if isinstance(expr, Load):
-        return (expr.index,)
-    if isinstance(expr, Cast):
-        return (expr.value,)
-    if isinstance(expr, Guard):
-        return (expr.cond, expr.value, expr.otherwise)
-    if isinstance(expr, Require):
-        return (expr.cond, expr.value, *expr.details)
-    return ()
 
 
 def walk_expr(*roots: Expr) -> Iterator[Expr]:
@@ -56,7 +43,7 @@ def walk_expr(*roots: Expr) -> Iterator[Expr]:
         if id(node) not in seen:
             seen.add(id(node))
             yield node
-            stack.extend(children(node))
+            stack.extend(node.operands)
 
 
 def stmt_exprs(stmt: Stmt) -> tuple[Expr, ...]:
@@ -113,10 +100,12 @@ def substitute(expr: Expr, binding: dict[Var, Expr], memo: dict[Expr, Expr] | No
         node = stack[-1]
         if node in memo:
             stack.pop()
+        elif node.variables.isdisjoint(binding):
+            memo[stack.pop()] = node
         elif isinstance(node, Var):
-            memo[stack.pop()] = binding.get(node, node)
+            memo[stack.pop()] = binding[node]
         else:
-            old = children(node)
+            old = node.operands
             missing = [c for c in old if c not in memo]
             if missing:
                 stack.extend(missing)

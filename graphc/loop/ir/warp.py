@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.dtypes import DType, bfloat16, float16, float32, int8, int32, uint8
-from graphc.loop.ir.nodes import Buffer, Expr, Load, Stmt
+from graphc.loop.ir.exprs import Buffer, Expr, Load
+from graphc.loop.ir.stmts import Stmt
 
 WARP = 32
 """Threads that do the same at the same time."""

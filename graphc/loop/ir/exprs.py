@@ -1,4 +1,4 @@
-"""The nodes of the loop IR and what builds them; the grammar is in the package's text."""
+"""The expressions of the loop IR and what builds them; the grammar is in the package's text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
-from graphc import dtypes
 from graphc.dims import Dim, DimLike, Func, Symbol
-from graphc.dtypes import DType, bool_, float32, int32, int64
+from graphc.dtypes import DType, bfloat16, bool_, float32, int32, int64, rounded
 
 
 class Scope(enum.Enum):
@@ -19,22 +18,30 @@ class Scope(enum.Enum):
     LOCAL = "local"
 
 
-class LoopKind(enum.Enum):
-    """How the iterations of a loop are carried out."""
-
-    SERIAL = "serial"
-    PARALLEL = "parallel"
-    VECTORIZED = "vectorized"
-    UNROLLED = "unrolled"
-    BLOCK = "block"
-    THREAD = "thread"
+_NO_VARIABLES: frozenset[Var] = frozenset()
 
 
 class Expr:
-    """A value: one scalar per lane. ``dtype`` is its type."""
+    """A value: one scalar per lane. ``dtype`` is its type.
 
-    __slots__ = ("dtype",)
+    ``operands`` are the expressions it is made of; ``variables`` are all that occur in it, in the
+    indices of loads too.
+    """
+
+    __slots__ = ("dtype", "operands", "variables")
     dtype: DType
+    operands: tuple[Expr, ...]
+    variables: frozenset[Var]
+
+    def __init__(self, dtype: DType, operands: tuple[Expr, ...]) -> None:
+        self.dtype = dtype
+        self.operands = operands
+        found = _NO_VARIABLES
+        for operand in operands:
+            # Most operands have the same variables or none: one set serves many nodes.
+            if not operand.variables <= found:
+                found = found | operand.variables if found else operand.variables
+        self.variables = found
 
     def __add__(self, other: Any) -> Expr:
         return add(self, other)
@@ -80,8 +87,10 @@ class Const(Expr):
 
     def __init__(self, value: Any, dtype: DType) -> None:
         self.dtype = dtype
-        if dtype is dtypes.bfloat16:
-            value = dtypes.rounded(value, dtype.numpy)[()]
+        self.operands = ()
+        self.variables = _NO_VARIABLES
+        if dtype is bfloat16:
+            value = rounded(value, dtype.numpy)[()]
         self.value = dtype.as_numpy_dtype(value).item()
 
 
@@ -92,7 +101,9 @@ class Var(Expr):
 
     def __init__(self, name: str, dtype: DType = int64) -> None:
         self.dtype = dtype
+        self.operands = ()
         self.name = name
+        self.variables = frozenset((self,))
 
 
 class Load(Expr):
@@ -101,7 +112,7 @@ class Load(Expr):
     __slots__ = ("buffer", "index")
 
     def __init__(self, buffer: Buffer, index: Expr) -> None:
-        self.dtype = buffer.dtype
+        super().__init__(buffer.dtype, (index,))
         self.buffer = buffer
         self.index = index
 
@@ -112,7 +123,7 @@ class Apply(Expr):
     __slots__ = ("args", "fn")
 
     def __init__(self, fn: str, args: tuple[Expr, ...], dtype: DType) -> None:
-        self.dtype = dtype
+        super().__init__(dtype, args)
         self.fn = fn
         self.args = args
 
@@ -127,7 +138,7 @@ class Cast(Expr):
     __slots__ = ("value",)
 
     def __init__(self, value: Expr, dtype: DType) -> None:
-        self.dtype = dtype
+        super().__init__(dtype, (value,))
         self.value = value
 
 
@@ -137,7 +148,7 @@ class Guard(Expr):
     __slots__ = ("cond", "otherwise", "value")
 
     def __init__(self, cond: Expr, value: Expr, otherwise: Expr) -> None:
-        self.dtype = value.dtype
+        super().__init__(value.dtype, (cond, value, otherwise))
         self.cond = cond
         self.value = value
         self.otherwise = otherwise
@@ -152,7 +163,7 @@ class Require(Expr):
     __slots__ = ("cond", "details", "site", "value")
 
     def __init__(self, cond: Expr, value: Expr, site: int, details: tuple[Expr, ...] = ()) -> None:
-        self.dtype = value.dtype
+        super().__init__(value.dtype, (cond, value, *details))
         self.cond = cond
         self.value = value
         self.site = site
@@ -173,134 +184,6 @@ class Buffer:
     dtype: DType
     size: Expr
     scope: Scope = Scope.GLOBAL
-
-
-class Stmt:
-    """A statement of a kernel."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Block(Stmt):
-    """Statements in order; a scope for Let and Alloc."""
-
-    stmts: tuple[Stmt, ...]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class For(Stmt):
-    """``body`` for each value of ``var`` from 0 to ``extent`` - 1."""
-
-    var: Var
-    extent: Expr
-    kind: LoopKind
-    body: Block
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Store(Stmt):
-    """``buffer[index] = value``.
-
-    ``streaming``: the data will not be read again soon, and the buffer begins on a line of the
-    cache (64 bytes), so that it can be stored past the caches.
-    """
-
-    buffer: Buffer
-    index: Expr
-    value: Expr
-    streaming: bool = False
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Reduce(Stmt):
-    """``buffer[index] = op(buffer[index], value)``; ``op`` is add, mul, max, min, and, or."""
-
-    buffer: Buffer
-    index: Expr
-    op: str
-    value: Expr
-
-
-LINE_BYTES = 64
-"""The bytes of a line of the cache: what one access brings there."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Prefetch(Stmt):
-    """``buffer[index]`` will be read soon: the line of the cache that it is in is asked for.
-
-    The index may be outside of the buffer; loads in it are loads as all others. It changes no
-    value.
-    """
-
-    buffer: Buffer
-    index: Expr
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class If(Stmt):
-    """``then`` where ``cond`` holds, else ``otherwise``."""
-
-    cond: Expr
-    then: Block
-    otherwise: Block | None = None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Let(Stmt):
-    """``var = value`` for the rest of the enclosing Block."""
-
-    var: Var
-    value: Expr
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Alloc(Stmt):
-    """A SHARED or LOCAL buffer of constant size, uninitialised, for the rest of the Block."""
-
-    buffer: Buffer
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Barrier(Stmt):
-    """Every thread of the CUDA block has done what stands before, before any goes on."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class AllReduce(Stmt):
-    """Threads combine what each has in a LOCAL buffer; then every one of them has the result.
-
-    The threads are those of the innermost thread loop; the order in which they are combined
-    depends on its extent alone. ``op`` is one of ``Reduce``.
-    """
-
-    buffer: Buffer
-    index: Expr
-    op: str
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Kernel:
-    """One kernel: ``params`` are GLOBAL buffers, ``scalars`` int64 symbols, bound by the caller.
-
-    ``grain`` (over the scalars) is how many iterations of the outermost PARALLEL loop make one
-    chunk of work; it depends on the problem alone, never on the number of threads.
-    """
-
-    name: str
-    params: tuple[Buffer, ...]
-    scalars: tuple[Var, ...]
-    body: Block
-    grain: Expr = ONE
-
-    @property
-    def parallel(self) -> For | None:
-        """The outermost PARALLEL loop, or None for a kernel that runs on one thread."""
-        for stmt in self.body.stmts:
-            if isinstance(stmt, For) and stmt.kind is LoopKind.PARALLEL:
-                return stmt
-        return None
 
 
 # --- construction -----------------------------------------------------------------------------
@@ -469,30 +352,3 @@ def _atom_expr(atom: Symbol | Func, symbols: dict[Symbol, Var]) -> Expr:
 def local(name: str, dtype: DType, size: int) -> Buffer:
     """A LOCAL buffer of constant size."""
     return Buffer(name, dtype, const(size), Scope.LOCAL)
-
-
-def block(*stmts: Stmt) -> Block:
-    """Statements as one Block; nested Blocks without declarations are flattened."""
-    flat: list[Stmt] = []
-    for s in stmts:
-        if isinstance(s, Block) and not any(isinstance(i, (Let, Alloc)) for i in s.stmts):
-            flat.extend(s.stmts)
-        else:
-            flat.append(s)
-    return Block(tuple(flat))
-
-
-REDUCE_OPS = ("add", "mul", "max", "min", "and", "or")
-
-
-def reduce_identity(op: str, dtype: DType) -> Const:
-    """The value that ``op`` leaves every other value unchanged with."""
-    if op in ("and", "or"):
-        return Const(op == "and", dtypes.bool_)
-    if op == "add":
-        return Const(0, dtype)
-    if op == "mul":
-        return Const(1, dtype)
-    if dtype.is_floating:
-        return Const(float("-inf") if op == "max" else float("inf"), dtype)
-    return Const(dtype.min if op == "max" else dtype.max, dtype)
