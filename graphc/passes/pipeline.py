@@ -60,11 +60,13 @@ def default_pipeline(word: int = 1, lanes: int = 16) -> list[Pass]:
         # Loops are rid by now of what nobody needs.
         NarrowProducts(),
         DeadCode(),
-        DeadCode(),
+        CommonSubexpressions(),
         MergeProducts(),
         Winograd(),
         Panels(2 * lanes),
         *([Words(word, 2 * lanes)] if word > 1 else []),
+        # What loops have to have prepared leaves them.
+        Control(),
         CommonSubexpressions(),
         DeadCode(),
         Prepare(),

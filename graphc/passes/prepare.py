@@ -14,14 +14,21 @@ from graphc.op import get_op
 
 
 def stable_tensors(fn: Function) -> set[Tensor]:
-    """The tensors that are the same in every run until somebody else changes a variable."""
+    """The tensors that are the same in every run until somebody else changes a variable.
+
+    In the body of a loop: those that are the same in every turn.
+    """
     changed = {o.key for o in fn.outputs if o.kind in ("update", "store")}
     sources = {i.tensor: i for i in fn.inputs}
+    turns = bool(changed) and any(i.kind == "carry" for i in fn.inputs)
     found: set[Tensor] = set()
     for op in fn.operations:
         source = sources.get(op.outputs[0]) if op.outputs else None
         if op.type == "Placeholder":
-            kept = source is not None and source.kind == "variable" and source.key not in changed
+            kept = source is not None and (
+                source.kind == "capture" if turns else
+                source.kind == "variable" and source.key not in changed
+            )
             sizes = op.outputs[0].sizes
             static = sizes is not None and all(isinstance(s, int) for s in sizes)
             stable = kept and static
@@ -34,7 +41,7 @@ def stable_tensors(fn: Function) -> set[Tensor]:
 
 
 def over_stable(fn: Function, suits: Callable[[Operation], bool]) -> list[Operation]:
-    """The operations that suit and whose second operand is the same in every run."""
+    """The operations that suit and whose second operand is the same in every run, or turn."""
     found = [op for op in fn.operations if suits(op)]
     stable = stable_tensors(fn) if found else set()
     return [op for op in found if op.inputs[1] in stable]

@@ -37,7 +37,6 @@ class Words:
     size: int = BYTES
     width: int = WIDTH
     name: str = "words"
-    outermost: bool = True
 
     def run(self, fn: Function) -> Function:
         """The function with other products."""

@@ -129,3 +129,129 @@ def test_the_text_shows_what_is_prepared():
     width = 2 * jit.host_target().lanes(4)
     assert f"prepared %MatMul/PackColumns: f32[{256 // width}, 200, {width}]" in before
     assert "  %MatMul/PackColumns = PackColumns(%Variable" in after
+
+
+# --- what loops and several products read ---------------------------------------------------------
+
+
+def operations_of(session):
+    """The types of a session's operations, by how many loops are around them."""
+    found = {}
+
+    def walk(function, depth):
+        for op in function.operations:
+            found.setdefault(depth, []).append(op.type)
+            for body in op.attrs.get("bodies", ()):
+                walk(body, depth + 1)
+
+    for plan in session._plans.values():
+        for e in plan.executables.values():
+            walk(e.code.program.function, 0)
+            if e.code.program.function.prepared is not None:
+                walk(e.code.program.function.prepared, "prepared")
+    return found
+
+
+def recurrent(w, x, steps):
+    """``x`` after some steps of a recurrent layer."""
+    return gc.while_loop(
+        lambda i, _: i < steps, lambda i, h: (i + 1, gc.tanh(gc.matmul(h, w))), [0, x]
+    )[1]
+
+
+def test_a_loop_packs_what_it_reads_before_its_turns():
+    weights, value = normal(256, 256) / 16, normal(8, 256, seed=1)
+    x = gc.placeholder(gc.float32, [8, 256])
+    w = gc.Variable(weights)
+    loss = gc.reduce_sum(recurrent(w, x, 5))
+    step = gc.train.GradientDescentOptimizer(0.25).minimize(loss)
+    with gc.Session() as s:
+        s.run(w.initializer)
+        s.run([loss, step], {x: value})
+        types = operations_of(s)
+        assert types[1].count("PanelMatMul") == 2  # forward, and back by the transposed weights
+        assert "PackColumns" not in types[1]
+        assert types[0].count("PackColumns") == 2
+        states = [value]
+        for _ in range(5):
+            states.append(np.tanh(states[-1] @ weights))
+        back, gradient = np.ones_like(value), np.zeros_like(weights)
+        for before, after in zip(states[-2::-1], states[:0:-1], strict=True):
+            back = back * (1 - after**2)
+            gradient += before.T @ back
+            back = back @ weights.T
+        wanted = weights - 0.25 * gradient
+        np.testing.assert_allclose(s.run(w), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_an_inner_loop_leave_both():
+    x = gc.placeholder(gc.float32, [8, 256])
+    w = gc.Variable(normal(256, 256) / 16)
+    y = gc.while_loop(lambda i, _: i < 3, lambda i, h: (i + 1, recurrent(w, h, 2)), [0, x])[1]
+    with gc.Session() as s:
+        s.run(w.initializer)
+        found = s.run([y, w.assign(w * 2)], {x: normal(8, 256, seed=1)})[0]
+        types = operations_of(s)
+        assert (types[0].count("PackColumns"), types[1].count("PackColumns")) == (1, 0)
+        assert types[2].count("PanelMatMul") == 1
+        assert "PackColumns" not in types[2]
+        h = normal(8, 256, seed=1)
+        for _ in range(6):
+            h = np.tanh(h @ (normal(256, 256) / 16))
+        np.testing.assert_allclose(found, h, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_no_run_changes_are_kept_from_run_to_run():
+    x = gc.placeholder(gc.float32, [8, 256])
+    w = gc.Variable(normal(256, 256) / 16)
+    with gc.Session() as s:
+        s.run(w.initializer)
+        y = recurrent(w, x, 4)
+        for factor in (1, 2):
+            found = s.run(y, {x: normal(8, 256, seed=1)})
+            h = normal(8, 256, seed=1)
+            for _ in range(4):
+                h = np.tanh(h @ (factor * normal(256, 256) / 16))
+            np.testing.assert_allclose(found, h, rtol=1e-4, atol=1e-4)
+            s.run(w.assign(w * 2))
+        types = operations_of(s)
+        assert types["prepared"].count("PackColumns") == 1
+        assert "PackColumns" not in types[0] + types[1]
+
+
+def test_what_changes_with_the_turns_is_left():
+    x = gc.placeholder(gc.float32, [256, 256])
+
+    def body(i, h):
+        return i + 1, gc.tanh(gc.matmul(h, h))
+
+    def test(i, h):
+        return (i < 3) & (gc.reduce_sum(gc.matmul(x, x) * 0.0 + h * 0.0) < 1.0)
+
+    y = gc.while_loop(test, body, [0, x])[1]
+    with gc.Session() as s:
+        h = value = normal(256, 256) / 16
+        found = s.run(y, {x: value})
+        for _ in range(3):
+            h = np.tanh(h @ h)
+        np.testing.assert_allclose(found, h, rtol=1e-3, atol=1e-3)
+        types = operations_of(s)
+        assert "PackColumns" not in types[0] + types[1]
+
+
+@pytest.mark.parametrize(("steps", "packed"), [(3, 0), (4, 1), (9, 1)])
+def test_what_several_products_read_is_packed_once(steps, packed):
+    weights, value = normal(256, 256) / 16, normal(8, 256, seed=1)
+    h = x = gc.placeholder(gc.float32, [8, 256])
+    w = gc.Variable(weights)
+    for _ in range(steps):
+        h = gc.tanh(gc.matmul(h, w))
+    with gc.Session() as s:
+        s.run(w.initializer)
+        found = s.run([h, w.assign(-w)], {x: value})[0]
+        for _ in range(steps):
+            value = np.tanh(value @ weights)
+        np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-4)
+        types = operations_of(s)[0]
+        assert types.count("PackColumns") == packed
+        assert types.count("PanelMatMul") == steps * packed

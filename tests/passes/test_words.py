@@ -167,3 +167,32 @@ def test_extreme_values():
         with gc.Session() as s:
             found = s.run(y, {x: np.full((3, 64), a, np.int8)})
         np.testing.assert_array_equal(found, np.full((3, 32), 64 * a * b))
+
+
+@pytest.mark.parametrize("word", [2, 4])
+def test_a_loop_reads_words_that_are_made_before_it(word):
+    w = bytes_of(64, 64)
+
+    def loop():
+        weights = gc.placeholder(gc.int8, [64, 64])
+
+        def body(i, h):
+            total = gc.matmul(h, weights, output_type=gc.int32)
+            return i + 1, gc.cast(gc.mod(total, 127), gc.int8)
+
+        x = gc.placeholder(gc.int8, [8, 64])
+        return gc.while_loop(lambda i, _: i < 3, body, [0, x])[1], weights, x
+
+    fn = run_passes(extracted(lambda: loop()[0]), default_pipeline(word))
+    (owner,) = [op for op in fn.operations if op.type == "While"]
+    inside = [op.type for op in owner.attrs["bodies"][1].operations]
+    assert "WordsMatMul" in inside
+    assert "PackWords" not in inside
+    assert "PackWords" in [op.type for op in fn.operations]
+    y, weights, x = loop()
+    h = bytes_of(8, 64, seed=1)
+    with gc.Session() as s:
+        found = s.run(y, {weights: w, x: h})
+    for _ in range(3):
+        h = np.mod(h.astype(np.int32) @ w.astype(np.int32), 127).astype(np.int8)
+    np.testing.assert_array_equal(found, h)
