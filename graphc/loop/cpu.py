@@ -10,7 +10,8 @@ rows. The schedule
    for each lane;
 3. makes the outermost iterations, or blocks of a long vector loop, a parallel loop whose grain
    follows from an estimate of the work, never from the number of threads;
-4. asks for what comes from memory ahead of its use (``cpu_ahead``).
+4. cuts loops where tests of positions change their answers (``cpu_split``);
+5. asks for what comes from memory ahead of its use (``cpu_ahead``).
 
 The iterations of the kept dimensions are independent by the meaning of a naive kernel; where a
 kernel does something else, such as reducing into a parameter, it stays as it is.
@@ -29,6 +30,7 @@ from graphc.loop.cpu_cost import (
     SYMBOLIC,
     Target,
     body_cost,
+    narrow_lanes,
     step,
     trips,
     vector_cost,
@@ -37,6 +39,7 @@ from graphc.loop.cpu_cost import (
 )
 from graphc.loop.cpu_cost import accesses as accesses_of
 from graphc.loop.cpu_rows import row_cost, schedule_rows, tidy_nest
+from graphc.loop.cpu_split import split_at_tests
 from graphc.loop.cpu_tile import MOST, fits, tiles, turned_loads
 from graphc.loop.ir import (
     ONE,
@@ -105,7 +108,8 @@ def schedule_cpu(kernel: Kernel, target: Target) -> Kernel:
     sizes = _Sizes(kernel, lets)
     plan = _Plan(loops, body, target, _chosen(loops, body, target), sizes)
     parallel, grain = plan.build()
-    return ahead(replace(kernel, body=Block((*lets, *parallel.stmts)), grain=grain))
+    scheduled = replace(kernel, body=Block((*lets, *parallel.stmts)), grain=grain)
+    return ahead(split_at_tests(scheduled))
 
 
 def iterations_are_independent(body: Block, loops: Sequence[Loop]) -> bool:
@@ -281,18 +285,22 @@ class _Plan:
         others = [loop for at, loop in enumerate(self.loops) if at != self.chosen]
         body = Block(tuple(_few_unrolled(s, _COPIES) for s in self.body.stmts))
         others, body = _jammed(others, body, var)
-        width = self._column_width(var, extent, body)
+        width, narrow = self._column_width(var, extent, body), self._narrow(var)
         if not parallel:
-            return close_nest(others, vectorize((var, extent), body, width)), ONE
+            return close_nest(others, vectorize((var, extent), body, width, narrow=narrow)), ONE
         count = vector_count(extent, width)
         blocks = Var(f"{var.name}v")
-        inner = vectorize_block((var, extent), body, width, blocks)
+        inner = vectorize_block((var, extent), body, width, blocks, narrow)
         outside = others if known(count) == 1 else [*others, (blocks, count)]
         if known(count) == 1:
             inner = vectorize((var, extent), body, width)
         if not outside:
             return inner, ONE
         return self._parallel(outside, inner, mul(per_iteration, width))
+
+    def _narrow(self, var: Var) -> int:
+        """Lanes for what whole vectors leave, if it is not for one vector under a mask."""
+        return narrow_lanes(self.body, var, self.target)
 
     def _column_width(self, var: Var, extent: Expr, body: Block) -> int:
         """Several registers for each total: rows of memory are used by whole stretches."""
@@ -316,7 +324,8 @@ class _Plan:
                 return tiled
         others = [loop for loop in others if loop not in between]
         if not parallel:
-            inner = vectorize((var, extent), self.body, width, between=between)
+            narrow = self._narrow(var)
+            inner = vectorize((var, extent), self.body, width, between=between, narrow=narrow)
             return close_nest(others, inner), ONE
         size = known(extent)
         if others and not between and size is not None and size <= _LONG:
@@ -345,7 +354,9 @@ class _Plan:
             left = Var(f"{var.name}c")
             stmts.append(Let(left, count))
             count = left
-        stmts += vectorize((var, count), self.body, width, start=start, between=between).stmts
+        stmts += vectorize(
+            (var, count), self.body, width, start=start, between=between, narrow=self._narrow(var)
+        ).stmts
         each = mul(mul(per_iteration, length), self.sizes.volume(between))
         return self._parallel(
             [*others, (piece, vector_count(extent, length))], Block(tuple(stmts)), each

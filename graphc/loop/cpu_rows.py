@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.loop.affine import known, mentions
-from graphc.loop.cpu_cost import Target, scalar_cost, trips, vector_cost, vector_width
+from graphc.loop.cpu_cost import (
+    Target,
+    narrow_lanes,
+    scalar_cost,
+    trips,
+    vector_cost,
+    vector_width,
+)
 from graphc.loop.ir import (
     Alloc,
     Block,
@@ -113,10 +120,10 @@ def _nest(stmt: For, target: Target) -> Block:
     at, _ = _best(loops, body, target)
     loop = loops[at]
     others = [other for i, other in enumerate(loops) if i != at]
-    width = vector_width(body, *loop, target)
+    width, narrow = vector_width(body, *loop, target), narrow_lanes(body, loop[0], target)
     if accumulators(body):
-        return vectorize_reduction(others, loop, body, width)
-    return close_nest(others, vectorize(loop, body, width))
+        return vectorize_reduction(others, loop, body, width, narrow)
+    return close_nest(others, vectorize(loop, body, width, narrow=narrow))
 
 
 def _by_lanes(loops: Sequence[Loop], body: Block) -> bool:

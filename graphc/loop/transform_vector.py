@@ -53,12 +53,14 @@ def vectorize(
     start: Expr = ZERO,
     between: Sequence[Loop] = (),
     shrink: bool = True,
+    narrow: int = 0,
 ) -> Block:
     """The loop by vectors of ``width``: full ones, then one under a mask for what is left.
 
     ``start`` is added to the loop variable, for a loop that is a piece of a longer one. The loops
     ``between`` are put inside of the loop over vectors, around each vector. With ``shrink``, a rest
-    of known size gets a vector that is no wider than it needs.
+    of known size gets a vector that is no wider than it needs. A rest of unknown size is done by
+    vectors of ``narrow`` lanes, unless that is 0, and one by one: for elements without masks.
     """
     var, extent = loop
     size = known(extent)
@@ -81,14 +83,25 @@ def vectorize(
         lanes = 1 << (rest - 1).bit_length() if shrink else width
         return block(main, vector(add(start, done), None if rest == lanes else const(rest), lanes))
     first = Var(f"{var.name}d")
-    tail = vector(add(start, first), sub(extent, first))
-    return Block((main, Let(first, done), If(first < extent, block(tail))))
+    base, left = add(start, first), sub(extent, first)
+    if not narrow:
+        return Block((main, Let(first, done), If(first < extent, block(vector(base, left)))))
+    if width > narrow:
+        tail = vectorize((var, left), body, narrow, start=base, between=between, narrow=narrow)
+    else:
+        one = Var(f"{var.name}r")
+        single = close_nest(between, instance(body, {var: add(base, one)}))
+        tail = instance(block(For(one, left, LoopKind.SERIAL, single)), {})
+    return Block((main, Let(first, done), *tail.stmts))
 
 
-def vectorize_block(loop: Loop, body: Block, width: int, index: Expr) -> Block:
+def vectorize_block(
+    loop: Loop, body: Block, width: int, index: Expr, narrow: int = 0
+) -> Block:
     """Vector number ``index`` of the loop: full, or under a mask if it is the last of an odd size.
 
     For a loop over vectors that is itself outermost: ``vector_count`` says how many there are.
+    ``narrow`` is that of :func:`vectorize`.
     """
     var, extent = loop
     base = Var(f"{var.name}b")
@@ -97,10 +110,12 @@ def vectorize_block(loop: Loop, body: Block, width: int, index: Expr) -> Block:
     if multiple_of(extent, width):
         return Block((let, full))
     left = sub(extent, base)
-    part = _lanes(body, var, base, width, left)
+    part = block(_lanes(body, var, base, width, left))
     if (known(extent) or width) < width:
-        return Block((let, part))
-    return Block((let, If(left < width, block(part), block(full))))
+        return Block((let, *part.stmts))
+    if narrow and known(extent) is None:
+        part = vectorize((var, left), body, narrow, start=base, narrow=narrow)
+    return Block((let, If(left < width, part, block(full))))
 
 
 def vector_count(extent: Expr, width: int) -> Expr:
@@ -124,11 +139,14 @@ def accumulators(body: Block) -> dict[Buffer, Reduce]:
     return found
 
 
-def vectorize_reduction(outer: Sequence[Loop], loop: Loop, body: Block, width: int) -> Block:
+def vectorize_reduction(
+    outer: Sequence[Loop], loop: Loop, body: Block, width: int, narrow: int = 0
+) -> Block:
     """A nest that reduces into scalars, by ``width`` lanes that each have their own totals.
 
     ``outer`` are the loops of the nest around ``loop``. The lanes' totals start as the identity
-    and are combined once, at the end.
+    and are combined once, at the end. With ``narrow``, which is that of :func:`vectorize`, the rest
+    goes into the scalars at once.
     """
     wide = accumulators(body)
     if not wide:
@@ -144,7 +162,7 @@ def vectorize_reduction(outer: Sequence[Loop], loop: Loop, body: Block, width: i
         before.append(_vector(first, width, Store(own, first, identity)))
         total = Reduce(acc, reduce.index, reduce.op, Load(own, last))
         after.append(_vector(last, width, total))
-    inner = _to_lanes(vectorize(loop, body, width, shrink=False), lanes, None)
+    inner = _to_lanes(vectorize(loop, body, width, shrink=False, narrow=narrow), lanes, None)
     return Block((*before, *close_nest(outer, inner).stmts, *after))
 
 

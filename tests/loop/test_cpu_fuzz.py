@@ -46,6 +46,7 @@ from graphc.runtime.jit import compile_object, host_target, load_object
 TARGETS = [
     SimpleNamespace(vector_bytes=64, has_avx512=True, has_fma=True),
     SimpleNamespace(vector_bytes=16, has_avx512=False, has_fma=False),
+    SimpleNamespace(vector_bytes=32, has_avx512=False, has_fma=True),
 ]
 VALUES = (
     dtypes.float32, dtypes.float64, dtypes.float16, dtypes.bfloat16, int32, dtypes.uint8, int64,
@@ -240,7 +241,7 @@ def run(kernel: Kernel, arrays: list[np.ndarray], scalars: list[int], runner) ->
     return copies
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=["wide", "narrow"])
+@pytest.mark.parametrize("target", TARGETS, ids=["wide", "narrow", "middle"])
 @settings(max_examples=80)
 @given(case=cases())
 def test_scheduled_kernels_compute_the_same(target, case):
