@@ -43,8 +43,15 @@ def derivatives(y, x):
     return first, gc.gradients(ts(first * np.cos(np.arange(4) + 1.0)), x)[0]
 
 
-@pytest.mark.parametrize("grows", [True, False], ids=["grows", "fixed"])
-@pytest.mark.parametrize("known", [True, False], ids=["static", "symbolic"])
+@pytest.mark.parametrize(
+    ("known", "grows"),
+    [
+        pytest.param(True, True, id="static-grows"),
+        pytest.param(False, False, id="symbolic-fixed"),
+        pytest.param(True, False, id="static-fixed", marks=pytest.mark.slow),
+        pytest.param(False, True, id="symbolic-grows", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", CASES)
 def test_first_and_second(name, known, grows, everywhere):
     x = gc.placeholder(F, [4] if known else [None])

@@ -36,7 +36,10 @@ def slope(f, x, eps=1e-6):
     return found
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["static", "symbolic"])
+@pytest.mark.parametrize(
+    "known",
+    [pytest.param(True, id="static", marks=pytest.mark.slow), pytest.param(False, id="symbolic")],
+)
 @pytest.mark.parametrize("name", CASES)
 def test_first_and_second(name, known, everywhere):
     x = gc.placeholder(F, [4] if known else [None])
