@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Union
 
 
@@ -44,6 +44,15 @@ class Func:
     fn: str
     a: DimLike
     b: DimLike
+    sort_key: str = field(init=False, repr=False, compare=False)
+    """A stable order of atoms in printed polynomials."""
+
+    def __post_init__(self) -> None:
+        # Kept: every sum and product of sizes is put in order by it.
+        object.__setattr__(self, "sort_key", f"~{self}")
+
+    def __hash__(self) -> int:
+        return hash(self.sort_key)
 
     def __str__(self) -> str:
         if self.fn == "floordiv":
@@ -51,11 +60,6 @@ class Func:
         if self.fn == "mod":
             return f"({self.a}) % ({self.b})"
         return f"{self.fn}({self.a}, {self.b})"
-
-    @property
-    def sort_key(self) -> str:
-        """A stable order of atoms in printed polynomials."""
-        return "~" + str(self)
 
 
 Atom = Symbol | Func
@@ -66,12 +70,13 @@ DimLike = Union[int, "Dim"]
 class Dim:
     """A size that is not known yet: a canonical polynomial over symbols and functions."""
 
-    __slots__ = ("_hash", "_symbols", "terms")
+    __slots__ = ("_hash", "_symbols", "_text", "terms")
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         self.terms = terms
         self._hash = hash(terms)
         self._symbols: frozenset[Symbol] | None = None
+        self._text: str | None = None
 
     @staticmethod
     def symbol(name: str, positive: bool = True) -> Dim:
@@ -118,6 +123,13 @@ class Dim:
         return mod(self, other)
 
     def __str__(self) -> str:
+        if self._text is None:
+            self._text = self._written()
+        return self._text
+
+    __repr__ = __str__
+
+    def _written(self) -> str:
         parts = []
         for mono, coef in self.terms:
             factors = "*".join(str(a) for a in mono)
@@ -128,8 +140,6 @@ class Dim:
             else:
                 parts.append(f"{coef}*{factors}")
         return " + ".join(parts)
-
-    __repr__ = __str__
 
     @property
     def as_symbol(self) -> Symbol | None:

@@ -86,10 +86,7 @@ class CheckingEnv(ShapeEnv):
     def __init__(self, fn: Function) -> None:
         self._env = fn.env if isinstance(fn.env, ShapeEnv) else ShapeEnv()
         self._wild: set[Symbol] = set()
-        guards = getattr(fn.env, "guards", fn.guards)
-        pairs = [(self.canonical(g.left), self.canonical(g.right)) for g in guards]
         self._fn = fn
-        self._known = {_primitive(d) for a, b in pairs for d in (a - b, b - a)}
 
     def canonical(self, size: DimLike) -> DimLike:
         """The size with every assumption applied."""
@@ -112,6 +109,12 @@ class CheckingEnv(ShapeEnv):
     @functools.cached_property
     def _lengths(self) -> dict[Symbol, DimLike]:
         return _lengths(self._fn)
+
+    @functools.cached_property
+    def _known(self) -> set[DimLike]:
+        guards = getattr(self._fn.env, "guards", self._fn.guards)
+        pairs = [(self.canonical(g.left), self.canonical(g.right)) for g in guards]
+        return {_primitive(d) for a, b in pairs for d in (a - b, b - a)}
 
     @functools.cached_property
     def _known_of_lengths(self) -> set[DimLike]:
