@@ -21,7 +21,7 @@ from graphc.errors import FeedError, InvalidArgumentError, VerifyError
 from graphc.function import Function, Guard
 from graphc.graph import Operation
 from graphc.loop import ir
-from graphc.op import REGISTRY, Op, SpecialOp, evaluate_reference
+from graphc.op import REGISTRY, Op, SpecialOp, TemplateOp, evaluate_reference
 from graphc.passes.assume import RanksNeeded, ValuesNeeded
 from graphc.passes.extract import VariableState, extract
 from graphc.passes.pipeline import default_pipeline
@@ -80,7 +80,9 @@ def check_case(case: Case, known: str) -> None:
 
 @pytest.mark.parametrize("op", OPS, ids=row_id)
 def test_programs_of_every_op(op: Op):
-    for case in islice(cases(op, op_dtypes(op)[0]), 4):
+    # Templates are interpreted one product, or one comparison, at a time.
+    most = 2 if isinstance(op, TemplateOp) else 4
+    for case in islice(cases(op, op_dtypes(op)[0]), most):
         check_case(case, "shape")
         check_case(case, "rank")
 
