@@ -207,7 +207,9 @@ def narrow_lanes(body: Block, var: Var, target: Target) -> int:
     Where the CPU has no masks for elements so small, LLVM makes a branch for each lane of each
     access: much code, hardly faster than one element after the other.
     """
-    sizes = [size for s in walk_stmt(body) for _, size, _ in accesses(s)]
+    sizes = [
+        size for s in walk_stmt(body) for index, size, _ in accesses(s) if step(index, var) != 0
+    ]
     masked = 1 if target.has_avx512 else 4 if target.vector_bytes >= 32 else 16
     if min(sizes, default=masked) >= masked:
         return 0

@@ -1,4 +1,4 @@
-"""Loops cut in two where a test of their position changes its answer.
+"""Loops cut in pieces where a test of their position changes its answer.
 
 Elements of joined or padded tensors come from another place from some position on.  A vector that
 tests it loads from every place, masked; in a loop for each range there is nothing left to test.
@@ -29,10 +29,10 @@ from graphc.loop.ir import (
     Stmt,
     Var,
     add,
+    block,
     const,
     logical_and,
     stmt_exprs,
-    sub,
     walk_expr,
     walk_stmt,
 )
@@ -93,50 +93,64 @@ class _Test:
         return False if min(ends) + self.least >= 0 else None
 
 
-def _tests(body: Block, var: Var | None) -> list[_Test]:
+def _tests(body: Block, loop: For | None) -> list[_Test]:
     """The comparisons in a loop's body with its variable and those of constant loops inside.
 
-    Without a variable: the comparisons with those of constant loops alone.
+    Without a loop: the comparisons with the variables of constant loops alone.
     """
-    inside = {
-        s.var: size
-        for s in walk_stmt(body)
-        if isinstance(s, For) and (size := known(s.extent)) is not None and size > 0
-    }
+    sizes: dict[Var, int | None] = {}
+    for s in walk_stmt(body):
+        if isinstance(s, For):
+            # One variable may be that of several loops, one after the other.
+            size, other = known(s.extent), sizes.get(s.var, 0)
+            sizes[s.var] = None if size is None or other is None else max(size, other)
+    if loop is not None:
+        sizes[loop.var] = known(loop.extent)
+    last = {v: max(size - 1, 0) for v, size in sizes.items() if size is not None}
     exprs = [e for s in walk_stmt(body) for e in stmt_exprs(s)]
     found = []
     for node in walk_expr(*exprs):
         if not isinstance(node, Apply) or node.fn not in _FORMS or node.args[0].dtype is not int64:
             continue
-        if var is None or var in node.variables:
-            test = _linear_test(node, var, inside)
+        if loop is None or loop.var in node.variables:
+            test = _linear_test(node, None if loop is None else loop.var, last)
             found += [] if test is None else [test]
     return found
 
 
-def _linear_test(node: Apply, var: Var | None, inside: dict[Var, int]) -> _Test | None:
+def _linear_test(node: Apply, var: Var | None, last: dict[Var, int]) -> _Test | None:
+    first, second = (_linear(side, last) for side in node.args)
+    if first is None or second is None:
+        return None
+    (left, a), (right, b) = first, second
     sign, shift = _FORMS[node.fn]
-    names = [v for v in node.variables if v is not var]
-    if any(v not in inside for v in names):
+    slope, least, most = 0, sign * (a - b) + shift, sign * (a - b) + shift
+    for v in node.variables:
+        each = sign * (left.get(v, 0) - right.get(v, 0))
+        if v is var:
+            slope = each
+        else:
+            least, most = least + min(each * last[v], 0), most + max(each * last[v], 0)
+    return _Test(node, slope, least, most)
+
+
+def _linear(side: Expr, last: dict[Var, int]) -> tuple[dict[Var, int], int] | None:
+    """The slopes of a sum and its offset; None where they are not known, or it may wrap around."""
+    if not last.keys() >= side.variables:
         return None
-    parts = coefficients(sub(*node.args), node.variables)
-    if parts is None:
+    parts = coefficients(side, side.variables)
+    offset = None if parts is None else known(parts[1])
+    if parts is None or offset is None:
         return None
-    slope, offset = 0 if var is None else known(parts[0][var]), known(parts[1])
-    slopes = [known(parts[0][v]) for v in names]
-    if slope is None or offset is None or None in slopes:
-        return None
-    least = most = sign * offset + shift
-    for v, each in zip(names, slopes, strict=True):
-        last = sign * (each or 0) * (inside[v] - 1)
-        least, most = least + min(last, 0), most + max(last, 0)
-    return _Test(node, sign * slope, least, most)
+    slopes = {v: size for v, part in parts[0].items() if (size := known(part)) is not None}
+    largest = abs(offset) + sum(abs(each) * last[v] for v, each in slopes.items())
+    return (slopes, offset) if len(slopes) == len(parts[0]) and largest <= int64.max else None
 
 
 def _ranges(loop: For) -> list[Stmt]:
     """The loop, or one for each range of its variable in which tests have one answer."""
     extent = known(loop.extent)
-    tests = _tests(loop.body, loop.var) if extent is not None and extent > 1 else []
+    tests = _tests(loop.body, loop) if extent is not None and extent > 1 else []
     if not tests or extent is None:
         return [loop]
     cuts = {0, extent, *(cut for t in tests for cut in t.cuts() if 0 < cut < extent)}
@@ -175,7 +189,15 @@ class _Answered(Rewriter):
             return new.args[1] if new.args[0].value else new.args[2]
         if isinstance(new, Apply) and new.fn == "and":
             return logical_and(*new.args)
+        if isinstance(new, Apply) and new.fn == "or":
+            return _either(*new.args)
+        if isinstance(new, Apply) and new.fn == "not" and isinstance(new.args[0], Const):
+            return FALSE if new.args[0].value else TRUE
         return new
+
+    def block(self, old: Block) -> Block:
+        """The copy of a block, without what is empty."""
+        return block(*(self.stmt(s) for s in old.stmts))
 
     def stmt(self, stmt: Stmt) -> Stmt:
         """The copy of a statement, or of what is left of it."""
@@ -183,3 +205,10 @@ class _Answered(Rewriter):
         if isinstance(new, If) and isinstance(new.cond, Const):
             return new.then if new.cond.value else new.otherwise or Block(())
         return new
+
+
+def _either(a: Expr, b: Expr) -> Expr:
+    for one, other in ((a, b), (b, a)):
+        if isinstance(one, Const):
+            return TRUE if one.value else other
+    return Apply("or", (a, b), a.dtype)

@@ -59,8 +59,9 @@ def vectorize(
 
     ``start`` is added to the loop variable, for a loop that is a piece of a longer one. The loops
     ``between`` are put inside of the loop over vectors, around each vector. With ``shrink``, a rest
-    of known size gets a vector that is no wider than it needs. A rest of unknown size is done by
-    vectors of ``narrow`` lanes, unless that is 0, and one by one: for elements without masks.
+    of known size gets a vector that is no wider than it needs. With ``narrow`` there are no masks:
+    a rest is done by vectors of so many lanes, and by ever smaller ones, or one by one if its size
+    is unknown.
     """
     var, extent = loop
     size = known(extent)
@@ -69,6 +70,14 @@ def vectorize(
         one = _lanes(body, var, base, lanes, count)
         return instance(close_nest(between, block(one)), {}).stmts[0] if between else one
 
+    if size is not None and narrow and size < min(width, narrow):
+        pieces, at = [], 0
+        for lanes in _powers(size):
+            pieces.append(vector(add(start, at), None, lanes))
+            at += lanes
+        return block(*pieces)
+    if size is not None and narrow and size < width:
+        return vectorize(loop, body, narrow, start=start, between=between, narrow=narrow)
     if size is not None and size <= width:
         return block(vector(start, None if size == width else extent)) if size else Block(())
     whole = index_div(extent, const(width))
@@ -80,6 +89,12 @@ def vectorize(
     done = mul(whole, width)
     if size is not None:
         rest = size % width
+        if narrow:
+            tail = vectorize(
+                (var, const(rest)), body, width, start=add(start, done), between=between,
+                narrow=narrow,
+            )  # fmt: skip
+            return block(main, tail)
         lanes = 1 << (rest - 1).bit_length() if shrink else width
         return block(main, vector(add(start, done), None if rest == lanes else const(rest), lanes))
     first = Var(f"{var.name}d")
@@ -93,6 +108,11 @@ def vectorize(
         single = close_nest(between, instance(body, {var: add(base, one)}))
         tail = instance(block(For(one, left, LoopKind.SERIAL, single)), {})
     return Block((main, Let(first, done), *tail.stmts))
+
+
+def _powers(size: int) -> list[int]:
+    """Powers of two that add up to a size, the largest first."""
+    return [1 << k for k in reversed(range(size.bit_length())) if size >> k & 1]
 
 
 def vectorize_block(
@@ -111,10 +131,12 @@ def vectorize_block(
         return Block((let, full))
     left = sub(extent, base)
     part = block(_lanes(body, var, base, width, left))
-    if (known(extent) or width) < width:
+    size = known(extent)
+    if narrow:
+        rest = left if size is None else const(size % width)
+        part = vectorize((var, rest), body, narrow, start=base, narrow=narrow)
+    if (size or width) < width:
         return Block((let, *part.stmts))
-    if narrow and known(extent) is None:
-        part = vectorize((var, left), body, narrow, start=base, narrow=narrow)
     return Block((let, If(left < width, part, block(full))))
 
 

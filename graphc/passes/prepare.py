@@ -11,24 +11,24 @@ from dataclasses import dataclass, replace
 from graphc.function import Function, Input, Output, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.op import get_op
+from graphc.passes.control_invariant import invariant_operations
 
 
 def stable_tensors(fn: Function) -> set[Tensor]:
     """The tensors that are the same in every run until somebody else changes a variable.
 
-    In the body of a loop: those that are the same in every turn.
+    In the body of a loop: those that are the same in every turn, and so can leave it.
     """
+    if is_loop_body(fn):
+        outside = {i.tensor for i in fn.inputs if i.kind == "capture"}
+        return outside.union(*(op.outputs for op in invariant_operations(fn, outside)))
     changed = {o.key for o in fn.outputs if o.kind in ("update", "store")}
     sources = {i.tensor: i for i in fn.inputs}
-    turns = bool(changed) and any(i.kind == "carry" for i in fn.inputs)
     found: set[Tensor] = set()
     for op in fn.operations:
         source = sources.get(op.outputs[0]) if op.outputs else None
         if op.type == "Placeholder":
-            kept = source is not None and (
-                source.kind == "capture" if turns else
-                source.kind == "variable" and source.key not in changed
-            )
+            kept = source is not None and source.kind == "variable" and source.key not in changed
             sizes = op.outputs[0].sizes
             static = sizes is not None and all(isinstance(s, int) for s in sizes)
             stable = kept and static
@@ -38,6 +38,11 @@ def stable_tensors(fn: Function) -> set[Tensor]:
         if stable:
             found.update(op.outputs)
     return found
+
+
+def is_loop_body(fn: Function) -> bool:
+    """Whether a function is what a loop repeats: its condition changes no loop variable."""
+    return any(i.kind == "carry" for i in fn.inputs) and any(o.kind == "update" for o in fn.outputs)
 
 
 def over_stable(fn: Function, suits: Callable[[Operation], bool]) -> list[Operation]:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.dtypes import float32
+from graphc.loop import ir
 from graphc.loop.cpu import schedule_cpu
 from graphc.loop.cpu_split import split_at_tests
 from graphc.loop.interpret import run_kernel
@@ -108,6 +110,49 @@ def test_what_is_not_known_stays(cond):
     assert format_kernel(split_at_tests(kernel)) == format_kernel(kernel)
 
 
+@pytest.mark.parametrize(
+    "cond",
+    [
+        "i * 4611686018427387904 < 5", "i + 9223372036854775803 < 0",
+        "i + 9223372036854775803 < 9223372036854775805", "i - 9223372036854775807 < i * 3",
+        "i > -9223372036854775808", "i - 9223372036854775807 < 9223372036854775807",
+    ],
+)  # fmt: skip
+def test_numbers_that_wrap_around_are_compared_as_they_are(cond):
+    text = (
+        "kernel k(x: f32[32], y: f32[32]):\n"
+        "  for i in 32:\n"
+        f"    y[i] = guard({cond}, x[i], -1.0f32)\n"
+    )
+    same(text, np.arange(32, dtype=np.float32), np.zeros(32, np.float32))
+
+
+@pytest.mark.parametrize("limit", [-(2**63), 2**63 - 1])
+def test_values_at_the_limits_of_int64_are_compared(limit):
+    x = gc.placeholder(gc.float32, [2, 8200])
+    i = gc.range(8200, dtype=gc.int64)
+    y = gc.where((i > gc.constant(limit, gc.int64)) & (x > -5.0), x, -x)
+    z = gc.where((i - gc.constant(limit + (limit < 0), gc.int64) < limit) & (x > -5.0), x, -x)
+    value = np.random.default_rng(0).standard_normal((2, 8200)).astype(np.float32)
+    with gc.Session() as s, gc.Session(mode="reference") as reference:
+        found, wanted = s.run([y, z], {x: value}), reference.run([y, z], {x: value})
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_one_variable_of_two_loops_has_the_larger_extent():
+    x, y = (ir.Buffer(name, float32, ir.const(32)) for name in "xy")
+    i, j = ir.Var("i"), ir.Var("j")
+    chosen = ir.Guard(j < 6, ir.Load(x, j), ir.const(7.0, float32))
+    stores = [
+        ir.For(j, ir.const(n), ir.LoopKind.VECTORIZED, ir.block(ir.Store(y, j + start, chosen)))
+        for n, start in ((8, 0), (4, 8))
+    ]
+    body = ir.block(ir.For(i, ir.const(2), ir.LoopKind.SERIAL, ir.block(*stores)))
+    cut = verify_kernel(split_at_tests(verify_kernel(ir.Kernel("k", (x, y), (), body))))
+    assert format_kernel(cut).count("guard") == 2
+
+
 def test_many_seams_and_much_work_are_not_copied():
     def text(seams: int, value: str) -> str:
         for k in range(seams):
@@ -159,3 +204,31 @@ def test_a_rest_is_masked_where_masks_are_cheap(target, type_name, masked):
     # Whole vectors, one register at a time, one by one.
     assert sum(line.startswith("vectorized") for line in printed) == 2
     assert any(line.startswith("for ir in") for line in printed) != masked
+
+
+def test_what_does_not_move_needs_no_mask():
+    text = (
+        "kernel k(x: f32[n], f: u8[1], y: f32[n]; n):\n"
+        "  for i in n:\n"
+        "    y[i] = x[i] * f32(f[0])\n"
+    )
+    assert any(line.startswith("if l <") for line in lines(text))
+
+
+@pytest.mark.parametrize(
+    ("size", "widths"),
+    [(28, [16, 8, 4]), (3, [2, 1]), (32, [32]), (100, [32, 4]), (530, [64, 16, 2]), (1, [])],
+)
+def test_a_known_rest_without_masks_is_done_by_smaller_vectors(size, widths):
+    text = BYTES.replace("; n", "").replace("[n]", f"[{size}]").replace("in n", f"in {size}")
+    text = text.replace("[n * 3]", f"[{3 * size}]").replace("i + n * 2", f"i + {2 * size}")
+    text = text.replace("i + n]", f"i + {size}]")
+    printed = lines(text)
+    found = [int(s.split()[-1][:-1]) for s in printed if s.startswith("vectorized")]
+    assert found == widths
+    assert not [line for line in printed if line.startswith("if ")]
+    kernel = parse_kernel(text)
+    x = np.random.default_rng(0).integers(0, 256, 3 * size, np.uint8)
+    y = np.zeros(size, np.uint8)
+    run_kernel(schedule_cpu(kernel, AVX2), [x, y], [])
+    np.testing.assert_array_equal(y, x.reshape(3, size).max(0))

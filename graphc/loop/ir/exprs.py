@@ -254,10 +254,15 @@ def _is(value: Expr, number: int) -> bool:
     return isinstance(value, Const) and value.dtype.is_integer and value.value == number
 
 
+_INT64 = range(int64.min, int64.max + 1)
+
+
 def _fold(fn: str, a: Expr, b: Expr) -> Expr | None:
+    """The literal that two literals give; None where that is none of the dtype."""
     if isinstance(a, Const) and isinstance(b, Const) and a.dtype is int64:
         x, y = a.value, b.value
-        return Const({"add": x + y, "sub": x - y, "mul": x * y}[fn], int64)
+        value = {"add": x + y, "sub": x - y, "mul": x * y}[fn]
+        return Const(value, int64) if value in _INT64 else None
     return None
 
 
