@@ -87,7 +87,10 @@ class Range(ElementOp):
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """The formula on NumPy's arange."""
         start, limit, delta = (np.asarray(v).reshape(()) for v in inputs)
-        count = math.ceil((float(limit) - float(start)) / float(delta))
+        if start.dtype.kind == "i":
+            count = -((int(start) - int(limit)) // int(delta))  # rounded up, and exact
+        else:
+            count = math.ceil((float(limit) - float(start)) / float(delta))
         steps = np.arange(max(0, count)).astype(start.dtype)
         return (start + steps * delta).astype(start.dtype)
 
@@ -95,6 +98,8 @@ class Range(ElementOp):
         """Up, down, in steps, none, fractions."""
         for row in ((0, 5, 1), (2, 11, 3), (5, -2, -2), (3, 3, 1), (7, 0, -1), (-3, 4, 7)):
             yield Sample(tuple(np.int64(v) for v in row))
+        ends = (-(2**63), 7 - 2**63, 2)
+        yield Sample(tuple(np.int64(v) for v in ends), dtypes=(dtypes.int64,), note="exact")
         floats = (dtypes.float32, dtypes.float64)
         for fractions in ((0.0, 1.0, 0.25), (3.0, 1.0, -0.5), (0.5, 0.75, 1.0)):
             yield Sample(tuple(np.float64(v) for v in fractions), dtypes=floats)
