@@ -113,6 +113,16 @@ def loop_cumsum(x: gc.Tensor) -> gc.Tensor:
     return gc.reduce_sum(x[:, :, None] * gc.cast(before, gc.float32)[None], 1)
 
 
+def joined(*parts: gc.Tensor) -> gc.Tensor:
+    return gc.concat(parts, 1)
+
+
+def recurrent(x: gc.Tensor, w: gc.Tensor) -> gc.Tensor:
+    return gc.while_loop(
+        lambda i, _: i < 20, lambda i, h: (i + 1, gc.tanh(gc.matmul(h, w))), [0, x]
+    )[1]
+
+
 def gelu(x: gc.Tensor) -> gc.Tensor:
     return 0.5 * x * (1 + gc.erf(x * 0.7071067811865476))
 
@@ -137,6 +147,10 @@ CASES: list[tuple[str, Build, Arrays, Arrays, Build | dict[str, Any]]] = [
      [normal(0, 3, 3, 64, 64)], {"passes.winograd.TILES": NEVER}),
     ("weights in panels, 128x1024x1024", gc.matmul, [normal(0, 128, 1024)], [normal(0, 1024, 1024)],
      {"passes.panels.LEAST_BYTES": NEVER}),
+    ("panels of a loop, 20 turns of 32x256x256", recurrent,
+     [normal(0, 32, 256), normal(0, 256, 256) / 16], [], {"passes.panels.LEAST_BYTES": NEVER}),
+    ("loops cut at seams, four of 256x64 joined", joined, [normal(s, 256, 64) for s in range(4)],
+     [], {"loop.cpu_split.MOST_RANGES": 0}),
     ("weights asked for ahead, 16x1024x4096", gc.matmul, [normal(0, 16, 1024)],
      [normal(0, 1024, 4096)], {"kernels.tiling.NEAR_BYTES": (NEVER, NEVER)}),
     ("stores past the caches, 4096x4096", gelu, [normal(0, 4096, 4096)], [],

@@ -267,7 +267,7 @@ except KeyError:
     print(panels.LEAST_BYTES == before, len(templates.CASES))
 """
     done = run(code)
-    assert done.stdout.split() == ["True", "12"], done.stderr
+    assert done.stdout.split() == ["True", "14"], done.stderr
 
 
 @pytest.mark.slow

@@ -38,8 +38,10 @@ from graphc.loop.ir import (
 )
 from graphc.loop.transform import Rewriter
 
-_MOST_RANGES = 8
-_MOST_WORK = 256  # of all copies of the body
+MOST_RANGES = 8
+"""A loop is cut in no more pieces."""
+MOST_WORK = 256
+"""The arithmetic and accesses in all copies of its body are no more."""
 _FORMS = {"lt": (1, 0), "le": (1, -1), "gt": (-1, 0), "ge": (-1, -1)}
 
 
@@ -156,7 +158,7 @@ def _ranges(loop: For) -> list[Stmt]:
     cuts = {0, extent, *(cut for t in tests for cut in t.cuts() if 0 < cut < extent)}
     places = sorted(cuts)
     ranges = list(itertools.pairwise(places))
-    if not 1 < len(ranges) <= _MOST_RANGES or len(ranges) * body_cost(loop.body) > _MOST_WORK:
+    if not 1 < len(ranges) <= MOST_RANGES or len(ranges) * body_cost(loop.body) > MOST_WORK:
         return [loop]
     return [_range(loop, tests, start, end) for start, end in ranges]
 
