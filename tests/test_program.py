@@ -78,13 +78,22 @@ def check_case(case: Case, known: str) -> None:
         case.check(other, wanted, "program without fast versions")
 
 
+def check_some(op: Op, first: int, end: int) -> None:
+    for case in islice(cases(op, op_dtypes(op)[0]), first, end):
+        check_case(case, "shape")
+        check_case(case, "rank")
+
+
 @pytest.mark.parametrize("op", OPS, ids=row_id)
 def test_programs_of_every_op(op: Op):
     # Templates are interpreted one product, or one comparison, at a time.
-    most = 2 if isinstance(op, TemplateOp) else 4
-    for case in islice(cases(op, op_dtypes(op)[0]), most):
-        check_case(case, "shape")
-        check_case(case, "rank")
+    check_some(op, 0, 2 if isinstance(op, TemplateOp) else 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", [op for op in OPS if isinstance(op, TemplateOp)], ids=row_id)
+def test_more_programs_of_templates(op: Op):
+    check_some(op, 2, 4)
 
 
 # --- training ---------------------------------------------------------------------------------
