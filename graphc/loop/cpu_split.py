@@ -32,6 +32,7 @@ from graphc.loop.ir import (
     block,
     const,
     logical_and,
+    logical_or,
     stmt_exprs,
     walk_expr,
     walk_stmt,
@@ -192,7 +193,7 @@ class _Answered(Rewriter):
         if isinstance(new, Apply) and new.fn == "and":
             return logical_and(*new.args)
         if isinstance(new, Apply) and new.fn == "or":
-            return _either(*new.args)
+            return logical_or(*new.args)
         if isinstance(new, Apply) and new.fn == "not" and isinstance(new.args[0], Const):
             return FALSE if new.args[0].value else TRUE
         return new
@@ -207,10 +208,3 @@ class _Answered(Rewriter):
         if isinstance(new, If) and isinstance(new.cond, Const):
             return new.then if new.cond.value else new.otherwise or Block(())
         return new
-
-
-def _either(a: Expr, b: Expr) -> Expr:
-    for one, other in ((a, b), (b, a)):
-        if isinstance(one, Const):
-            return TRUE if one.value else other
-    return Apply("or", (a, b), a.dtype)

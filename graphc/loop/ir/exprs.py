@@ -250,6 +250,15 @@ def logical_and(a: Expr, b: Expr) -> Expr:
     return apply("and", a, b)
 
 
+def logical_or(a: Expr, b: Expr) -> Expr:
+    """One of them holds."""
+    if isinstance(a, Const):
+        return a if a.value else b
+    if isinstance(b, Const):
+        return b if b.value else a
+    return apply("or", a, b)
+
+
 def _is(value: Expr, number: int) -> bool:
     return isinstance(value, Const) and value.dtype.is_integer and value.value == number
 
