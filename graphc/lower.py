@@ -26,6 +26,7 @@ from graphc.loop.printer import format_kernel
 from graphc.loop.verify import verify_kernel
 from graphc.lower_cost import Cost, kernel_cost
 from graphc.lower_gpu import grid_template
+from graphc.lower_host import HostPart
 from graphc.lower_loops import LoopLowering
 from graphc.lower_operands import GroupOperands, Lowering, Reader, Site
 from graphc.lower_template import TemplateLowering
@@ -159,6 +160,11 @@ class Lowered:
         if self.streamed:
             kernel = stream(kernel, [second.buffers[t] for t in self.streamed])
         return self._verified(kernel)
+
+    @functools.cached_property
+    def host_part(self) -> HostPart:
+        """What of it a host can compute beside a device."""
+        return HostPart(self._lowering, self._group)
 
     def cost(self, sizes: Mapping[Symbol, int]) -> Cost:
         """What one call has to do where the symbols have these values."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from graphc.dims import Dim, Symbol
 from graphc.errors import InvalidArgumentError, ResourceExhaustedError
-from graphc.program import Append, Bind, Call, Copy, Loop, Program, Reserve, walk
-from graphc.program_steps import slots_of
+from graphc.lower_host import FEW
+from graphc.program import Call, Copy, Program, walk
 from graphc.runtime.cuda_arrays import DeviceArray
 from graphc.runtime.cuda_device import CaptureError, Device, Memory
 from graphc.runtime.cuda_kernels import Kernels
@@ -42,8 +42,8 @@ class CudaExecutable(Runnable):
 
     Attributes:
       changing: the number of the first step that changes a variable.
-      counted: the slots of numbers of turns that something on the device reads.
       capturable: whether runs may be recorded and replayed.
+      decides: whether that takes the elements of small feeds: then a recording is for these alone.
     """
 
     def __init__(self, program: Program, state: CudaState, on_device: bool = False) -> None:
@@ -56,12 +56,9 @@ class CudaExecutable(Runnable):
         self.numbers = {id(s.source): s.number for s in program.slots if s.kind == "input"}
         self.variables = [s for s in program.slots if s.kind == "variable"]
         self.changing = changing_step(program)
-        self.counted = counted_turns(program)
-        # What makes the host decide in the middle of a run cannot be recorded; what gives a
-        # variable another shape runs seldom.
-        self.capturable = not self.stores and all(
-            isinstance(s, (Call, Copy)) for s in program.steps
-        )
+        # What Python computes cannot be recorded; what gives a variable another shape runs seldom.
+        self.capturable = not self.stores and not program.hosts
+        self.decides = False
         self._replays: dict[Any, Replay] = {}
         self._seen: dict[Any, tuple[int, ...]] = {}
         self._places = -1
@@ -124,7 +121,7 @@ class CudaExecutable(Runnable):
         given = self.given_variables()
         for i, feed in zip(self.inputs, feeds, strict=True):
             given[self.numbers[id(i)]] = self._given(feed)
-        run = Run(self, binding, given)
+        run = Run(self, binding, given, self._known(feeds))
         if self.timer is not None:
             self.timer.sizes = run.binding
         run.reserve()
@@ -152,6 +149,14 @@ class CudaExecutable(Runnable):
         self.state.staging.put(memory.address, feed)
         return memory
 
+    def _known(self, feeds: Sequence[Any]) -> dict[int, np.ndarray]:
+        """The feeds of few integers, as flat arrays by slot: the host may decide by them."""
+        return {
+            self.numbers[id(i)]: feed.reshape(-1)
+            for i, feed in zip(self.inputs, feeds, strict=True)
+            if isinstance(feed, np.ndarray) and feed.dtype.kind in "iub" and feed.size <= FEW
+        }
+
     # --- replays ------------------------------------------------------------------------------
 
     def _repeated(self, feeds: Sequence[Any]) -> Replay | None:
@@ -169,7 +174,9 @@ class CudaExecutable(Runnable):
         """
         if not self.capturable or self.timer is not None:
             return None
-        key, places = (*binding.values(),), places_of(feeds)
+        known = self._known(feeds) if self.decides else {}
+        places = places_of(feeds)
+        key = (*binding.values(), *((n, value.tobytes()) for n, value in known.items()))
         if key not in self._seen:
             if len(self._seen) >= MOST_SEEN:
                 self._seen.clear()
@@ -187,9 +194,11 @@ class CudaExecutable(Runnable):
             if len(self._replays) >= MOST_REPLAYS:
                 del self._replays[next(iter(self._replays))]
             try:
-                found = Replay(self, binding, feeds, fixed, self.given_variables())
+                found = Replay(self, binding, feeds, fixed, self.given_variables(), known)
             except CaptureError:
-                self.capturable = False
+                # What is decided may depend on feeds: then a run with the same ones is recorded.
+                self.capturable = not self.decides and bool(self._known(feeds))
+                self.decides = True
                 return None
             except MemoryError:
                 # What has no room beside the others would push them out again and again.
@@ -332,17 +341,6 @@ def changing_step(program: Program) -> int:
             if written & variables:
                 return number
     return len(program.steps)
-
-
-def counted_turns(program: Program) -> frozenset[int]:
-    """The slots that count a loop's turns and that more than the host reads."""
-    steps = list(walk(program.steps))
-    turns = {s.turns for s in steps if isinstance(s, Loop)}
-    hosts = (Loop, Reserve, Append, Bind)
-    read = {n for s in steps if not isinstance(s, hosts) for n in slots_of(s)}
-    read |= {s.flag for s in steps if isinstance(s, Loop)}
-    read |= {s.source for s in steps if isinstance(s, Append)}
-    return frozenset(turns & (read | {r.slot for r in program.results}))
 
 
 @contextlib.contextmanager

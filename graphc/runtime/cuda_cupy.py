@@ -120,13 +120,17 @@ class PerThread(threading.local):
 
     Attributes:
       capturing: the stream that it captures, if it does.
+      lanes: all streams of the capture; the first one is that which began it.
+      start: the event that the others begin with.
       before: the streams that were current before it made the device its own.
     """
 
     capturing: Any = None
+    start: Any = None
 
     def __init__(self) -> None:
         self.before: list[Any] = []
+        self.lanes: list[Any] = []
 
 
 class Active:
@@ -413,12 +417,28 @@ class CupyDevice:
           CaptureError: CUDA refuses that.
         """
         try:
-            stream = self._cupy.cuda.Stream(non_blocking=True)
+            first = self._cupy.cuda.Stream(non_blocking=True)
             # In the relaxed mode, so that nothing that Python frees meanwhile ends the capture.
-            stream.begin_capture()
+            first.begin_capture()
         except self.errors as error:
             raise CaptureError(str(error)) from None
-        self.thread.capturing = stream
+        self.thread.capturing, self.thread.lanes = first, [first]
+        self.thread.start = first.record()
+
+    def lane(self, number: int, after: Sequence[Any]) -> None:
+        """Record what follows on one of the streams that the first one has forked into."""
+        thread = self.thread
+        while len(thread.lanes) <= number:
+            stream = self._cupy.cuda.Stream(non_blocking=True)
+            stream.wait_event(thread.start)
+            thread.lanes.append(stream)
+        thread.capturing = thread.lanes[number]
+        for event in after:
+            thread.capturing.wait_event(event)
+
+    def moment(self) -> Any:
+        """An event of the capture."""
+        return self.thread.capturing.record()
 
     def end_capture(self) -> CupyGraph:
         """What the thread asked for.
@@ -426,9 +446,12 @@ class CupyDevice:
         Raises:
           CaptureError: CUDA cannot record it, or instantiate it.
         """
-        stream, self.thread.capturing = self.thread.capturing, None
+        (first, *others), self.thread.lanes = self.thread.lanes, []
+        self.thread.capturing = self.thread.start = None
         try:
-            return CupyGraph(stream.end_capture(), self)
+            for stream in others:
+                first.wait_event(stream.record())
+            return CupyGraph(first.end_capture(), self)
         except self.errors as error:
             ours = self.translated(error)
             raise ours if isinstance(ours, MemoryError) else CaptureError(str(error)) from None

@@ -19,6 +19,8 @@ EXTRA = "pip install 'graphc[cuda13]' (or [cuda12]) installs what is needed"
 # 177, 550: what a text declares, or sets, and does not use. 39: the mean of nothing is NaN.
 OPTIONS = ("-std=c++17", "--fmad=false", "-diag-suppress=39,177,550")
 """Products and sums are contracted where a kernel says so and nowhere else, as on the CPU."""
+MOST_LANES = 8
+"""Things that a capture records side by side."""
 
 
 class Memory(Protocol):
@@ -139,6 +141,15 @@ class Device(Protocol):
         Raises:
           CaptureError: the device cannot do that.
         """
+
+    def lane(self, number: int, after: Sequence[Any]) -> None:
+        """What the thread asks for from now on is recorded in one of ``MOST_LANES`` lanes.
+
+        A lane is in order, and waits for nothing of the others but these moments.
+        """
+
+    def moment(self) -> Any:
+        """The moment after what was recorded so far in the lane."""
 
     def end_capture(self) -> Recorded:
         """What was asked for since :meth:`begin_capture`.

@@ -77,6 +77,10 @@ class Kernels:
                 function = self._functions[launch.function]
                 self.device.launch(function, blocks, launch.threads, arguments)
 
+    def has_spaces(self, low: Lowered) -> bool:
+        """Whether calls of a kernel share memory beside their slots."""
+        return bool(self._spaces[low.kernel.name])
+
     def _workspaces(self, low: Lowered) -> list[Memory]:
         """What a kernel needs behind its slots; its calls use it one after the other.
 

@@ -1,7 +1,8 @@
-"""A run without decisions of the host, recorded once as a CUDA graph and then replayed.
+"""A run that needs no answer of the device, recorded once as a CUDA graph and then replayed.
 
 The memory of a recorded run stays where it is, from one replay to the next.  What can fail is
 looked at once, after everything that can; where variables change after that, there are two graphs.
+Which way loops and branches go is decided when the run is recorded, by what the host knows.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import numpy as np
 from graphc.dims import Symbol
 from graphc.runtime.cuda_arrays import DeviceArray
 from graphc.runtime.cuda_device import CaptureError, Memory, Recorded
+from graphc.runtime.cuda_recorded import Place, RecordedRun, Rehearsal
 from graphc.runtime.cuda_run import ALIGNMENT as ACCESS
-from graphc.runtime.cuda_run import STATUS, Run, raise_failure
+from graphc.runtime.cuda_run import STATUS, raise_failure
 
 if TYPE_CHECKING:
     from graphc.runtime.cuda import CudaExecutable
@@ -36,19 +38,26 @@ class Replay:
       feeds: those of a run like it.
       fixed: where each feed is read; 0 for what is copied to memory of the replay's own.
       variables: where the variables are, by slot.
+      known: the feeds that the host decides by: it is for these alone.
 
     Raises:
       CaptureError: it cannot be recorded.
+      GuardBroken, BadSize: as when it runs.
       MemoryError: there is no room for it.
     """
 
     def __init__(
         self, owner: CudaExecutable, binding: Mapping[Symbol, int], feeds: Sequence[Any],
-        fixed: Sequence[int], variables: Mapping[int, Memory],
+        fixed: Sequence[int], variables: Mapping[int, Memory], known: Mapping[int, np.ndarray],
     ) -> None:  # fmt: skip
         self.owner = owner
         self.device = owner.device
         given = dict(variables)
+        for i in owner.inputs:
+            given[owner.numbers[id(i)]] = Place(0)
+        rehearsal = Rehearsal(owner, binding, given, known)
+        numbers = [owner.numbers[id(i)] for i in owner.inputs]
+        self.decided = [(k, known[n].copy()) for k, n in enumerate(numbers) if n in known]
         self.places: list[int] = []
         self.fixed = tuple(fixed)
         self.signature = [
@@ -56,21 +65,20 @@ class Replay:
         ]
         for i, feed, place in zip(owner.inputs, feeds, self.fixed, strict=True):
             # Of an array on the device the address is kept, but not the array.
-            memory: Memory = _Place(place) if place else self.device.allocate(feed.nbytes)
+            memory: Memory = Place(place) if place else self.device.allocate(feed.nbytes)
             given[owner.numbers[id(i)]] = memory
             self.places.append(memory.address)
         self.sizes = dict(binding)
-        self.kept = Run(owner, binding, given)
-        self.kept.reserve()
-        self._layout()
+        self.kept = RecordedRun(owner, binding, given, known, rehearsal)
+        self._layout(rehearsal)
         self._record()
 
-    def _layout(self) -> None:
-        """Where fetches are, and which of them come by way of pinned memory."""
+    def _layout(self, rehearsal: Rehearsal) -> None:
+        """Which fetches come by way of pinned memory, and where they are in it."""
         size = STATUS.nbytes
         self.small: dict[int, tuple[int, int]] = {}
-        self.addresses = [self.kept.place(r) for r in self.owner.program.results]
-        self.shapes = [(room.shape, room.dtype) for room in self.kept.rooms()]
+        self.addresses: list[int] = []
+        self.shapes = [(room.shape, room.dtype) for room in rehearsal.rooms()]
         for number, (shape, dtype) in enumerate(self.shapes):
             nbytes = dtype.itemsize * math.prod(shape)
             if nbytes <= SMALL and not self.owner.on_device:
@@ -93,14 +101,15 @@ class Replay:
 
         def begin() -> None:
             run.begin()
-            if run.unsure:
-                self.device.download(run.status.address, self.pinned[: STATUS.nbytes])
+            if self.fallible:
+                run.device.download(run.status.address, self.pinned[: STATUS.nbytes])
 
         def finish() -> None:
             run.finish()
+            self.addresses = [run.place(r) for r in self.owner.program.results]
             for number, (start, nbytes) in self.small.items():
                 if nbytes:
-                    self.device.download(
+                    run.device.download(
                         self.addresses[number], self.pinned[start : start + nbytes]
                     )
 
@@ -108,7 +117,7 @@ class Replay:
             begin()
             finish()
 
-        # Known beforehand, for what is recorded is not done.
+        # Also where what can fail is in a loop without a turn.
         self.fallible = self.owner.kernels.fallible
         self.twice = self.fallible and changes
         parts = (begin, finish) if self.twice else (both,)
@@ -116,8 +125,10 @@ class Replay:
 
     def _recorded(self, part: Callable[[], None]) -> Recorded:
         self.device.begin_capture()
+        self.kept.lanes.begin()
         try:
             part()
+            self.kept.lanes.finish()
         except BaseException as error:
             # The thread has to be out of the capture, whatever has become of it.
             with contextlib.suppress(CaptureError, MemoryError):
@@ -177,7 +188,10 @@ class Replay:
                 plain = isinstance(feed, DeviceArray) and place in (0, feed.address)
             if not plain or feed.shape != shape or feed.dtype != dtype:
                 return False
-        return True
+        return all(
+            type(feeds[k]) is np.ndarray and np.array_equal(feeds[k].reshape(-1), value)
+            for k, value in self.decided
+        )
 
 
 def places_of(feeds: Sequence[Any]) -> tuple[int, ...]:
@@ -191,10 +205,3 @@ def places_of(feeds: Sequence[Any]) -> tuple[int, ...]:
 def still(before: Sequence[int], now: Sequence[int]) -> tuple[int, ...]:
     """The places that are what they were; 0 for the others."""
     return tuple(a if a == b else 0 for a, b in zip(before, now, strict=True))
-
-
-class _Place:
-    """An address whose memory is somebody else's."""
-
-    def __init__(self, address: int) -> None:
-        self.address = address

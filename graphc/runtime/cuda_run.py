@@ -1,9 +1,10 @@
 """One run of a program on a device: its steps in order, driven from the host.
 
 The memory of a run mirrors the plan: an arena of blocks, outputs, slots that grow. What the host
-must know in the course of a run (a loop's condition, sizes that the run computes) is read back
-where it is needed. Whether a condition of a kernel has failed is looked at then, and before the
-first step that changes a variable; kernels go on with zeros after a failure.
+must know in the course of a run (a loop's condition, sizes that the run computes) it computes
+itself where it can (:mod:`graphc.runtime.cuda_known`), and reads back otherwise. Whether a
+condition of a kernel has failed is looked at then, and before the first step that changes a
+variable; kernels go on with zeros after a failure.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from graphc.program import (
 from graphc.program_steps import check_fixed
 from graphc.runtime.cuda_device import Device, Memory
 from graphc.runtime.cuda_kernels import Kernels
+from graphc.runtime.cuda_known import Known
 from graphc.runtime.executable import BadSize, GuardBroken
 
 ALIGNMENT = 16  # bytes of the widest access
@@ -79,7 +81,6 @@ class Owner(Protocol):
     kernels: Kernels
     constants: dict[int, Memory]
     changing: int
-    counted: frozenset[int]
 
     @property
     def timer(self) -> Timer | None:
@@ -93,23 +94,25 @@ class Run:
       owner: the executable.
       binding: the sizes that the inputs tell.
       given: the memory of inputs and variables, by slot.
+      known: elements of inputs that the host may decide by, by slot.
     """
 
     def __init__(
-        self, owner: Owner, binding: Mapping[Symbol, int], given: Mapping[int, Memory]
-    ) -> None:
+        self, owner: Owner, binding: Mapping[Symbol, int], given: Mapping[int, Memory],
+        known: Mapping[int, np.ndarray],
+    ) -> None:  # fmt: skip
         self.program = owner.program
         self.device = owner.device
         self.kernels = owner.kernels
         self.timer = owner.timer
         self.changing = owner.changing
-        self.counted = owner.counted
         self.binding: dict[Symbol, DimLike] = dict(binding)
         self.memory: dict[int, Memory] = {**owner.constants, **given}
         self.blocks: dict[int, Memory] = {}
         self.room: dict[int, int] = {}
         self.turns: dict[int, int] = {}
         self.published: dict[int, int] = {}
+        self.known = Known(self.program, known)
         self.status = self.device.allocate(STATUS.nbytes)
         self.unsure = False
 
@@ -185,10 +188,11 @@ class Run:
         return self.memory[number].address
 
     def element(self, number: int, place: int) -> Any:
-        """An element, on the host, if nothing has failed."""
+        """An element, on the host; one that the host has to read, if nothing has failed."""
+        value = self.known.values.get(number)
+        if value is not None:
+            return value[place]
         self.check()
-        if number in self.turns:
-            return self.turns[number]
         dtype = self.program.slots[number].dtype
         found = np.empty(1, dtype.numpy)
         self.device.read(self.address(number) + place * dtype.size, found)
@@ -196,6 +200,7 @@ class Run:
 
     def array(self, number: int, sizes: Sequence[DimLike]) -> np.ndarray:
         """A slot's elements, on the host, in a shape."""
+        self.settle(number)
         shape = [self.size(s) for s in sizes]
         found = np.empty(shape, self.program.slots[number].dtype.numpy)
         if found.nbytes:
@@ -209,11 +214,33 @@ class Run:
             if left != right:
                 raise GuardBroken
 
+    def settle(self, number: int) -> None:
+        """Give the device what only the host knows so far of a slot."""
+        slot = self.program.slots[number]
+        if slot.kind == "row":
+            self.settle(slot.source[0])
+        if number not in self.known.stale:
+            return
+        self.known.stale.discard(number)
+        value = self.known.values[number]
+        if slot.kind == "grown":
+            self.grow(number, value.nbytes, 0)
+        if value.size:
+            self.put(self.address(number), value)
+
+    def put(self, address: int, value: np.ndarray) -> None:
+        """Copy what the host has computed to the device."""
+        self.device.write(address, np.ascontiguousarray(value))
+
     def make_room(self, segment: int) -> None:
         """The blocks of a segment, whose sizes are known from now on."""
         for number, (size, bytes_) in enumerate(self.program.blocks):
             if self.program.segment_of(size) == segment:
-                self.blocks[number] = self.device.allocate(self.size(size) * bytes_)
+                self.blocks[number] = self.block(number, self.size(size) * bytes_)
+
+    def block(self, number: int, nbytes: int) -> Memory:
+        """Memory for a block of temporaries."""
+        return self.device.allocate(nbytes)
 
     def grow(self, number: int, nbytes: int, kept: int) -> None:
         """Give a slot room for so many bytes; the first ``kept`` stay."""
@@ -224,6 +251,13 @@ class Run:
         if kept:
             self.device.copy(new.address, self.memory[number].address, kept)
         self.memory[number], self.room[number] = new, room
+
+    def rotate(self, step: Rotate) -> None:
+        """Slots exchange their memory."""
+        pairs = list(zip(step.slots, [*step.slots[1:], step.slots[0]], strict=True))
+        self.memory |= {a: self.memory[b] for a, b in pairs}
+        self.room |= {a: self.room[b] for a, b in pairs if b in self.room}
+        self.known.rotate(step.slots)
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -246,29 +280,23 @@ class Run:
         if isinstance(step, Call):
             self.call(step)
         elif isinstance(step, Copy):
-            nbytes = self.size(step.size) * slots[step.source].dtype.size
-            self.device.copy(self.address(step.target), self.address(step.source), nbytes)
+            self.copy(step)
         elif isinstance(step, Bind):
             self.bind(step)
         elif isinstance(step, Grow):
             slot = slots[step.slot]
+            self.known.written([step.slot], {})
             self.grow(step.slot, self.size(step.size) * slot.dtype.size, 0)
         elif isinstance(step, Extend):
             self.extend(step)
         elif isinstance(step, Rotate):
-            after = [*step.slots[1:], step.slots[0]]
-            self.memory |= {a: self.memory[b] for a, b in zip(step.slots, after, strict=True)}
-            self.room |= {a: self.room[b] for a, b in zip(step.slots, after, strict=True)}
+            self.rotate(step)
         elif isinstance(step, Reserve):
             row = self.nbytes(slots[step.row])
             kept = self.turns[step.count] * row
             self.grow(step.target, kept + row, kept)
         elif isinstance(step, Append):
-            row = self.size(step.size) * slots[step.source].dtype.size
-            kept = self.turns[step.count] * row
-            self.grow(step.target, kept + row, kept)
-            place = self.memory[step.target].address + kept
-            self.device.copy(place, self.address(step.source), row)
+            self.append(step)
         elif isinstance(step, Loop):
             self.loop(step)
         elif isinstance(step, Branch):
@@ -281,13 +309,46 @@ class Run:
             self.published[step.output] = step.source
 
     def call(self, step: Call) -> None:
-        """Launch a kernel."""
+        """Launch a kernel, unless the host knows its results and nobody else wants them."""
         low = step.lowered
+        told = self.known.told(step, self.binding)
+        written = [n for t, n in zip(low.buffers, step.slots, strict=True) if t in low.writes]
+        if len(told) == len(written) and self.known.keep(told, self.turns):
+            return
+        for number in step.slots:
+            self.settle(number)
+        self.known.written(written, told)
         sizes = [self.size(Dim((((s,), 1),))) for s in low.symbols]
         addresses = [self.address(number) for number in step.slots]
         with self.aligned(step, addresses):
             self.kernels.launch(low, addresses, sizes, self.status.address)
         self.unsure |= low.fallible
+
+    def copy(self, step: Copy) -> None:
+        """Copy a slot's elements, or what the host knows of them."""
+        size = self.size(step.size)
+        value = self.known.values.get(step.source)
+        told = {} if value is None or value.size < size else {step.target: value[:size]}
+        if told and self.known.keep(told, self.turns):
+            return
+        self.settle(step.source)
+        self.known.written([step.target], told)
+        nbytes = size * self.program.slots[step.source].dtype.size
+        self.device.copy(self.address(step.target), self.address(step.source), nbytes)
+
+    def append(self, step: Append) -> None:
+        """Put a turn's values behind those of the turns before."""
+        size, turn = self.size(step.size), self.turns[step.count]
+        if self.known.append(step.target, step.source, size, turn):
+            return
+        for number in (step.source, step.target):
+            self.settle(number)
+        self.known.written([step.target], {})
+        row = size * self.program.slots[step.source].dtype.size
+        kept = turn * row
+        self.grow(step.target, kept + row, kept)
+        place = self.memory[step.target].address + kept
+        self.device.copy(place, self.address(step.source), row)
 
     @contextlib.contextmanager
     def aligned(self, step: Call, addresses: list[int]) -> Iterator[None]:
@@ -297,7 +358,7 @@ class Run:
         for k, (buffer, number) in enumerate(zip(low.buffers, step.slots, strict=True)):
             if addresses[k] % ALIGNMENT:
                 nbytes = self.nbytes(self.program.slots[number])
-                memory = self.device.allocate(nbytes)
+                memory = self.aside(k, nbytes)
                 self.device.copy(memory.address, addresses[k], nbytes)
                 aside.append((memory, addresses[k], nbytes, buffer in low.writes))
                 addresses[k] = memory.address
@@ -305,6 +366,10 @@ class Run:
         for memory, place, nbytes, written in aside:
             if written:
                 self.device.copy(place, memory.address, nbytes)
+
+    def aside(self, place: int, nbytes: int) -> Memory:
+        """Memory for an operand of one call, by its place among them."""
+        return self.device.allocate(nbytes)
 
     def bind(self, step: Bind) -> None:
         """Learn sizes in the course of the run."""
@@ -319,6 +384,8 @@ class Run:
 
     def extend(self, step: Extend) -> None:
         """Make a slot longer; zeros come behind what it holds."""
+        self.settle(step.slot)
+        self.known.written([step.slot], {})
         size = self.program.slots[step.slot].dtype.size
         before, after = self.size(step.before) * size, self.size(step.size) * size
         self.grow(step.slot, after, before)
@@ -332,8 +399,7 @@ class Run:
         turn = 0
         while True:
             self.turns[step.turns] = turn
-            if step.turns in self.counted:
-                self.device.write(self.address(step.turns), np.array([turn], np.int32))
+            self.known.keep({step.turns: np.array([turn], np.int32)}, {})
             self.steps(step.test)
             if not self.element(step.flag, 0):
                 return
@@ -347,6 +413,7 @@ class Run:
         given = [self.array(n, s) for n, s in zip(step.inputs, call.inputs, strict=True)]
         results = host_values(call.op, given)
         check_fixed(call, results, self.size)
+        self.known.written(step.outputs, {})
         for number, value in zip(step.outputs, results, strict=True):
             if self.program.slots[number].kind == "grown":
                 self.grow(number, value.nbytes, 0)
@@ -361,4 +428,6 @@ class Run:
 
     def place(self, result: Result) -> int:
         """Where a fetch is."""
-        return self.address(self.published.get(result.slot, result.slot))
+        number = self.published.get(result.slot, result.slot)
+        self.settle(number)
+        return self.address(number)

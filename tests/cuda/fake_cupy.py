@@ -115,6 +115,7 @@ class Stream(Current):
         self.ptr = 7 + len(cupy.pointers)
         cupy.pointers[self.ptr] = self
         self.capturing = False
+        self.lane = 0
 
     def use(self) -> Any:
         assert self.cupy.devices[-1] == self.device, "the stream's device is not the current"
@@ -131,15 +132,27 @@ class Stream(Current):
 
     def wait_event(self, event: Event) -> None:
         assert isinstance(event, Event)
+        if isinstance(event.stream, Stream) and event.stream.capturing:
+            # As with CUDA, this stream is in the capture, too, from now on.
+            if not self.capturing:
+                self.capturing, self.lane = True, self.cupy.lane()
+            self.shim.lane(self.lane, [event.moment])
+            self.cupy.joined.add((event.stream, self))
+            return
         assert not self.capturing, "the event's stream is now in the capture"
         self.cupy.waits.append((self, event.stream))
 
     def begin_capture(self, mode: int | None = None) -> None:
         self.cupy.refuse("begin")
         self.shim.begin_capture()
-        self.capturing = True
+        self.capturing, self.lane = True, 0
+        self.cupy.lanes, self.cupy.joined = 1, set()
 
     def end_capture(self) -> Graph:
+        others = [s for s in self.cupy.pointers.values() if s.capturing and s is not self]
+        for other in others:
+            assert (other, self) in self.cupy.joined, "a stream has not joined the capture's"
+            other.capturing = False
         self.capturing = False
         recorded = self.shim.end_capture()
         self.cupy.refuse("end")
@@ -165,8 +178,10 @@ class Event:
     def __init__(self, stream: Stream | UserStream) -> None:
         self.stream = stream
         stream.cupy.refuse("event")
-        if isinstance(stream, Stream):
-            assert not stream.capturing, "the event is one of the capture"
+        if isinstance(stream, Stream) and stream.capturing:
+            stream.shim.lane(stream.lane, [])
+            self.moment = stream.shim.moment()
+        elif isinstance(stream, Stream):
             self.moment = stream.shim.event()
 
     @property
@@ -255,6 +270,8 @@ class FakeCupy:
         self.streams: list[Any] = [self.user]
         self.pointers: dict[int, Stream] = {}
         self.waits: list[tuple[Any, Any]] = []
+        self.lanes = 0
+        self.joined: set[tuple[Stream, Stream]] = set()
         self.pinned: dict[int, bytearray] = {}  # what copies read and write late
         self.refusal: Exception | None = None
         self.refused: dict[str, Exception] = {}
@@ -277,6 +294,11 @@ class FakeCupy:
             MemoryPointer=Pointer, get_elapsed_time=self.elapsed,
         )  # fmt: skip
 
+    def lane(self) -> int:
+        """The number of one more stream of a capture."""
+        self.lanes += 1
+        return self.lanes - 1
+
     def about(self, device: int) -> dict[str, Any]:
         return {"name": b"Fake", "major": 9, "minor": 0, "totalGlobalMem": (141 + device) << 30}
 
@@ -298,6 +320,8 @@ class FakeCupy:
             if aside is not None and self.meanwhile is not None:
                 meanwhile, self.meanwhile = self.meanwhile, None
                 meanwhile()
+            if aside is not None:
+                self.shim.lane(stream.lane, [])
             yield
             return
         self.shim._recorded = None

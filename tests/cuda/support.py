@@ -6,6 +6,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import random
 import shutil
 import subprocess
 import tempfile
@@ -19,7 +20,7 @@ import numpy as np
 
 from graphc.errors import UnavailableError
 from graphc.runtime.cuda_arrays import DeviceArray
-from graphc.runtime.cuda_device import nvrtc
+from graphc.runtime.cuda_device import MOST_LANES, nvrtc
 
 SHIM = Path(__file__).parent / "shim" / "shim.hpp"
 COMPILER = os.environ.get("CXX") or "g++"
@@ -200,8 +201,9 @@ class ShimGraph:
     """What was captured: the work, and the memory that it is on, which must still be there."""
 
     def __init__(
-        self, device: ShimDevice, work: list[Callable[[], None]], memory: list[ShimMemory]
-    ) -> None:
+        self, device: ShimDevice, work: list[tuple[Callable[[], None], set[int]]],
+        memory: list[ShimMemory],
+    ) -> None:  # fmt: skip
         self._device = device
         self._work = work
         self._memory = [weakref.ref(m) for m in memory]
@@ -211,8 +213,23 @@ class ShimGraph:
         for memory in self._memory:
             _alive(memory)
         self._device.graphs += 1
-        for work in self._work:
+        for number in self.order():
+            work, _ = self._work[number]
             self._device.ask(work, *(m.address for m in map(_alive, self._memory)))
+
+    def order(self) -> list[int]:
+        """Another order in every launch: all that what was said of lanes allows may happen."""
+        draw = random.Random(self._device.graphs)
+        left = {k: set(before) for k, (_, before) in enumerate(self._work)}
+        found: list[int] = []
+        while left:
+            ready = [k for k, before in left.items() if not before]
+            number = draw.choice([ready[0], ready[-1], draw.choice(ready)])
+            found.append(number)
+            del left[number]
+            for before in left.values():
+                before.discard(number)
+        return found
 
 
 class ShimDevice:
@@ -235,7 +252,9 @@ class ShimDevice:
         self.uploads = self.downloads = self.graphs = self.waits = self.trims = 0
         self.conversions = self.joins = 0
         self.entered = 0
-        self._recorded: list[Callable[[], None]] | None = None
+        self._recorded: list[tuple[Callable[[], None], set[int]]] | None = None
+        self._lane = 0
+        self._lanes: dict[int, set[int]] = {}
         self._touched: list[ShimMemory] = []
 
     def __enter__(self) -> None:
@@ -252,7 +271,8 @@ class ShimDevice:
         if self._recorded is None:
             work()
             return
-        self._recorded.append(work)
+        self._recorded.append((work, self._lanes.get(self._lane, set())))
+        self._lanes[self._lane] = {len(self._recorded) - 1}
         for memory in list(self.live):
             end = memory.address + max(memory.nbytes, 1)
             if any(memory.address <= a < end for a in addresses):
@@ -322,6 +342,17 @@ class ShimDevice:
     def begin_capture(self) -> None:
         self.refuse_capturing("begins another one")
         self._recorded, self._touched = [], []
+        self._lane, self._lanes = 0, {}
+
+    def lane(self, number: int, after: Sequence[set[int]]) -> None:
+        assert self._recorded is not None
+        assert 0 <= number < MOST_LANES
+        self._lane = number
+        self._lanes[number] = self._lanes.get(number, set()).union(*after)
+
+    def moment(self) -> set[int]:
+        assert self._recorded is not None
+        return self._lanes.get(self._lane, set())
 
     def end_capture(self) -> ShimGraph:
         assert self._recorded is not None
