@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from workloads import BLOCKS, EPSILON, HEADS, LAYERS, TOKENS, WIDTH, resnet_convolutions
+from workloads import BLOCKS, EPSILON, HEADS, encoder_layers, resnet_convolutions
 
 Data = dict
 
@@ -56,17 +56,18 @@ def lenet_logits(tf: Any, data: Data, p: Any) -> Any:
     for k in ("1", "2"):
         x = tf.nn.conv2d(x, v["w" + k], strides=ones, padding="VALID")
         x = tf.nn.max_pool(tf.nn.relu(tf.nn.bias_add(x, v["b" + k])), two, two, "VALID")
-    x = tf.reshape(x, [64, 800])
+    x = tf.reshape(x, [-1, int(v["w3"].shape[0])])
     x = tf.nn.relu(tf.matmul(x, v["w3"]) + v["b3"])
     return tf.matmul(x, v["w4"]) + v["b4"]
 
 
 def lstm_cell(tf: Any, v: dict[str, Any]) -> Any:
     """An LSTM whose weights are given."""
+    units = int(v["w2"].shape[0])
 
     class Lstm(tf.nn.rnn_cell.RNNCell):  # type: ignore[misc, name-defined]
-        state_size = tf.nn.rnn_cell.LSTMStateTuple(128, 128)
-        output_size = 128
+        state_size = tf.nn.rnn_cell.LSTMStateTuple(units, units)
+        output_size = units
 
         def call(self, inputs: Any, state: Any) -> Any:
             """One step: gates i, j, f, o of one product."""
@@ -114,35 +115,52 @@ def inferred(logits: Any) -> Callable[[Any, Data, Any], Any]:
 
 
 def norm(tf: Any, x: Any, gain: Any, bias: Any) -> Any:
-    """TensorFlow 1 has no op for it; this is what its ``contrib.layers.layer_norm`` calls."""
+    """TensorFlow 1 has no op for it; this is what its ``contrib.layers.layer_norm`` calls.
+
+    Of shorter floats than those of ``gain`` it is done in the longer ones.
+    """
+    long = gain.dtype.base_dtype
+    if x.dtype != long:
+        return tf.cast(norm(tf, tf.cast(x, long), gain, bias), x.dtype)
     if hasattr(tf.nn, "layer_normalization"):
         return tf.nn.layer_normalization(x, gain, bias)
     mean, variance = tf.nn.moments(x, [-1], keepdims=True)
     return tf.nn.batch_normalization(x, mean, variance, bias, gain, 1e-5)
 
 
+def attended(tf: Any, parts: Any, mask: Any = None) -> Any:
+    """The values of each head, mixed: queries, keys and values are [batch, tokens, heads, depth].
+
+    Scores are float32, whatever the parts are; ``mask`` is added to them.
+    """
+    q, key, value = (tf.transpose(x, [0, 2, 1, 3]) for x in parts)
+    scores = tf.cast(tf.matmul(q, key, transpose_b=True), "float32") * int(q.shape[-1]) ** -0.5
+    weights = tf.nn.softmax(scores if mask is None else scores + mask)
+    return tf.transpose(tf.matmul(tf.cast(weights, q.dtype), value), [0, 2, 1, 3])
+
+
 def encoder(tf: Any, data: Data, p: Any) -> Any:
-    v, batch = variables(tf, data), len(data["x"])
-    x = tf.reshape(p["x"], [batch * TOKENS, WIDTH])
+    return encoded(tf, variables(tf, data), p["x"]), ["x"]
+
+
+def encoded(tf: Any, v: dict[str, Any], x: Any) -> Any:
+    """The encoder of some weights, in the dtype of its input; norms keep the weights' own."""
+    batch, tokens, width = shape = [int(size) for size in x.shape]
+    parts = [batch, tokens, HEADS, width // HEADS]
+    x = tf.reshape(x, [batch * tokens, width])
 
     def dense(x: Any, part: str) -> Any:
-        return tf.matmul(x, v["w" + part]) + v["b" + part]
+        return tf.matmul(x, tf.cast(v["w" + part], x.dtype)) + tf.cast(v["b" + part], x.dtype)
 
-    def heads(x: Any) -> Any:
-        parts = tf.reshape(x, [batch, TOKENS, HEADS, WIDTH // HEADS])
-        return tf.transpose(parts, [0, 2, 1, 3])
-
-    for k in range(LAYERS):
-        q, key, value = (heads(dense(x, f"{k}_{part}")) for part in "qkv")
-        scores = tf.matmul(q, key, transpose_b=True) * (WIDTH // HEADS) ** -0.5
-        mixed = tf.transpose(tf.matmul(tf.nn.softmax(scores), value), [0, 2, 1, 3])
-        x += dense(tf.reshape(mixed, [batch * TOKENS, WIDTH]), f"{k}_o")
+    for k in range(encoder_layers(v)):
+        mixed = attended(tf, [tf.reshape(dense(x, f"{k}_{part}"), parts) for part in "qkv"])
+        x += dense(tf.reshape(mixed, [batch * tokens, width]), f"{k}_o")
         x = norm(tf, x, v[f"w{k}_norm1"], v[f"b{k}_norm1"])
         hidden = dense(x, f"{k}_in")
         hidden = 0.5 * hidden * (1 + tf.erf(hidden * 0.7071067811865476))
         x += dense(hidden, f"{k}_out")
         x = norm(tf, x, v[f"w{k}_norm2"], v[f"b{k}_norm2"])
-    return tf.reshape(x, [batch, TOKENS, WIDTH]), ["x"]
+    return tf.reshape(x, shape)
 
 
 def resnet(tf: Any, data: Data, p: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
-from workloads import BLOCKS, EPSILON, HEADS, INNER, LAYERS, WIDTH, resnet_convolutions
+from workloads import BLOCKS, EPSILON, HEADS, encoder_layers, resnet_convolutions
 
 Data = dict[str, np.ndarray]
 Work = tuple[Callable[[], torch.Tensor], Any]  # a function, and what it is trained with or None
@@ -36,7 +37,15 @@ def gap(name: str, compiled: bool = False) -> str | None:
 
 def make(name: str, data: Data, compiled: bool = False) -> Callable[[], Any]:
     """A function that does the workload once and returns its value as an array."""
-    tensors = {k: torch.from_numpy(v.copy()) for k, v in data.items()}
+    call = prepared(name, data, compiled)
+    return lambda: call().numpy()
+
+
+def prepared(
+    name: str, data: Data, compiled: bool = False, place: str = "cpu", mode: str | None = None
+) -> Callable[[], torch.Tensor]:
+    """A function that does the workload once, on a device, in a mode of ``torch.compile``."""
+    tensors = {k: torch.from_numpy(v.copy()).to(place) for k, v in data.items()}
     if name.startswith("lenet"):
         tensors = native(tensors)
     if name == "resnet18":
@@ -46,12 +55,16 @@ def make(name: str, data: Data, compiled: bool = False) -> Callable[[], Any]:
         # Attention's ready-made kernel would be all that the compiler sees of an encoder.
         torch.backends.mha.set_fastpath_enabled(False)
         # A part that falls back to eager mode would not be the compiler's time.
-        function = torch.compile(function, fullgraph=True)
+        function = torch.compile(function, fullgraph=True, mode=mode)
     if optimizer is None:
-        call = torch.inference_mode()(function)
-    else:
-        call = trained(function, optimizer, torch.compile(optimizer.step) if compiled else None)
-    return lambda: call().numpy()
+        return torch.inference_mode()(function)
+    update = None
+    if compiled:
+        for group in optimizer.param_groups:
+            if "capturable" in group:  # a count of steps on the host is in no CUDA graph
+                group["capturable"] = place != "cpu"
+        update = torch.compile(optimizer.step, mode=mode)
+    return trained(function, optimizer, update)
 
 
 def first(v: torch.Tensor, name: str) -> torch.Tensor:
@@ -66,7 +79,11 @@ def native(t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     t["x"] = t["x"].permute(0, 3, 1, 2).contiguous()
     for k in ("w1", "w2"):
         t[k] = t[k].permute(3, 2, 0, 1).contiguous()
-    t["w3"] = t["w3"].reshape(4, 4, 50, 500).permute(2, 0, 1, 3).reshape(800, 500).contiguous()
+    rows, hidden = t["w3"].shape
+    channels = len(t["w2"])
+    left = math.isqrt(rows // channels)
+    images = t["w3"].reshape(left, left, channels, hidden)
+    t["w3"] = images.permute(2, 0, 1, 3).reshape(rows, hidden).contiguous()
     return t
 
 
@@ -92,20 +109,21 @@ def lenet(t: dict[str, torch.Tensor]) -> torch.Tensor:
     x = t["x"]
     for k in ("1", "2"):
         x = F.max_pool2d(F.relu(F.conv2d(x, t["w" + k], t["b" + k])), 2)
-    x = F.relu(torch.addmm(t["b3"], x.reshape(64, 800), t["w3"]))
+    x = F.relu(torch.addmm(t["b3"], x.flatten(1), t["w3"]))
     return torch.addmm(t["b4"], x, t["w4"])
 
 
 def lstm_train(t: dict[str, torch.Tensor]) -> Work:
     """PyTorch's fused LSTM; its gates are in the order i, f, j, o, and it has two biases."""
-    layer = torch.nn.LSTM(28, 128, batch_first=True)
-    i, j, f, o = t["w1"].T.split(128)
+    units, d_in = len(t["w2"]), t["x"].shape[2]
+    layer = torch.nn.LSTM(d_in, units, batch_first=True, device=t["x"].device)
+    i, j, f, o = t["w1"].T.split(units)
     kernel = torch.cat([i, f, j, o])
-    bias = torch.zeros(512)
-    bias[128:256] = 1.0
+    bias = torch.zeros(4 * units, device=kernel.device)
+    bias[units : 2 * units] = 1.0
     with torch.no_grad():
-        layer.weight_ih_l0.copy_(kernel[:, :28])
-        layer.weight_hh_l0.copy_(kernel[:, 28:])
+        layer.weight_ih_l0.copy_(kernel[:, :d_in])
+        layer.weight_hh_l0.copy_(kernel[:, d_in:])
         layer.bias_ih_l0.copy_(bias)
         layer.bias_hh_l0.zero_()
     w2, b2 = t["w2"].requires_grad_(), t["b2"].requires_grad_()
@@ -118,7 +136,7 @@ def lstm_train(t: dict[str, torch.Tensor]) -> Work:
 
 
 def lstm_unrolled(t: dict[str, torch.Tensor]) -> torch.Tensor:
-    c = h = torch.zeros(32, 128)
+    c = h = t["x"].new_zeros(len(t["x"]), len(t["w2"]))
     for x in t["x"].unbind(1):
         gates = torch.addmm(t["b1"], torch.cat([x, h], 1), t["w1"])
         i, j, f, o = gates.chunk(4, 1)
@@ -130,10 +148,11 @@ def lstm_unrolled(t: dict[str, torch.Tensor]) -> torch.Tensor:
 def encoder(t: dict[str, torch.Tensor]) -> Work:
     """PyTorch's own encoder; its weights have the outputs first, those of q, k, v in one."""
     layers = []
-    for k in range(LAYERS):
+    for k in range(encoder_layers(t)):
         layer = torch.nn.TransformerEncoderLayer(
-            WIDTH, HEADS, INNER, dropout=0.0, activation="gelu", batch_first=True
-        )
+            *(len(t["w0_in"]), HEADS, len(t["w0_out"])), dropout=0.0, activation="gelu",
+            batch_first=True, device=t["x"].device,
+        )  # fmt: skip
         names = {"self_attn.out_proj": "o", "linear1": "in", "linear2": "out"}
         state = {f"{n}.weight": t[f"w{k}_{p}"].T for n, p in names.items()}
         for norm in ("norm1", "norm2"):

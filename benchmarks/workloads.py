@@ -51,24 +51,28 @@ def ten_floats() -> Arrays:
     return {"x": np.arange(10, dtype=np.float32)}
 
 
-def two_layers(d_out: int) -> Arrays:
+def two_layers(d_out: int, batch: int = 64, d_in: int = 1000, hidden: int = 100) -> Arrays:
     return {
-        "x": normal(0, 64, 1000), "y": normal(1, 64, d_out),
-        "w1": normal(2, 1000, 100), "w2": normal(3, 100, d_out),
+        "x": normal(0, batch, d_in), "y": normal(1, batch, d_out),
+        "w1": normal(2, d_in, hidden), "w2": normal(3, hidden, d_out),
     }  # fmt: skip
 
 
-def mlp() -> Arrays:
-    data = {"x": normal(0, 128, 784), "y": labels(128)}
-    for k, (inputs, outputs) in enumerate([(784, 512), (512, 512), (512, 10)], 1):
+def mlp(batch: int = 128, d_in: int = 784, hidden: int = 512) -> Arrays:
+    data = {"x": normal(0, batch, d_in), "y": labels(batch)}
+    for k, (inputs, outputs) in enumerate([(d_in, hidden), (hidden, hidden), (hidden, 10)], 1):
         data[f"w{k}"], data[f"b{k}"] = layer(k, inputs, outputs), np.zeros(outputs, np.float32)
     return data
 
 
-def lenet() -> Arrays:
-    data = {"x": normal(0, 64, 28, 28, 1), "y": labels(64)}
-    shapes = [(5, 5, 1, 20), (5, 5, 20, 50), (800, 500), (500, 10)]
-    for k, shape in enumerate(shapes, 1):
+def lenet(
+    batch: int = 64, side: int = 28, channels: tuple = (20, 50), hidden: int = 500
+) -> Arrays:
+    data = {"x": normal(0, batch, side, side, 1), "y": labels(batch)}
+    first, second = channels
+    left = ((side - 4) // 2 - 4) // 2  # of each side, behind two convolutions and two poolings
+    shapes = [(5, 5, 1, first), (5, 5, first, second), (left * left * second, hidden)]
+    for k, shape in enumerate([*shapes, (hidden, 10)], 1):
         data[f"w{k}"], data[f"b{k}"] = layer(k, *shape), np.zeros(shape[-1], np.float32)
     return data
 
@@ -81,10 +85,11 @@ def square() -> Arrays:
     return {"x": normal(0, 4096, 4096), "b": normal(1, 4096)}
 
 
-def lstm() -> Arrays:
+def lstm(batch: int = 32, steps: int = 28, d_in: int = 28, units: int = 128) -> Arrays:
     return {
-        "x": normal(0, 32, 28, 28), "y": labels(32), "w1": layer(1, 156, 512),
-        "b1": np.zeros(512, np.float32), "w2": layer(2, 128, 10), "b2": np.zeros(10, np.float32),
+        "x": normal(0, batch, steps, d_in), "y": labels(batch),
+        "w1": layer(1, d_in + units, 4 * units), "b1": np.zeros(4 * units, np.float32),
+        "w2": layer(2, units, 10), "b2": np.zeros(10, np.float32),
     }  # fmt: skip
 
 
@@ -92,19 +97,26 @@ def lstm() -> Arrays:
 LAYERS, TOKENS, WIDTH, INNER, HEADS = 4, 128, 256, 1024, 8
 
 
-def encoder(batch: int) -> Arrays:
-    data = {"x": normal(0, batch, TOKENS, WIDTH)}
-    for k in range(LAYERS):
-        shapes = dict.fromkeys("qkvo", (WIDTH, WIDTH))
-        shapes.update({"in": (WIDTH, INNER), "out": (INNER, WIDTH)})
+def encoder(
+    batch: int, tokens: int = TOKENS, width: int = WIDTH, inner: int = INNER, layers: int = LAYERS
+) -> Arrays:
+    data = {"x": normal(0, batch, tokens, width)}
+    for k in range(layers):
+        shapes = dict.fromkeys("qkvo", (width, width))
+        shapes.update({"in": (width, inner), "out": (inner, width)})
         for j, (part, shape) in enumerate(shapes.items()):
             seed = 100 * k + 10 * j
             data[f"w{k}_{part}"] = layer(seed + 1, *shape)
             data[f"b{k}_{part}"] = normal(seed + 2, shape[1], scale=0.1)
         for j, part in enumerate(("norm1", "norm2")):
-            data[f"w{k}_{part}"] = 1 + normal(100 * k + 70 + j, WIDTH, scale=0.1)
-            data[f"b{k}_{part}"] = normal(100 * k + 80 + j, WIDTH, scale=0.1)
+            data[f"w{k}_{part}"] = 1 + normal(100 * k + 70 + j, width, scale=0.1)
+            data[f"b{k}_{part}"] = normal(100 * k + 80 + j, width, scale=0.1)
     return data
+
+
+def encoder_layers(data: Arrays) -> int:
+    """How many layers the weights of an encoder are of."""
+    return sum(k.startswith("w") and k.endswith("_norm2") for k in data)
 
 
 def encoder_flops(batch: int) -> float:
