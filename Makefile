@@ -45,7 +45,7 @@ bench-micro: $(VENV)/.with-base ## measure call overhead, compile time and kerne
 bench-scaling: $(VENV)/.with-examples ## measure how cost grows with batch, width, depth, length (ARGS=...)
 	$(RUN) benchmarks/scaling.py $(ARGS)
 
-gpu-check: ## run the CUDA tests and a table of speeds where there is a GPU (PYTHON=..., ARGS=...)
+gpu-check: ## run the CUDA tests and the table of targets where there is a GPU (PYTHON=..., ARGS=...)
 	$(or $(PYTHON),python3) benchmarks/gpu.py $(ARGS)
 
 tf1-semantics: $(VENV)/.with-base ## show where behaviour differs from TensorFlow 1.15

@@ -153,8 +153,9 @@ class ShimArray:
     ) -> None:  # fmt: skip
         self.memory = memory
         self.start = start
+        self.dtype = np.dtype(dtype)  # the interface knows no bfloat16
         self.__cuda_array_interface__ = {
-            "shape": tuple(shape), "typestr": np.dtype(dtype).str, "version": 3,
+            "shape": tuple(shape), "typestr": self.dtype.str, "version": 3,
             "data": (memory.address + start, False), "strides": strides,
         }  # fmt: skip
 
@@ -168,7 +169,7 @@ class ShimArray:
     def get(self) -> np.ndarray:
         """The elements."""
         interface = self.__cuda_array_interface__
-        flat = self.memory.data[self.start :].view(interface["typestr"])
+        flat = self.memory.data[self.start :].view(self.dtype)
         return flat[: int(np.prod(interface["shape"]))].reshape(interface["shape"]).copy()
 
 
@@ -367,7 +368,8 @@ class ShimDevice:
         address, shape = interface["data"][0], interface["shape"]
         if not any(m.address <= address < m.address + max(m.nbytes, 1) for m in list(self.live)):
             raise ValueError(f"it is not in the memory of {self.name}")
-        if np.dtype(interface["typestr"]) == dtype and interface["strides"] is None:
+        given = getattr(value, "dtype", np.dtype(interface["typestr"]))
+        if given == dtype and interface["strides"] is None:
             return DeviceArray(address, shape, dtype, value, self)
         self.conversions += 1
         made = self.array(value.get().astype(dtype))
