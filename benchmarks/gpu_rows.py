@@ -16,7 +16,8 @@ Cells = dict[str, dict[str, Any]]  # a row's figures by contender and unit
 COPY, UNROLLED = "copy", "LSTM step, unrolled"
 FULL: dict[str, Any] = {
     "elements": GIB // 4, "sides": (512, 1024, 2048, 4096, 8192), "epilogue": (1024, 4096),
-    "dtypes": ("float32", "tf32", "bfloat16"),
+    "products": ("float32", "tf32", "bfloat16", "int8"),
+    "epilogues": ("float32", "tf32", "bfloat16"),
     "two_layer_10": {}, "two_layer_1000": {}, "mlp_train": {}, "lenet_train": {"batch": 256},
     "lstm_train": {}, "lstm_unrolled": {},
     "encoder": Sizes(4, 256, 1024, 8, 8, 512),
@@ -25,7 +26,8 @@ FULL: dict[str, Any] = {
 _DENSE = {"batch": 4, "d_in": 6, "hidden": 5}
 _LSTM = {"batch": 2, "steps": 3, "d_in": 4, "units": 4}
 SMALL: dict[str, Any] = {
-    "elements": 4096, "sides": (32,), "epilogue": (32,), "dtypes": ("bfloat16",),
+    "elements": 4096, "sides": (32,), "epilogue": (32,), "products": ("tf32", "int8"),
+    "epilogues": ("bfloat16",),
     "two_layer_10": _DENSE, "two_layer_1000": _DENSE, "mlp_train": _DENSE,
     "lenet_train": {"batch": 2, "side": 16, "channels": (2, 3), "hidden": 5},
     "lstm_train": _LSTM, "lstm_unrolled": _LSTM,
@@ -190,12 +192,12 @@ def product_rows(sizes: dict[str, Any]) -> list[Row]:
     found = [
         Row(f"{dtype} product {side}", "product", {"side": side, "dtype": dtype},
             {GRAPHC: 2, EAGER: 1}, (cublas,))
-        for dtype in ("float32", "tf32", "bfloat16", "int8") for side in sizes["sides"]
+        for dtype in sizes["products"] for side in sizes["sides"]
     ]  # fmt: skip
     pays = Target("faster than the product and a separate pass", 1.0, fused)
     found += [
         Row(f"{dtype} relu(a b + bias) {side}", "epilogue", {"side": side, "dtype": dtype},
             {GRAPHC: 4, EAGER: 1}, (pays,))
-        for dtype in sizes["dtypes"] for side in sizes["epilogue"]
+        for dtype in sizes["epilogues"] for side in sizes["epilogue"]
     ]  # fmt: skip
     return found
