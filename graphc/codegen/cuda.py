@@ -185,7 +185,7 @@ class _Printer:
         elif isinstance(stmt, AllReduce):
             self.all_reduce(stmt)
         elif isinstance(stmt, (AsyncCopy, AsyncCommit, AsyncWait, WarpProduct)):
-            print_warp(self.exprs, stmt)
+            print_warp(self.exprs, stmt, self.lane())
         else:
             assert isinstance(stmt, Block)
             self.block(stmt)
@@ -299,6 +299,16 @@ class _Printer:
         if count > _WARP:
             self.across_warps(total, stmt, count // _WARP)
         out.add(f"{place} = {total};")
+
+    def lane(self) -> str:
+        """The number of the thread in its warp."""
+        loop = self.threads[-1]
+        x = self.exprs.names[loop.var]
+        if len(self.threads) == 1:
+            return f"{x} & {_WARP - 1}"
+        assert isinstance(loop.extent, Const)
+        y = self.exprs.names[self.threads[0].var]
+        return f"({y} * {loop.extent.value} + {x}) & {_WARP - 1}"
 
     def lanes(self, width: int) -> str:
         """The mask of the threads of a warp that combine what they have."""

@@ -6,15 +6,15 @@ What needs assembly is a function of the prelude; a test's shim has functions of
 from __future__ import annotations
 
 from graphc.codegen.cuda_expr import Expressions, bare
-from graphc.loop.ir import AsyncCommit, AsyncCopy, AsyncWait, Stmt, WarpProduct
+from graphc.loop.ir import AsyncCommit, AsyncCopy, AsyncWait, Scope, Stmt, WarpProduct
 
 __all__ = ["WARP_PRELUDE", "print_warp"]
 
 _KINDS = {"f16": "gc_f16", "bf16": "gc_bf16", "i8": "gc_i8", "u8": "gc_u8"}
 
 
-def print_warp(exprs: Expressions, stmt: Stmt) -> None:
-    """A copy that is not waited for, a wait, or a product of a warp."""
+def print_warp(exprs: Expressions, stmt: Stmt, lane: str) -> None:
+    """A copy that is not waited for, a wait, or a product of a warp by its thread ``lane``."""
     if isinstance(stmt, AsyncCommit):
         exprs.out.add("gc_copy_commit();")
         return
@@ -31,12 +31,17 @@ def print_warp(exprs: Expressions, stmt: Stmt) -> None:
         return
     assert isinstance(stmt, WarpProduct)
     left, right = exprs.texts(stmt.left.index, stmt.right.index)
-    numbers = ", ".join(map(str, (*stmt.shape, *stmt.left_steps, *stmt.right_steps)))
+    held = stmt.left.buffer.scope is Scope.LOCAL
+    steps = (*stmt.right_steps,) if held else (*stmt.left_steps, *stmt.right_steps)
+    numbers = ", ".join(map(str, (*stmt.shape, *steps)))
     kind = _KINDS.get(stmt.left.dtype.code)
     function = "gc_product_tf32<" if kind is None else f"gc_product<{kind}, "
+    if held:
+        function = f"gc_product_held<{kind}, "
     exprs.out.add(
         f"{function}{numbers}>({exprs.names[stmt.total]}, "
-        f"{exprs.names[stmt.left.buffer]} + {left}, {exprs.names[stmt.right.buffer]} + {right});"
+        f"{exprs.names[stmt.left.buffer]} + {left}, {exprs.names[stmt.right.buffer]} + {right}, "
+        f"{lane});"
     )
 
 
@@ -111,14 +116,34 @@ GC_FACTORS(bf16, unsigned short, float)
 GC_FACTORS(i8, signed char, int)
 GC_FACTORS(u8, unsigned char, int)
 
+// Some terms of a product: those of `left`, which registers hold, and from `right` on.
+template <class F, int M, int N, int RK, int RN, class B>
+static __device__ __forceinline__ void gc_terms(
+    typename F::S* total, const unsigned int (*left)[4], const B* right, int lane) {
+  const int wide = 16 / sizeof(B);
+#pragma unroll
+  for (int j = 0; j < N / 16; ++j) {
+    unsigned int b[4];
+    if (RK == 1)
+      gc_matrices(b, right + (j * 16 + lane / 16 * 8 + lane % 8) * RN + lane / 8 % 2 * wide);
+    else
+      gc_matrices_turned(b, right + lane % 16 * RK + j * 16 + lane / 16 * 8);
+#pragma unroll
+    for (int i = 0; i < M / 16; ++i) {
+      F::mma(total + (i * (N / 8) + 2 * j) * 4, left[i], b);
+      F::mma(total + (i * (N / 8) + 2 * j + 1) * 4, left[i], b + 2);
+    }
+  }
+}
+
 // A warp adds a product of M x K by K x N elements of shared memory to its sums. L* and R* are the
 // steps of rows and columns.
 template <class F, int M, int N, int K, int LM, int LK, int RK, int RN, class A, class B>
 static __device__ __forceinline__ void gc_product(
-    typename F::S* total, const A* left, const B* right) {
-  const int lane = threadIdx.x & 31, wide = 16 / sizeof(A);
+    typename F::S* total, const A* left, const B* right, int lane) {
+  const int wide = 16 / sizeof(A);
   __syncwarp();  // products are of whole warps, and a branch before may have parted them
-#pragma unroll
+#pragma unroll 4  // of long sums, what comes later would take registers now
   for (int k = 0; k < K; k += 2 * wide) {
     unsigned int a[M / 16][4];
 #pragma unroll
@@ -129,20 +154,27 @@ static __device__ __forceinline__ void gc_product(
         gc_matrices_turned(
             a[i], left + (k + lane / 16 * 8 + lane % 8) * LK + i * 16 + lane / 8 % 2 * 8);
     }
+    gc_terms<F, M, N, RK, RN>(total, a, right + k * RK, lane);
+  }
+}
+
+// The same by elements that threads hold as they hold the sums of a product.
+template <class F, int M, int N, int K, int RK, int RN, class B>
+static __device__ __forceinline__ void gc_product_held(
+    typename F::S* total, const unsigned short* left, const B* right, int lane) {
+  __syncwarp();
 #pragma unroll
-    for (int j = 0; j < N / 16; ++j) {
-      unsigned int b[4];
-      if (RK == 1)
-        gc_matrices(
-            b, right + (j * 16 + lane / 16 * 8 + lane % 8) * RN + k + lane / 8 % 2 * wide);
-      else
-        gc_matrices_turned(b, right + (k + lane % 16) * RK + j * 16 + lane / 16 * 8);
+  for (int k = 0; k < K; k += 16) {
+    unsigned int a[M / 16][4];
 #pragma unroll
-      for (int i = 0; i < M / 16; ++i) {
-        F::mma(total + (i * (N / 8) + 2 * j) * 4, a[i], b);
-        F::mma(total + (i * (N / 8) + 2 * j + 1) * 4, a[i], b + 2);
+    for (int i = 0; i < M / 16; ++i) {
+#pragma unroll
+      for (int part = 0; part < 4; ++part) {
+        const unsigned short* pair = left + (i * (K / 8) + k / 8) * 4 + part * 2;
+        a[i][part] = __byte_perm(pair[0], pair[1], 0x5410);
       }
     }
+    gc_terms<F, M, N, RK, RN>(total, a, right + k * RK, lane);
   }
 }
 
@@ -154,8 +186,8 @@ static __device__ __forceinline__ unsigned int gc_tf32(float x) {
 
 template <int M, int N, int K, int LM, int LK, int RK, int RN>
 static __device__ __forceinline__ void gc_product_tf32(
-    float* total, const float* left, const float* right) {
-  const int row = (threadIdx.x & 31) / 4, column = threadIdx.x & 3;
+    float* total, const float* left, const float* right, int lane) {
+  const int row = lane / 4, column = lane % 4;
   __syncwarp();
 #pragma unroll
   for (int k = 0; k < K; k += 8) {

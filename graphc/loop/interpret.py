@@ -113,6 +113,7 @@ class _Machine(Evaluator):
         self.lanes: int | None = None  # how many, inside a loop that is run in lanes
         self.kind = LoopKind.SERIAL  # of that loop
         self.threaded = False
+        self.row: list[_Machine] = []  # the threads of its inner thread loop
         self.copies = Copies()
         self.free: dict[For, bool] = {}
 
@@ -292,12 +293,14 @@ class _Machine(Evaluator):
                 names = ["the end" if r is None else "a barrier" for r in reached]
                 raise KernelFault(f"a divergent barrier: {loop.var.name} = 0.. reach {names}")
             if reached[0] is None:
+                self.row = []
                 return
             if isinstance(reached[0], AllReduce):
                 combine(threads, reached[0])
-            elif isinstance(reached[0], WarpProduct):
-                warp_product(threads, reached[0])
+            elif isinstance(reached[0], WarpProduct) and not self.threaded:
+                warp_product([t for thread in threads for t in thread.row or [thread]], reached[0])
             elif self.threaded:
+                self.row = threads
                 yield reached[0]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.dtypes import float32
 from graphc.loop.interpret_values import Array, Evaluator, KernelFault
-from graphc.loop.ir import WARP, AsyncCommit, AsyncCopy, AsyncWait, Load, WarpProduct
+from graphc.loop.ir import WARP, AsyncCommit, AsyncCopy, AsyncWait, Load, Scope, WarpProduct
 
 
 class Copies:
@@ -74,22 +74,40 @@ def warp_product(threads: Sequence[Evaluator], stmt: WarpProduct) -> None:
 
 def _product(lanes: Sequence[Evaluator], stmt: WarpProduct) -> None:
     m, n, k = stmt.shape
-    left = _matrix(lanes, stmt.left, stmt.left_steps, (m, k))
+    if stmt.left.buffer.scope is Scope.LOCAL:
+        left = _held(lanes, stmt.left, (m, k))
+    else:
+        left = _matrix(lanes, stmt.left, stmt.left_steps, (m, k))
     right = _matrix(lanes, stmt.right, stmt.right_steps, (k, n))
     if stmt.left.dtype is float32:
         left, right = tensor_float(left), tensor_float(right)
     exact = np.int64 if stmt.total.dtype.is_integer else np.float64
     product = left.astype(exact) @ right.astype(exact)
-    at = np.arange(m * n // WARP)
-    tile, e = at // 4, at % 4
     for lane, thread in enumerate(lanes):
-        rows = tile // (n // 8) * 16 + lane // 4 + e // 2 * 8
-        columns = tile % (n // 8) * 8 + lane % 4 * 2 + e % 2
+        rows, columns = _places(lane, (m, n))
         storage = thread.memory[stmt.total]
         if storage.ready is not None and not storage.ready.all():
             raise KernelFault(f"{stmt.total.name} is read before it is written")
         sums = storage.data.astype(exact) + product[rows, columns]
         storage.data[:] = sums.astype(storage.data.dtype)
+
+
+def _places(lane: int, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """The rows and columns of the elements that a lane holds."""
+    m, n = shape
+    at = np.arange(m * n // WARP)
+    tile, e = at // 4, at % 4
+    rows = tile // (n // 8) * 16 + lane // 4 + e // 2 * 8
+    return rows, tile % (n // 8) * 8 + lane % 4 * 2 + e % 2
+
+
+def _held(lanes: Sequence[Evaluator], first: Load, shape: tuple[int, int]) -> Array:
+    """A matrix of which every lane holds some elements."""
+    matrix = np.zeros(shape, first.dtype.numpy)
+    every: Any = np.arange(shape[0] * shape[1] // WARP)
+    for lane, thread in enumerate(lanes):
+        matrix[_places(lane, shape)] = thread.memory[first.buffer].read(every, None)
+    return matrix
 
 
 def _matrix(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 from graphc.loop.affine import known
@@ -37,10 +38,11 @@ def product_fault(
 ) -> str | None:
     """What is wrong with a product of a warp."""
     left, right, total = stmt.left.buffer, stmt.right.buffer, stmt.total
-    if (known(loops[-1].extent) or 0) % WARP:
+    if math.prod(known(loop.extent) or 0 for loop in loops) % WARP:
         return f"a warp's product needs whole warps of {WARP} threads"
-    if left.scope is not Scope.SHARED or right.scope is not Scope.SHARED:
-        return "a warp multiplies what is in shared memory"
+    held = left.scope is Scope.LOCAL
+    if left.scope is Scope.GLOBAL or right.scope is not Scope.SHARED:
+        return "a warp multiplies what is in shared memory, or on the left what its threads hold"
     if PRODUCTS.get((left.dtype, right.dtype)) is not total.dtype:
         codes = f"{left.dtype.code} by {right.dtype.code}"
         return f"no tensor core multiplies {codes} with sums of {total.dtype.code}"
@@ -52,7 +54,12 @@ def product_fault(
         return f"a product of {m} x {n} x {k} is no multiple of 16 x 16 x {2 * _ROW // size}"
     if known(total.size) != m * n // WARP:
         return f"a thread has {m * n // WARP} sums, {total.name!r} holds {known(total.size)}"
-    for name, steps, along in (("left", stmt.left_steps, 1), ("right", stmt.right_steps, 0)):
+    if held and (size != 2 or known(left.size) != m * k // WARP):
+        return f"a thread holds {m * k // WARP} floats of 16 bits of the left matrix"
+    if held and (stmt.left_steps != (0, 0) or known(stmt.left.index) != 0):
+        return f"the left matrix {left.name!r} is held from its first element on, by 0 0"
+    sides = (("left", stmt.left_steps, 1), ("right", stmt.right_steps, 0))
+    for name, steps, along in sides[held:]:
         other = steps[0] if steps[1] == 1 else steps[1]
         if 1 not in steps or other % (_ROW // size):
             return f"the steps {steps} of the {name} matrix are not 1 and rows of {_ROW} bytes"

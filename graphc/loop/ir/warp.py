@@ -52,14 +52,19 @@ class AsyncWait(Stmt):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class WarpProduct(Stmt):
-    """The threads of every warp together add a product of two matrices in SHARED memory.
+    """The threads of every warp together add a product of two matrices.
 
     ``shape`` is (m, n, k). Element (i, t) of the left matrix is ``left_steps[0] * i +
     left_steps[1] * t`` elements behind ``left``, element (t, j) of the right one ``right_steps[0] *
-    t + right_steps[1] * j`` behind ``right``; one step of either is 1, and both matrices begin at
-    multiples of 16 bytes. ``total``, a LOCAL buffer of m * n / 32 elements, is what a thread holds
-    of the sums: of lane ``l``, element e of tile (p, q) of 16 x 8, at (p * (n // 8) + q) * 4 + e,
-    is that of row p * 16 + l // 4 + e // 2 * 8 and column q * 8 + l % 4 * 2 + e % 2.
+    t + right_steps[1] * j`` behind ``right``; one step of either is 1, and matrices in SHARED
+    memory begin at multiples of 16 bytes. ``total``, a LOCAL buffer of m * n / 32 elements, is what
+    a thread holds of the sums: of lane ``l``, element e of tile (p, q) of 16 x 8, at (p * (n // 8)
+    + q) * 4 + e, is that of row p * 16 + l // 4 + e // 2 * 8 and column q * 8 + l % 4 * 2 + e % 2.
+    With two thread loops, lanes are numbered row by row of threads.
+
+    The right matrix is in SHARED memory, the left one there too, or in a LOCAL buffer: floats of 16
+    bits, held as the sums of a product of m x k are. ``left`` is then its first element, and
+    ``left_steps`` are (0, 0).
 
     Factors of float32 count with 10 bits behind the point (TF32). The order of additions is the
     device's.

@@ -176,7 +176,17 @@ static void copy_wait(size_t pending) {
   }
 }
 
+static unsigned byte_perm(unsigned low, unsigned high, unsigned selector) {
+  const unsigned long long both = (unsigned long long)high << 32 | low;
+  unsigned result = 0;
+  for (int k = 0; k < 4; ++k)
+    result |= (unsigned)(both >> 8 * (selector >> 4 * k & 7) & 255) << 8 * k;
+  return result;
+}
+
 }  // namespace shim
+
+#define __byte_perm(low, high, selector) shim::byte_perm(low, high, selector)
 
 #define gc_matrices(out, row) shim::matrices<false>(out, row, __LINE__)
 #define gc_matrices_turned(out, row) shim::matrices<true>(out, row, __LINE__)
