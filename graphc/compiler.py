@@ -9,6 +9,7 @@ from typing import Any
 from graphc.dims import Dim, DimLike, Symbol
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
+from graphc.kernels.grid_tensor import LEAST_ARCH
 from graphc.loop.gpu import GpuTarget
 from graphc.options import current_options
 from graphc.passes.extract import VariableState, extract
@@ -57,7 +58,8 @@ def plan_for_gpu(
     fn: Function, target: GpuTarget, seen: Shapes | None = None
 ) -> Program:
     """The program of a function for a GPU."""
-    passes = [p for p in default_pipeline() if p.name not in FOR_CPUS]
+    pipeline = default_pipeline(short_attention=target.capability >= LEAST_ARCH)
+    passes = [p for p in pipeline if p.name not in FOR_CPUS]
     return plan_function(fn, replace(target, tf32=current_options().tf32), seen, passes)
 
 

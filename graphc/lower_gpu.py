@@ -7,6 +7,7 @@ from collections.abc import Callable
 from graphc.dims import product
 from graphc.kernels.grid import contraction_grid
 from graphc.kernels.grid_attention import attention_grid
+from graphc.kernels.grid_attention_tensor import attention_tensor_grid
 from graphc.kernels.grid_positions import positions_grid
 from graphc.kernels.grid_scan import scan_grid
 from graphc.kernels.grid_sort import first_sorted_grid
@@ -42,7 +43,8 @@ def grid_template(
         shape_of = template.attended
         assert shape_of is not None
         return lambda: (
-            attention_grid(template.name, params, scalars, shape_of, target)
+            attention_tensor_grid(template.name, params, scalars, shape_of, target)
+            or attention_grid(template.name, params, scalars, shape_of, target)
             or thread_per_iteration(build(), target)
         )
     rows: dict[str | None, Callable[..., Kernel | None]] = {

@@ -212,7 +212,7 @@ class TemplateLowering(GroupOperands):
         assert query is not None
         assert key is not None
         assert value is not None
-        dtype = out.dtype.base_dtype
+        dtype = accumulator(out.dtype.base_dtype)
         bias = op.inputs[3].sizes if len(op.inputs) == 4 else None
 
         def score(b: Index, i: Expr, j: Expr, found: Expr) -> Expr:
@@ -220,7 +220,7 @@ class TemplateLowering(GroupOperands):
             if bias is None:
                 return found
             at = (*b, i, j)[len(query) - len(bias) :]
-            return ir.add(found, reader.operand(3, at))
+            return ir.add(found, ir.cast(reader.operand(3, at), dtype))
 
         def place(b: Index, i: Expr, n: Expr) -> Expr:
             return self.flat(out.sizes or (), (*b, i, n))

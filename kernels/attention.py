@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from graphc.dtypes import DType
 from graphc.kernels import emit, tiling
 from graphc.kernels.panel import one_block
-from graphc.kernels.problem import Contraction, Indices, Target, access
+from graphc.kernels.problem import Contraction, Indices, Target, access, accumulator
 from graphc.kernels.tiling import known
 from graphc.loop import ir
 from graphc.loop.ir import (
@@ -64,8 +64,8 @@ class Attention:
 
     @property
     def dtype(self) -> DType:
-        """That of all operands and of the result."""
-        return self.out.dtype
+        """The one that scores, weights and sums are computed in."""
+        return accumulator(self.out.dtype)
 
     def divisor(self, total: Buffer, at: Expr) -> Expr:
         """The sum of a row's weights; no keys have no weights, and give zeros."""
@@ -110,7 +110,8 @@ def one_row(p: Attention, batch: Indices, row: Expr) -> list[Stmt]:
         stmts: list[Stmt] = [Store(dot, ir.ZERO, zero)]
 
         def product(d: Expr) -> list[Stmt]:
-            value = ir.mul(p.query(batch, row, d), p.key(batch, d, j))
+            both = p.query(batch, row, d), p.key(batch, d, j)
+            value = ir.mul(*(ir.cast(v, dtype) for v in both))
             return [Reduce(dot, ir.ZERO, "add", value)]
 
         return stmts + emit.loop(p.depth, product)
@@ -118,11 +119,14 @@ def one_row(p: Attention, batch: Indices, row: Expr) -> list[Stmt]:
     def found(j: Expr) -> Expr:
         return p.score(batch, row, j, Load(dot, ir.ZERO))
 
-    def weigh(j: Expr) -> list[Stmt]:
+    def weigh(j: Expr) -> tuple[list[Stmt], Expr]:
         stmts = score(j)
         shifted = ir.sub(found(j), Load(best, ir.ZERO))
         weight = emit.let(stmts, "weight", ir.apply("exp_negative", shifted))
-        stmts.append(Reduce(total, ir.ZERO, "add", weight))
+        return [*stmts, Reduce(total, ir.ZERO, "add", weight)], weight
+
+    def mix(j: Expr) -> list[Stmt]:
+        stmts, weight = weigh(j)
 
         def add(n: Expr) -> list[Stmt]:
             value = ir.mul(weight, p.value(batch, j, n))
@@ -134,11 +138,27 @@ def one_row(p: Attention, batch: Indices, row: Expr) -> list[Stmt]:
         place = p.place(batch, row, n)
         return [Store(p.out, place, ir.apply("div", Load(p.out, place), p.divisor(total, ir.ZERO)))]
 
+    def column(n: Expr) -> list[Stmt]:
+        # Sums of 16 bits would be rounded at every key.
+        mixed = ir.local("mixed", dtype, 1)
+
+        def add(j: Expr) -> list[Stmt]:
+            stmts, weight = weigh(j)
+            value = ir.mul(weight, ir.cast(p.value(batch, j, n), dtype))
+            return [*stmts, Reduce(mixed, ir.ZERO, "add", value)]
+
+        stmts = [Alloc(mixed), *(Store(b, ir.ZERO, zero) for b in (mixed, total))]
+        stmts += emit.loop(p.keys, add)
+        value = ir.apply("div", Load(mixed, ir.ZERO), p.divisor(total, ir.ZERO))
+        return [*stmts, Store(p.out, p.place(batch, row, n), ir.cast(value, p.out.dtype))]
+
     out += [Alloc(best), Alloc(total), Alloc(dot), Store(total, ir.ZERO, zero)]
     out.append(Store(best, ir.ZERO, ir.const(-float("inf"), dtype)))
-    out += emit.loop(p.width, lambda n: [Store(p.out, p.place(batch, row, n), zero)])
     out += emit.loop(p.keys, lambda j: [*score(j), Reduce(best, ir.ZERO, "max", found(j))])
-    out += emit.loop(p.keys, weigh)
+    if p.out.dtype is not dtype:
+        return out + emit.loop(p.width, column)
+    out += emit.loop(p.width, lambda n: [Store(p.out, p.place(batch, row, n), zero)])
+    out += emit.loop(p.keys, mix)
     return out + emit.loop(p.width, scaled)
 
 
@@ -294,7 +314,8 @@ class _Rows:
         def element(n: Expr, _: Expr, mask: Expr | None) -> list[Stmt]:
             value = ir.mul(Load(self.sums, ir.add(first, n)), factor)
             at = ir.add(self.first, row)
-            return emit.where(mask, [Store(self.p.out, self.p.place(self.batch, at, n), value)])
+            found = ir.cast(value, self.p.out.dtype)
+            return emit.where(mask, [Store(self.p.out, self.p.place(self.batch, at, n), found)])
 
         width = known(self.p.width) or 1
         lanes = min(self.lanes, 1 << (width - 1).bit_length())

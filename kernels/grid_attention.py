@@ -244,7 +244,7 @@ class _Queries:
                 stmts: list[Stmt] = []
                 n = emit.let(stmts, "n", columns.at(j))
                 value = ir.mul(Load(self.sums, ir.add(ir.mul(i, self.columns), j)), factor)
-                put = Store(p.out, p.place(batch, m, n), value)
+                put = Store(p.out, p.place(batch, m, n), ir.cast(value, p.out.dtype))
                 inside = ir.logical_and(m < p.queries, n < p.width)
                 return [*stmts, *emit.where(inside, [put])]
 

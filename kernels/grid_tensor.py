@@ -17,12 +17,13 @@ from graphc.loop.gpu_grid import GpuTarget
 from graphc.loop.ir import PRODUCTS, WARP, Expr, Kernel, Load, Stmt, WarpProduct
 
 _LARGE = 128  # a side from which on tiles have this size
-_LEAST_ARCH = 80  # the first with copies that are not waited for
+LEAST_ARCH = 80
+"""The first with copies that are not waited for."""
 
 
 def factors(problem: Contraction, target: GpuTarget) -> tuple[DType, DType] | None:
     """The dtypes that tensor cores multiply for the problem; None if it is not for them."""
-    if target.capability < _LEAST_ARCH:
+    if target.capability < LEAST_ARCH:
         return None
     batch = len(problem.batch)
     left, right = Side.left(problem).probe(batch).dtype, Side.right(problem).probe(batch).dtype

@@ -225,6 +225,10 @@ class TemplateOp(Op):
     #: Operands whose elements are read so often that they have to lie in order.
     dense_operands: ClassVar[tuple[int, ...]] = ()
 
+    def dense(self, op: Operation) -> tuple[int, ...]:
+        """Which operands of ``op`` these are."""
+        return self.dense_operands
+
 
 @dataclass(frozen=True)
 class ContractionForm:

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc import dtypes
 from graphc.dtypes import DType
-from graphc.graph import TensorType
+from graphc.graph import Operation, TensorType
 from graphc.op import Attr, InferContext, Sample, TemplateOp, register
 from graphc.ops.base import INF, grid
 from graphc.ops.softmax import shifted
@@ -20,16 +20,23 @@ class Attention(TemplateOp):
     """``softmax(query @ key * scale + bias) @ value``, the matrix of scores never stored.
 
     ``query`` is ``[..., m, d]``, ``key`` (transposed) ``[..., d, t]``, ``value`` ``[..., t, n]``;
-    ``bias``, of which there are one or none, is broadcast to ``[..., m, t]``.
+    ``bias``, of which there are one or none, is broadcast to ``[..., m, t]``. Scores, weights and
+    sums of 16-bit floats are computed in float32, to which the bias is added as it is; a kernel
+    may round weights to 16 bits before it multiplies them by the values.
     """
 
     name = "Attention"
-    inputs = "query: T, key: T, value: T, bias: N*T"
-    types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": (dtypes.float32, dtypes.float64)}
+    inputs = "query: T, key: T, value: T, bias: N*float16|bfloat16|float32|float64"
+    types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": dtypes.FLOATS}
     attrs: ClassVar[dict[str, Attr]] = {"scale": Attr("float", 1.0)}
     template = "attention"
     dense_operands: ClassVar[tuple[int, ...]] = (1,)
     differentiable = False
+
+    def dense(self, op: Operation) -> tuple[int, ...]:
+        """The keys, but where tensor cores are given them: they take rows as well as columns."""
+        short = op.outputs[0].dtype.base_dtype in dtypes.SHORT_FLOATS
+        return () if short else self.dense_operands
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """A row of values' width for every query."""

@@ -2,6 +2,9 @@
 
 ``softmax(q @ k^T * scale + bias) @ v``, where nothing else reads the scores.  The gradient reads
 them, so this is for graphs that are only run forward.
+
+Of 16-bit floats, the scores may be cast to float32 anywhere before the softmax, and its weights
+back to 16 bits: the op computes what is between the products in float32 anyway.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc import dims
-from graphc.dtypes import float32, float64
+from graphc.dtypes import SHORT_FLOATS, DType, float32, float64
 from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.ops.base import call
@@ -39,13 +42,19 @@ class Found:
 
 @dataclass(frozen=True)
 class FuseAttention:
-    """Replace the products and the softmax by the one op."""
+    """Replace the products and the softmax by the one op.
 
+    Attributes:
+      short: whether those of 16-bit floats, too: on a GPU with tensor cores for them. A CPU would
+        lose its dot products of bfloat16.
+    """
+
+    short: bool = False
     name: str = "attention"
 
     def run(self, fn: Function) -> Function:
         """The function with attention as an op; what it replaces is dead."""
-        search = _Search(fn)
+        search = _Search(fn, self.short)
         found = {op: part for op in fn.operations if (part := search.attention(op)) is not None}
         if not found:
             return fn
@@ -76,7 +85,8 @@ def _fused(part: Found, operands: Sequence[Tensor]) -> list[Tensor]:
 class _Search:
     """Finds attention in a function."""
 
-    def __init__(self, fn: Function) -> None:
+    def __init__(self, fn: Function, short: bool) -> None:
+        self.dtypes = (float32, float64, *(SHORT_FLOATS if short else ()))
         self.readers: dict[Tensor, int] = dict.fromkeys(fn.results(), 1)
         for op in fn.operations:
             for t in op.inputs:
@@ -86,33 +96,48 @@ class _Search:
         """The operation of one of these types that gives a tensor, which is read once."""
         return tensor.op if tensor.op.type in types and self.readers[tensor] == 1 else None
 
+    def before_cast(self, tensor: Tensor, source: DType, target: DType) -> Tensor:
+        """What a tensor is cast from, if it is from one dtype to the other; else the tensor."""
+        if self.made(tensor, "Cast") is None or tensor.dtype.base_dtype is not target:
+            return tensor
+        (found,) = tensor.op.inputs
+        return found if found.dtype.base_dtype is source else tensor
+
     def attention(self, mixed: Operation) -> Found | None:
         """What makes up attention, if an operation is its last product."""
         if mixed.type not in TRANSPOSED or any(mixed.attrs[f] for f in TRANSPOSED[mixed.type]):
             return None
-        softmax = self.made(mixed.inputs[0], "Softmax")
-        if softmax is None or softmax.outputs[0].dtype.base_dtype not in (float32, float64):
+        dtype = mixed.outputs[0].dtype.base_dtype
+        if dtype not in self.dtypes:
+            return None
+        weights = self.before_cast(mixed.inputs[0], float32, dtype)
+        softmax = self.made(weights, "Softmax")
+        if softmax is None or softmax.outputs[0].dtype.base_dtype not in (dtype, float32):
             return None
         rank = len(softmax.outputs[0].sizes or ())
         if softmax.attrs["axis"] not in (-1, rank - 1):
             return None
-        bias, tensor = None, softmax.inputs[0]
+        bias, tensor = None, self.before_cast(softmax.inputs[0], dtype, float32)
         added = self.made(tensor, "Add", "AddV2")
         if added is not None:
-            sides = [t for t in added.inputs if self._scores(t) is not None]
+            sides = [t for t in added.inputs if self._scores(t, dtype) is not None]
             if len(sides) == 1:
                 tensor = sides[0]
                 bias = added.inputs[1 if added.inputs[0] is tensor else 0]
-        scores = self._scores(tensor)
+        scores = self._scores(tensor, dtype)
         if scores is None:
             return None
         product, scale = scores
         found = Found(product, mixed, scale, bias)
         return found if _suits(found) else None
 
-    def _scores(self, tensor: Tensor) -> tuple[Operation, float] | None:
-        """The product that gives scores, and the number that they are multiplied by."""
+    def _scores(self, tensor: Tensor, dtype: DType) -> tuple[Operation, float] | None:
+        """The product of ``dtype`` that gives scores, and the number that they are multiplied by.
+
+        A cast to float32 may stand behind either.
+        """
         scale = 1.0
+        tensor = self.before_cast(tensor, dtype, float32)
         scaled = self.made(tensor, "Mul", "RealDiv")
         if scaled is not None:
             sides = [t for t in scaled.inputs if not is_literal(t)]
@@ -121,9 +146,11 @@ class _Search:
                 return None
             number = float(np.asarray(numbers[0].op.attrs["value"]).reshape(-1)[0])
             scale = number if scaled.type == "Mul" else 1.0 / number if number else np.inf
-            tensor = sides[0]
+            tensor = self.before_cast(sides[0], dtype, float32)
         product = self.made(tensor, *TRANSPOSED)
-        return None if product is None else (product, scale)
+        if product is None or tensor.dtype.base_dtype is not dtype:
+            return None
+        return product, scale
 
 
 def _suits(found: Found) -> bool:

@@ -88,7 +88,7 @@ class Inliner:
             if "bodies" in op.attrs or op.type == "Host":
                 return False
             if isinstance(op.definition, TemplateOp):
-                dense = any(op.inputs[k] is tensor for k in op.definition.dense_operands)
+                dense = any(op.inputs[k] is tensor for k in op.definition.dense(op))
                 if dense or not (free and self.moved(tensor)):
                     return False
                 continue

@@ -38,17 +38,22 @@ class Pass(Protocol):
         """The rewritten function; the argument is left as it was."""
 
 
-def default_pipeline(word: int = 1, lanes: int = 16) -> list[Pass]:
+def default_pipeline(
+    word: int = 1, lanes: int = 16, *, short_attention: bool = False
+) -> list[Pass]:
     """The graph passes, top to bottom.
 
     Args:
       word: the CPU has dot products of so many bytes, or none.
       lanes: float32 in a vector.
+      short_attention: attention of 16-bit floats is one kernel, too.
     """
     return [
         DeadCode(),
         Simplify(),
-        FuseAttention(),
+        # What simpler operations have replaced would count as a reader.
+        DeadCode(),
+        FuseAttention(short_attention),
         DeadCode(),
         Decompose(),
         Fold(),

@@ -76,12 +76,19 @@ def resources(fetch: Any, feeds: dict[Any, Any], arch: str) -> str:
     return "\n".join(sorted(lines))
 
 
+def mixed(x: Any) -> Any:
+    """Attention of 16-bit floats to themselves, the softmax in float32."""
+    scores = gc.cast(gc.matmul(x, x, transpose_b=True), gc.float32) * 0.125
+    return gc.matmul(gc.cast(gc.nn.softmax(scores), x.dtype), x)
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize(
     "name",
     [
         "add", "erf", "softmax", "sum", "tiles", "large-tiles", "variance", "tensor-bf16",
-        "tensor-f16-unknown", "tensor-tf32", "tensor-u8", "attention",
+        "tensor-f16-unknown", "tensor-tf32", "tensor-u8", "attention", "attention-bf16",
+        "attention-f16-unknown",
     ],
 )  # fmt: skip
 def test_registers_and_shared_memory(name, arch, golden):
@@ -97,6 +104,10 @@ def test_registers_and_shared_memory(name, arch, golden):
         square = np.ones((1024, 1024), np.float32)
         feeds = {x: ones, y: ones.T.copy(), z: square, h: square.astype(np.float16)}
         feeds[q] = np.ones((4, 512, 64), np.float32)
+        wide = gc.placeholder(gc.bfloat16, [4, 1024, 64])
+        long = gc.placeholder(gc.float16, [None, None, 128])
+        for t, width in ((wide, 64), (long, 128)):
+            feeds[t] = np.ones((4, 1024, width), t.dtype.as_numpy_dtype)
         fetch, used = {
             "add": lambda: (x + 1.0, [x]),
             "erf": lambda: (gc.erf(x), [x]),
@@ -110,6 +121,8 @@ def test_registers_and_shared_memory(name, arch, golden):
             "attention": lambda: (
                 gc.matmul(gc.nn.softmax(gc.matmul(q, q, transpose_b=True)), q), [q]
             ),
+            "attention-bf16": lambda: (mixed(wide), [wide]),
+            "attention-f16-unknown": lambda: (mixed(long), [long]),
             "tensor-tf32": lambda: (gc.matmul(z, z), [z]),
             "tensor-u8": lambda: (
                 gc.matmul(gc.cast(z, gc.uint8), byte, output_type=gc.int32), [z]
