@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_races import RaceDevice
-from cuda_support import ShimDevice
+from cuda_support import ShimDevice, ShimFault
 
 import graphc as gc
 
@@ -217,3 +217,27 @@ def test_there_is_no_race(shape, known, shim):
     run(case, device)
     assert "gc_copy_async(keys" in device.texts[-1]
     assert ("gc_copy_async(values" in device.texts[-1]) == known
+
+
+class Unguarded(RaceDevice):
+    """A device that leaves out one of the barriers between keys and values."""
+
+    BARRIER = "        gc_copy_wait(0);\n        __syncthreads();\n"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(both_orders=False)
+        self.number = number
+
+    def load(self, text: str, functions: Any) -> Any:
+        parts = text.split(self.BARRIER)
+        assert len(parts) == 3
+        waits = [self.BARRIER, self.BARRIER]
+        waits[self.number] = "        gc_copy_wait(0);\n"
+        return super().load(parts[0] + waits[0] + parts[1] + waits[1] + parts[2], functions)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_missing_barrier_is_found(number, shim):
+    case = Case(gc.bfloat16, (1, 30, 70, 16, 16), mixed_precision, known=False)
+    with gc.Session(device=Unguarded(number)) as session, pytest.raises(ShimFault):
+        session.run(case.y, case.feeds)
