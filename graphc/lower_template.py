@@ -10,6 +10,7 @@ from graphc.dims import DimLike, floordiv, product
 from graphc.errors import CompileError
 from graphc.graph import Operation
 from graphc.kernels.attention import Attention, attention_kernel
+from graphc.kernels.attention_gradient import AttentionGradient, attention_gradient_kernel
 from graphc.kernels.contraction import contraction_kernel
 from graphc.kernels.problem import Contraction, accumulator
 from graphc.kernels.scan import scan_kernel
@@ -24,6 +25,7 @@ from graphc.kernels.tiling import Tiles
 from graphc.kernels.windows import Windows, windows_kernel
 from graphc.loop import ir
 from graphc.loop.ir import ZERO, Expr, Kernel, Stmt, Var
+from graphc.lower_attention import attention_gradient_of, attention_of
 from graphc.lower_operands import GroupOperands, Index, Reader
 from graphc.op import ContractionForm, ContractionOp, ScanOp, TemplateOp
 from graphc.ops.reduction import axes_of
@@ -34,13 +36,14 @@ class TemplateLowering(GroupOperands):
     """Lowers the group of an operation that a template computes.
 
     ``tiles``, of a contraction, are taken instead of those that the template estimates to be best;
-    ``contracted`` or ``attended`` is the problem that it solves; ``arguments`` are those of the
-    template of a scan or a sort.
+    ``contracted``, ``attended`` or ``descended`` is the problem that it solves; ``arguments`` are
+    those of the template of a scan or a sort.
     """
 
     tiles: Tiles | None = None
     contracted: Contraction | None = None
     attended: Attention | None = None
+    descended: AttentionGradient | None = None
     arguments: Mapping[str, Any] = MappingProxyType({})
 
     def prepare(self) -> Callable[[], Kernel]:
@@ -54,6 +57,7 @@ class TemplateLowering(GroupOperands):
             "scatter_add": self.scatter_add, "put_row": self.put_row, "positions": self.positions,
             "put_part": self.put_part, "scan": self.scan, "first_sorted": self.first_sorted,
             "windows": self.windows, "attention": self.attention,
+            "attention_gradient": self.attention_gradient,
         }.get(op.definition.template)  # fmt: skip
         if build is None:
             raise CompileError(f"no template computes {op.type}")
@@ -207,45 +211,17 @@ class TemplateLowering(GroupOperands):
 
     def attention(self, op: Operation) -> Callable[[], Kernel]:
         """Softmax of scaled scores, times the values."""
-        reader, out = Reader(self, op, 0), op.outputs[0]
-        query, key, value = (t.sizes for t in op.inputs[:3])
-        assert query is not None
-        assert key is not None
-        assert value is not None
-        dtype = accumulator(out.dtype.base_dtype)
-        bias = op.inputs[3].sizes if len(op.inputs) == 4 else None
-
-        def score(b: Index, i: Expr, j: Expr, found: Expr) -> Expr:
-            found = ir.mul(found, ir.const(op.attrs["scale"], dtype))
-            if bias is None:
-                return found
-            at = (*b, i, j)[len(query) - len(bias) :]
-            return ir.add(found, ir.cast(reader.operand(3, at), dtype))
-
-        def place(b: Index, i: Expr, n: Expr) -> Expr:
-            return self.flat(out.sizes or (), (*b, i, n))
-
-        buffer = self.buffer(out)
-        self.writes[self.lowering.storage(out)] = None
-        problem = Attention(
-            batch=tuple(self.size(s) for s in query[:-2]), queries=self.size(query[-2]),
-            keys=self.size(key[-1]), depth=self.size(query[-1]), width=self.size(value[-1]),
-            score=score, place=place, out=buffer,
-            query=lambda b, i, d: reader.operand(0, (*b, i, d)),
-            key=lambda b, d, j: reader.operand(1, (*b, d, j)),
-            value=lambda b, j, n: reader.operand(2, (*b, j, n)),
-        )  # fmt: skip
-        probe = Var("i")
-        batch = tuple(Var("b") for _ in query[:-2])
-        for read in (problem.query, problem.key, problem.value):
-            read(batch, probe, probe)
-        score(batch, probe, probe, Var("sum", dtype))
-        place(batch, probe, probe)
-        self.memo.clear()
+        self.attended = problem = attention_of(self, op)
         params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
-        self.attended = problem
         target = self.lowering.target
         return lambda: attention_kernel(self.name, params, scalars, problem, target)
+
+    def attention_gradient(self, op: Operation) -> Callable[[], Kernel]:
+        """The gradients of attention, its weights computed again."""
+        self.descended = problem = attention_gradient_of(self, op)
+        params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
+        target = self.lowering.target
+        return lambda: attention_gradient_kernel(self.name, params, scalars, problem, target)
 
     def windows(self, op: Operation) -> Callable[[], Kernel]:
         """Products added up where the taps of windows fall on an image."""

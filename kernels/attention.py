@@ -47,7 +47,8 @@ class Attention:
     * key(b, d, j)) * value(b, j, n)``.
 
     ``depth`` and ``width`` are the extents of ``d`` and ``n``; ``place(b, i, n)`` is where in
-    ``out`` an element of the result is.
+    ``out`` an element of the result is.  ``log_sum(b, i, value)``, if given, stores the logarithm
+    of the sum of a row's exponentials.
     """
 
     batch: Indices
@@ -61,11 +62,18 @@ class Attention:
     score: Callable[[Indices, Expr, Expr, Expr], Expr]
     place: Callable[[Indices, Expr, Expr], Expr]
     out: Buffer
+    log_sum: Callable[[Indices, Expr, Expr], Stmt] | None = None
 
     @property
     def dtype(self) -> DType:
         """The one that scores, weights and sums are computed in."""
         return accumulator(self.out.dtype)
+
+    def statistics(self, batch: Indices, row: Expr, largest: Expr, total: Expr) -> list[Stmt]:
+        """What stores the logarithm of a row's sum, if it is asked for; -inf of no keys."""
+        if self.log_sum is None:
+            return []
+        return [self.log_sum(batch, row, ir.add(largest, ir.apply("log", total)))]
 
     def divisor(self, total: Buffer, at: Expr) -> Expr:
         """The sum of a row's weights; no keys have no weights, and give zeros."""
@@ -119,9 +127,13 @@ def one_row(p: Attention, batch: Indices, row: Expr) -> list[Stmt]:
     def found(j: Expr) -> Expr:
         return p.score(batch, row, j, Load(dot, ir.ZERO))
 
+    lowest = ir.const(-float("inf"), dtype)
+    largest = Load(best, ir.ZERO)
+    shift = ir.select(ir.apply("eq", largest, lowest), zero, largest)
+
     def weigh(j: Expr) -> tuple[list[Stmt], Expr]:
         stmts = score(j)
-        shifted = ir.sub(found(j), Load(best, ir.ZERO))
+        shifted = ir.sub(found(j), shift)
         weight = emit.let(stmts, "weight", ir.apply("exp_negative", shifted))
         return [*stmts, Reduce(total, ir.ZERO, "add", weight)], weight
 
@@ -153,13 +165,14 @@ def one_row(p: Attention, batch: Indices, row: Expr) -> list[Stmt]:
         return [*stmts, Store(p.out, p.place(batch, row, n), ir.cast(value, p.out.dtype))]
 
     out += [Alloc(best), Alloc(total), Alloc(dot), Store(total, ir.ZERO, zero)]
-    out.append(Store(best, ir.ZERO, ir.const(-float("inf"), dtype)))
+    out.append(Store(best, ir.ZERO, lowest))
     out += emit.loop(p.keys, lambda j: [*score(j), Reduce(best, ir.ZERO, "max", found(j))])
     if p.out.dtype is not dtype:
         return out + emit.loop(p.width, column)
     out += emit.loop(p.width, lambda n: [Store(p.out, p.place(batch, row, n), zero)])
     out += emit.loop(p.keys, mix)
-    return out + emit.loop(p.width, scaled)
+    out += emit.loop(p.width, scaled)
+    return out + p.statistics(batch, row, largest, Load(total, ir.ZERO))
 
 
 class _Rows:
@@ -168,7 +181,7 @@ class _Rows:
     def __init__(self, problem: Attention, target: Target, batch: Indices, number: Expr) -> None:
         self.p, self.target, self.batch = problem, target, batch
         self.first = ir.mul(number, ROWS)
-        self.rows = _part(problem.queries, self.first, ROWS)
+        self.rows = part_of(problem.queries, self.first, ROWS)
         self.lanes = target.vector_bytes // problem.dtype.size
         dtype, lanes = problem.dtype, self.lanes
         self.stride = -(-(known(problem.width) or 0) // lanes) * lanes
@@ -200,7 +213,7 @@ class _Rows:
         """A block of keys: its scores, their weights, the values."""
         out: list[Stmt] = []
         start = emit.let(out, "start", ir.mul(number, COLUMNS))
-        columns = emit.let(out, "columns", _part(self.p.keys, start, COLUMNS))
+        columns = emit.let(out, "columns", part_of(self.p.keys, start, COLUMNS))
         out.append(Block(tuple(self._products(start, columns))))
         out += emit.loop(self.rows, lambda row: self._weights(row, columns))
         out.append(Block(tuple(self._values(start, columns))))
@@ -319,10 +332,12 @@ class _Rows:
 
         width = known(self.p.width) or 1
         lanes = min(self.lanes, 1 << (width - 1).bit_length())
-        return out + emit.chunks(self.p.width, lanes, element)
+        out += emit.chunks(self.p.width, lanes, element)
+        found = Load(self.largest, row), Load(self.total, row)
+        return out + self.p.statistics(self.batch, ir.add(self.first, row), *found)
 
 
-def _part(extent: Expr, start: Expr, most: int) -> Expr:
+def part_of(extent: Expr, start: Expr, most: int) -> Expr:
     """How many of an extent are in a block that begins at ``start``."""
     size = known(extent)
     if size is not None and size % most == 0:

@@ -1,4 +1,4 @@
-"""Attention as one op: what the fusing of products and a softmax makes."""
+"""Attention as one op, and its gradient: what the fusing of products and softmaxes makes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,22 @@ from graphc.graph import Operation, TensorType
 from graphc.op import Attr, InferContext, Sample, TemplateOp, register
 from graphc.ops.base import INF, grid
 from graphc.ops.softmax import shifted
+
+LEAST_PART = 64
+"""Keys that a part of a gradient has at least, where there are so many left."""
+
+
+def _scores(attrs: dict[str, Any], query: Any, key: Any, bias: Sequence[Any]) -> Any:
+    scores = query @ key * attrs["scale"]
+    return scores + bias[0] if bias else scores
+
+
+def _log_sum(scores: np.ndarray) -> Any:
+    """The logarithm of the sum of a row's exponentials; -inf of a row that sees nothing."""
+    best = np.max(scores, -1, keepdims=True, initial=-np.inf)
+    shift = np.where(best == -np.inf, 0.0, best)
+    with np.errstate(divide="ignore"):
+        return best + np.log(np.sum(np.exp(scores - shift), -1, keepdims=True))
 
 
 @register
@@ -65,8 +81,7 @@ class Attention(TemplateOp):
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """The definition, in float64."""
         query, key, value, *bias = (np.asarray(v, np.float64) for v in inputs)
-        scores = query @ key * attrs["scale"]
-        weights = np.exp(shifted(scores + bias[0] if bias else scores, -1))
+        weights = np.exp(shifted(_scores(attrs, query, key, bias), -1))
         weights /= np.sum(weights, -1, keepdims=True)
         return (weights @ value).astype(np.asarray(inputs[0]).dtype)
 
@@ -91,3 +106,125 @@ class Attention(TemplateOp):
             (((2, 0), (0, 4), (4, 3)), "no depth"),
         ):  # fmt: skip
             yield Sample((*(np.zeros(s) for s in shapes), []), grad=(), note=note)
+
+
+@register
+class AttentionWithLogSum(Attention):
+    """``Attention``, and of every query the logarithm of the sum of its scores' exponentials.
+
+    The second result is ``[..., m, 1]``: with it the gradient computes each weight again from its
+    score alone.
+    """
+
+    name = "AttentionWithLogSum"
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """A row of values' width, and a number, for every query."""
+        (out,) = super().infer(ctx)
+        return [out, TensorType(out.dtype, None if out.sizes is None else (*out.sizes[:-1], 1))]
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """The definition, in float64."""
+        query, key, _, *bias = (np.asarray(v, np.float64) for v in inputs)
+        found = _log_sum(_scores(attrs, query, key, bias))
+        return super().reference(attrs, *inputs), found.astype(np.asarray(inputs[0]).dtype)
+
+
+@register
+class AttentionGradient(TemplateOp):
+    """The gradients of attention by its query, key and value, no matrix of weights ever stored.
+
+    ``query`` is ``[..., m, d]``, ``key`` ``[..., t, d]``, ``value`` ``[..., t, n]``, ``grad`` (of
+    the result) ``[..., m, n]``; ``log_sum`` is that of ``AttentionWithLogSum``, ``mean`` the sum of
+    ``grad * result`` along rows, both ``[..., m, 1]``; ``bias`` as in ``Attention``.  The keys are
+    shared out among ``parts``, of ``ceil(t / parts)`` each and at least 64: the gradient of the
+    query is given for each of them, ``[parts, ..., m, d]``, and is their sum.
+    """
+
+    name = "AttentionGradient"
+    inputs = "query: T, key: T, value: T, grad: T, log_sum: T, mean: T, bias: N*T"
+    types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": (dtypes.float32, dtypes.float64)}
+    attrs: ClassVar[dict[str, Attr]] = {"scale": Attr("float", 1.0), "parts": Attr("int", 1)}
+    template = "attention_gradient"
+    differentiable = False
+
+    def infer(self, ctx: InferContext) -> Sequence[TensorType]:
+        """The types of the query, once for each part, of the key and of the value."""
+        if len(ctx.inputs) > 7:
+            raise ctx.error("There may be one bias")
+        if ctx.attrs["parts"] < 1:
+            raise ctx.error("There must be one part at least")
+        shapes = [ctx.sizes(k) for k in range(6)]
+        known = [s for s in shapes if s is not None]
+        if len(known) < len(shapes):
+            return [TensorType(ctx.dtype(0), s) for s in (None, *shapes[1:3])]
+        query, key, value, grad, log_sum, mean = known
+        rank = len(query)
+        if rank < 2 or any(len(s) != rank for s in known):
+            raise ctx.error("All operands must be of one rank, at least 2")
+        for sizes in known[1:]:
+            for k in range(rank - 2):
+                ctx.equal(query[k], sizes[k], "Leading sizes must be equal")
+        for sizes in (grad, log_sum, mean):
+            ctx.equal(query[-2], sizes[-2], "Numbers of queries must be equal")
+        ctx.equal(query[-1], key[-1], "Sizes of query and key must be equal")
+        ctx.equal(key[-2], value[-2], "Numbers of keys and values must be equal")
+        ctx.equal(value[-1], grad[-1], "Sizes of values and gradients must be equal")
+        for sizes in (log_sum, mean):
+            ctx.equal(sizes[-1], 1, "There must be one number for each query")
+        if len(ctx.inputs) == 7:
+            bias = ctx.sizes(6)
+            if bias is not None:
+                found = ctx.broadcast((*query[:-1], key[-2]), bias)
+                if found is not None and len(found) != rank:
+                    raise ctx.error("The bias must broadcast to the scores")
+        return [
+            TensorType(ctx.dtype(0), (ctx.attrs["parts"], *query)),
+            TensorType(ctx.dtype(0), key), TensorType(ctx.dtype(0), value),
+        ]  # fmt: skip
+
+    def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
+        """The definition, in float64."""
+        wide = [np.asarray(v, np.float64) for v in inputs]
+        query, key, value, grad, log_sum, mean, *bias = wide
+        weights = np.exp(_scores(attrs, query, np.swapaxes(key, -1, -2), bias) - log_sum)
+        slopes = weights * (grad @ np.swapaxes(value, -1, -2) - mean) * attrs["scale"]
+        parts, keys = attrs["parts"], key.shape[-2]
+        step = max(-(-keys // parts), LEAST_PART)
+        slices = [slice(step * k, step * (k + 1)) for k in range(parts)]
+        found = (
+            np.stack([slopes[..., s] @ key[..., s, :] for s in slices]),
+            np.swapaxes(slopes, -1, -2) @ query, np.swapaxes(weights, -1, -2) @ grad,
+        )  # fmt: skip
+        return tuple(v.astype(np.asarray(inputs[0]).dtype) for v in found)
+
+    def samples(self) -> Iterable[Sample]:
+        """Blocks that are full and that are not, parts, biases of all shapes, masks, nothing."""
+        for batch, m, d, t, n, parts in (
+            ((2, 3), 5, 8, 7, 6, 1), ((), 130, 16, 70, 20, 2), ((2,), 128, 4, 64, 16, 1),
+            ((1,), 1, 3, 1, 1, 3), ((1,), 33, 2, 200, 33, 4),
+        ):  # fmt: skip
+            shapes = (*batch, m, d), (*batch, t, d), (*batch, t, n)
+            yield _gradient_sample(shapes, [], parts)
+        shapes = (2, 5, 3), (2, 300, 3), (2, 300, 4)
+        for shape in ((2, 5, 300), (300,), (5, 1), (1, 5, 300)):
+            yield _gradient_sample(shapes, [grid(*shape)], note="bias")
+        causal = np.where(np.arange(300) <= 59 * np.arange(5)[:, None], 0.0, -INF)
+        yield _gradient_sample(shapes, [causal], 2, note="causal")
+        yield _gradient_sample(shapes, [np.full(300, -INF)], note="all keys masked")
+        for shapes, note in (
+            (((0, 2, 3), (0, 4, 3), (0, 4, 5)), "empty"), (((2, 3), (0, 3), (0, 2)), "no keys"),
+            (((2, 0), (4, 0), (4, 3)), "no depth"), (((0, 3), (4, 3), (4, 3)), "no queries"),
+        ):  # fmt: skip
+            yield _gradient_sample(shapes, [], note=note)
+
+
+def _gradient_sample(
+    shapes: Sequence[tuple[int, ...]], bias: list[np.ndarray], parts: int = 1, note: str = ""
+) -> Sample:
+    query, key, value = (grid(*s) for s in shapes)
+    attrs = {"scale": 0.5, "parts": parts}
+    log_sum = _log_sum(_scores(attrs, query, np.swapaxes(key, -1, -2), bias))
+    mean, grad = grid(*query.shape[:-1], 1), grid(*query.shape[:-1], value.shape[-1], low=-1.0)
+    inputs = query, key, value, grad, log_sum, mean, bias
+    return Sample(inputs, attrs, grad=(), rtol=1e-4, note=note)

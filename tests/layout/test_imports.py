@@ -23,7 +23,8 @@ ROWS = """
     tensor_array branches control_flow function rewrite
     passes
     kernels
-    lower_operands lower_twins lower_loops lower_template lower_cost lower_gpu lower_host lower
+    lower_operands lower_attention lower_twins lower_loops lower_template lower_cost lower_gpu
+    lower_host lower
     program_steps program_arena program_text program_updates program_function
     program_control program program_verify program_interpret
     runtime
