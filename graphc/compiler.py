@@ -58,7 +58,8 @@ def plan_for_gpu(
     fn: Function, target: GpuTarget, seen: Shapes | None = None
 ) -> Program:
     """The program of a function for a GPU."""
-    pipeline = default_pipeline(short_attention=target.capability >= LEAST_ARCH)
+    short = target.capability >= LEAST_ARCH
+    pipeline = default_pipeline(short_attention=short, iterations=1)
     passes = [p for p in pipeline if p.name not in FOR_CPUS]
     return plan_function(fn, replace(target, tf32=current_options().tf32), seen, passes)
 

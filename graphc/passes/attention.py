@@ -1,10 +1,10 @@
 """Attention over many keys as one kernel, which stores no matrix of scores.
 
-``softmax(q @ k^T * scale + bias) @ v``, where nothing else reads the scores.  The gradient reads
-them, so this is for graphs that are only run forward.
+``softmax(q @ k^T * scale + bias) @ v``, where nothing else reads the scores but its gradient: in a
+training step that is a kernel of its own, which computes them again.
 
-Of 16-bit floats, the scores may be cast to float32 anywhere before the softmax, and its weights
-back to 16 bits: the op computes what is between the products in float32 anyway.
+Of 16-bit floats, run forward only, the scores may be cast to float32 anywhere before the softmax,
+and its weights back to 16 bits: the op computes what is between the products in float32 anyway.
 """
 
 from __future__ import annotations
@@ -16,13 +16,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc import dims
+from graphc.build import create
 from graphc.dtypes import SHORT_FLOATS, DType, float32, float64
 from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
-from graphc.ops.base import call
 from graphc.ops.contraction import TRANSPOSED
-from graphc.ops.movement_value import int_tensor
-from graphc.passes.plan import is_literal
+from graphc.passes.attention_gradient import (
+    ITERATIONS,
+    Descent,
+    Found,
+    Readers,
+    factor,
+    flags,
+    parts_of,
+    transposed,
+)
 
 LEAST_BYTES = 1 << 20
 """Scores of one pair of matrices that take less stay in a cache: stored, they are as fast."""
@@ -31,105 +39,129 @@ MOST_DEPTH = 256
 
 
 @dataclass(frozen=True)
-class Found:
-    """What makes up attention: the two products, the factor, and what is added to the scores."""
-
-    scores: Operation
-    mixed: Operation
-    scale: float
-    bias: Tensor | None
-
-
-@dataclass(frozen=True)
 class FuseAttention:
-    """Replace the products and the softmax by the one op.
+    """Replace the products and the softmax by one op, and what their gradient is by another.
 
     Attributes:
-      short: whether those of 16-bit floats, too: on a GPU with tensor cores for them. A CPU would
-        lose its dot products of bfloat16.
+      iterations: into how many the latter is divided at least.
+      short: whether those of 16-bit floats, too, run forward: on a GPU with tensor cores for them.
+        A CPU would lose its dot products of bfloat16.
     """
 
+    iterations: int = ITERATIONS
     short: bool = False
     name: str = "attention"
 
     def run(self, fn: Function) -> Function:
         """The function with attention as an op; what it replaces is dead."""
         search = _Search(fn, self.short)
-        found = {op: part for op in fn.operations if (part := search.attention(op)) is not None}
+        found = {op: made for op in fn.operations if (made := search.attention(op)) is not None}
         if not found:
             return fn
-        rebuilder = Rebuilder(fn)
+        rebuilding = _Rebuilding(Rebuilder(fn), self.iterations)
+        for part, descent in found.values():
+            if descent is not None:
+                rebuilding.gradients |= dict.fromkeys(descent.products, (part, descent))
         for op in fn.operations:
-            part = found.get(op)
-            if part is None:
-                rebuilder.copy(op)
-                continue
-            operands = [*part.scores.inputs, op.inputs[1]]
-            operands += [] if part.bias is None else [part.bias]
-            mapped = [rebuilder.map[t] for t in operands]
-            build = functools.partial(_fused, part, mapped)
-            rebuilder.map.update(zip(op.outputs, rebuilder.declared(op, build), strict=True))
-        return rebuilder.finish()
+            if op in found:
+                rebuilding.forward(op, *found[op])
+            elif op in rebuilding.gradients:
+                rebuilding.backward(op, *rebuilding.gradients[op])
+            else:
+                rebuilding.rebuilder.copy(op)
+        return rebuilding.rebuilder.finish()
 
 
-def _fused(part: Found, operands: Sequence[Tensor]) -> list[Tensor]:
+class _Rebuilding:
+    """Puts the new operations where the replaced ones were."""
+
+    def __init__(self, rebuilder: Rebuilder, iterations: int) -> None:
+        self.rebuilder, self.iterations = rebuilder, iterations
+        self.gradients: dict[Operation, tuple[Found, Descent]] = {}
+        self.results: dict[Operation, Sequence[Tensor]] = {}
+        self.done: dict[Operation, Tensor] = {}
+
+    def forward(self, op: Operation, part: Found, descent: Descent | None) -> None:
+        """Attention in the place of its last product."""
+        rebuilder = self.rebuilder
+        mapped = [rebuilder.map[t] for t in part.operands()]
+        build = functools.partial(_fused, part, mapped, descent is not None)
+        self.results[op] = rebuilder.declared(op, build)
+        rebuilder.map[op.outputs[0]] = self.results[op][0]
+
+    def backward(self, op: Operation, part: Found, descent: Descent) -> None:
+        """One of the gradients, all of which are made in the place of the first one."""
+        rebuilder = self.rebuilder
+        if op not in self.done:
+            mapped = [rebuilder.map[t] for t in part.operands()]
+            grad, results = rebuilder.map[descent.grad], self.results[part.mixed]
+
+            def build() -> list[Tensor]:
+                parts = parts_of(mapped[2].sizes or (), self.iterations)
+                self.done |= descent.declare(part, mapped, (grad, *results), parts)
+                return []
+
+            rebuilder.declared(op, build)
+        rebuilder.map[op.outputs[0]] = self.done[op]
+
+
+def _fused(part: Found, operands: Sequence[Tensor], with_sum: bool) -> Sequence[Tensor]:
     query, key, value, *bias = operands
-    if not part.scores.attrs[TRANSPOSED[part.scores.type][1]]:
-        return [call("Attention", query, key, value, bias, scale=part.scale)]
-    rank = len(key.sizes or ())
-    order = [*range(rank - 2), rank - 1, rank - 2]
-    key = call("Transpose", key, int_tensor(order))
-    return [call("Attention", query, key, value, bias, scale=part.scale)]
+    key = transposed(key) if part.turned else key
+    name = "AttentionWithLogSum" if with_sum else "Attention"
+    return create(name, [query, key, value, bias], {"scale": part.scale}).outputs
 
 
 class _Search:
     """Finds attention in a function."""
 
     def __init__(self, fn: Function, short: bool) -> None:
-        self.dtypes = (float32, float64, *(SHORT_FLOATS if short else ()))
-        self.readers: dict[Tensor, int] = dict.fromkeys(fn.results(), 1)
-        for op in fn.operations:
-            for t in op.inputs:
-                self.readers[t] = self.readers.get(t, 0) + 1
-
-    def made(self, tensor: Tensor, *types: str) -> Operation | None:
-        """The operation of one of these types that gives a tensor, which is read once."""
-        return tensor.op if tensor.op.type in types and self.readers[tensor] == 1 else None
+        self.short = SHORT_FLOATS if short else ()
+        self.readers = Readers(fn)
+        self.places = {op: k for k, op in enumerate(fn.operations)}
 
     def before_cast(self, tensor: Tensor, source: DType, target: DType) -> Tensor:
         """What a tensor is cast from, if it is from one dtype to the other; else the tensor."""
-        if self.made(tensor, "Cast") is None or tensor.dtype.base_dtype is not target:
+        if self.readers.made(tensor, "Cast") is None or tensor.dtype.base_dtype is not target:
             return tensor
         (found,) = tensor.op.inputs
         return found if found.dtype.base_dtype is source else tensor
 
-    def attention(self, mixed: Operation) -> Found | None:
-        """What makes up attention, if an operation is its last product."""
-        if mixed.type not in TRANSPOSED or any(mixed.attrs[f] for f in TRANSPOSED[mixed.type]):
+    def attention(self, mixed: Operation) -> tuple[Found, Descent | None] | None:
+        """What makes up attention, if an operation is its last product; and its gradient."""
+        if mixed.type not in TRANSPOSED or any(flags(mixed)):
             return None
         dtype = mixed.outputs[0].dtype.base_dtype
-        if dtype not in self.dtypes:
+        if dtype not in (float32, float64, *self.short):
             return None
         weights = self.before_cast(mixed.inputs[0], float32, dtype)
-        softmax = self.made(weights, "Softmax")
-        if softmax is None or softmax.outputs[0].dtype.base_dtype not in (dtype, float32):
+        softmax = weights.op
+        if softmax.type != "Softmax" or weights.dtype.base_dtype not in (dtype, float32):
             return None
-        rank = len(softmax.outputs[0].sizes or ())
+        rank = len(weights.sizes or ())
         if softmax.attrs["axis"] not in (-1, rank - 1):
             return None
+        found = self._found(softmax, mixed, dtype)
+        if found is None or not _suits(found):
+            return None
+        if self.readers.once(weights) and self.readers.once(mixed.inputs[0]):
+            return found, None
+        descent = None if dtype in SHORT_FLOATS else self.readers.descent(found)
+        if descent is None or any(self.places[o] < self.places[mixed] for o in descent.products):
+            return None
+        return found, descent
+
+    def _found(self, softmax: Operation, mixed: Operation, dtype: DType) -> Found | None:
+        """What is before a softmax, if it is the scores, with a bias or without."""
         bias, tensor = None, self.before_cast(softmax.inputs[0], dtype, float32)
-        added = self.made(tensor, "Add", "AddV2")
+        added = self.readers.made(tensor, "Add", "AddV2")
         if added is not None:
             sides = [t for t in added.inputs if self._scores(t, dtype) is not None]
             if len(sides) == 1:
                 tensor = sides[0]
                 bias = added.inputs[1 if added.inputs[0] is tensor else 0]
         scores = self._scores(tensor, dtype)
-        if scores is None:
-            return None
-        product, scale = scores
-        found = Found(product, mixed, scale, bias)
-        return found if _suits(found) else None
+        return None if scores is None else Found(scores[0], mixed, scores[1], bias)
 
     def _scores(self, tensor: Tensor, dtype: DType) -> tuple[Operation, float] | None:
         """The product of ``dtype`` that gives scores, and the number that they are multiplied by.
@@ -138,16 +170,13 @@ class _Search:
         """
         scale = 1.0
         tensor = self.before_cast(tensor, dtype, float32)
-        scaled = self.made(tensor, "Mul", "RealDiv")
+        scaled = self.readers.made(tensor, "Mul", "RealDiv")
         if scaled is not None:
-            sides = [t for t in scaled.inputs if not is_literal(t)]
-            numbers = [t for t in scaled.inputs if is_literal(t)]
-            if len(sides) != 1 or (scaled.type == "RealDiv" and sides[0] is not scaled.inputs[0]):
+            by = factor(scaled)
+            if by is None:
                 return None
-            number = float(np.asarray(numbers[0].op.attrs["value"]).reshape(-1)[0])
-            scale = number if scaled.type == "Mul" else 1.0 / number if number else np.inf
-            tensor = self.before_cast(sides[0], dtype, float32)
-        product = self.made(tensor, *TRANSPOSED)
+            tensor, scale = self.before_cast(by[0], dtype, float32), by[1]
+        product = self.readers.made(tensor, *TRANSPOSED)
         if product is None or tensor.dtype.base_dtype is not dtype:
             return None
         return product, scale
@@ -156,7 +185,7 @@ class _Search:
 def _suits(found: Found) -> bool:
     """Whether the shapes are those of attention, and the scores too many to be stored."""
     scores, mixed = found.scores, found.mixed
-    if scores.attrs[TRANSPOSED[scores.type][0]] or not np.isfinite(found.scale):
+    if flags(scores)[0] or not np.isfinite(found.scale):
         return False
     query, key, value, out = (
         t.sizes for t in (*scores.inputs, mixed.inputs[1], mixed.outputs[0])

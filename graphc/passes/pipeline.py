@@ -12,6 +12,7 @@ from typing import Protocol
 from graphc.errors import CompileError, GraphcError, VerifyError
 from graphc.function import Function, Rebuilder, format_function
 from graphc.passes.attention import FuseAttention
+from graphc.passes.attention_gradient import ITERATIONS
 from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose, ShapesOfInputs
 from graphc.passes.control import Control
 from graphc.passes.narrow import NarrowProducts
@@ -39,21 +40,23 @@ class Pass(Protocol):
 
 
 def default_pipeline(
-    word: int = 1, lanes: int = 16, *, short_attention: bool = False
+    word: int = 1, lanes: int = 16, iterations: int = ITERATIONS, *, short_attention: bool = False
 ) -> list[Pass]:
     """The graph passes, top to bottom.
 
     Args:
       word: the CPU has dot products of so many bytes, or none.
       lanes: float32 in a vector.
+      iterations: into how many the gradient of attention is divided at least; 1 for a GPU, which
+        divides it by itself.
       short_attention: attention of 16-bit floats is one kernel, too.
     """
     return [
         DeadCode(),
         Simplify(),
-        # What simpler operations have replaced would count as a reader.
+        # What simpler operations have replaced, and nobody needs, would count as a reader.
         DeadCode(),
-        FuseAttention(short_attention),
+        FuseAttention(iterations, short_attention),
         DeadCode(),
         Decompose(),
         Fold(),
