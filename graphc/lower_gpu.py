@@ -7,6 +7,7 @@ from collections.abc import Callable
 from graphc.dims import product
 from graphc.kernels.grid import contraction_grid
 from graphc.kernels.grid_attention import attention_grid
+from graphc.kernels.grid_attention_gradient import attention_gradient_grid
 from graphc.kernels.grid_attention_tensor import attention_tensor_grid
 from graphc.kernels.grid_positions import positions_grid
 from graphc.kernels.grid_scan import scan_grid
@@ -45,6 +46,13 @@ def grid_template(
         return lambda: (
             attention_tensor_grid(template.name, params, scalars, shape_of, target)
             or attention_grid(template.name, params, scalars, shape_of, target)
+            or thread_per_iteration(build(), target)
+        )
+    if kind == "attention_gradient":
+        gradient_of = template.descended
+        assert gradient_of is not None
+        return lambda: (
+            attention_gradient_grid(template.name, params, scalars, gradient_of, target)
             or thread_per_iteration(build(), target)
         )
     rows: dict[str | None, Callable[..., Kernel | None]] = {

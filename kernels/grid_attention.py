@@ -237,6 +237,10 @@ class _Queries:
         def row(i: Expr) -> list[Stmt]:
             out: list[Stmt] = [AllReduce(self.total, i, "add")]
             m = emit.let(out, "m", ir.add(first, queries.at(i)))
+            kept = p.statistics(batch, m, Load(self.largest, i), Load(self.total, i))
+            if kept:
+                once = ir.logical_and(m < p.queries, ir.apply("eq", x, ir.ZERO))
+                out += emit.where(once, kept)
             one = ir.const(1, p.dtype)
             factor = emit.let(out, "factor", ir.apply("div", one, p.divisor(self.total, i)))
 

@@ -82,13 +82,20 @@ def mixed(x: Any) -> Any:
     return gc.matmul(gc.cast(gc.nn.softmax(scores), x.dtype), x)
 
 
+def attention_gradient(q: gc.Tensor) -> gc.Tensor:
+    """The gradient of what attention with queries, keys and values that are the same gives."""
+    y = gc.matmul(gc.nn.softmax(gc.matmul(q, q, transpose_b=True)), q)
+    (found,) = gc.gradients(gc.reduce_sum(y * y), [q])
+    return found
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize(
     "name",
     [
         "add", "erf", "softmax", "sum", "tiles", "large-tiles", "variance", "tensor-bf16",
         "tensor-f16-unknown", "tensor-tf32", "tensor-u8", "attention", "attention-bf16",
-        "attention-f16-unknown",
+        "attention-f16-unknown", "attention-gradient",
     ],
 )  # fmt: skip
 def test_registers_and_shared_memory(name, arch, golden):
@@ -123,6 +130,7 @@ def test_registers_and_shared_memory(name, arch, golden):
             ),
             "attention-bf16": lambda: (mixed(wide), [wide]),
             "attention-f16-unknown": lambda: (mixed(long), [long]),
+            "attention-gradient": lambda: (attention_gradient(q), [q]),
             "tensor-tf32": lambda: (gc.matmul(z, z), [z]),
             "tensor-u8": lambda: (
                 gc.matmul(gc.cast(z, gc.uint8), byte, output_type=gc.int32), [z]
