@@ -77,6 +77,11 @@ class AttentionGradient:
         """The first key of a part, and how many it has, declared in ``out``."""
         if self.parts == 1:
             return ir.ZERO, self.keys
+        keys = known(self.keys)
+        if keys and keys % self.parts == 0 and keys // self.parts >= self.least:
+            # Of a known number of keys no block needs to be checked.
+            each = ir.const(keys // self.parts)
+            return emit.let(out, "first", ir.mul(number, each)), each
         even = emit.ceil_div(self.keys, self.parts)
         step = emit.let(out, "step", ir.apply("max", even, ir.const(self.least)))
         first = emit.let(out, "first", emit.minimum(ir.mul(number, step), self.keys))
