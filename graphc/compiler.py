@@ -61,7 +61,9 @@ def plan_for_gpu(
     short = target.capability >= LEAST_ARCH
     pipeline = default_pipeline(short_attention=short, iterations=1)
     passes = [p for p in pipeline if p.name not in FOR_CPUS]
-    return plan_function(fn, replace(target, tf32=current_options().tf32), seen, passes)
+    options = current_options()
+    asked = replace(target, tf32=options.tf32, cublas=options.cublas)
+    return plan_function(fn, asked, seen, passes)
 
 
 def size_hints(fn: Function, seen: Shapes) -> dict[Symbol, int]:

@@ -17,6 +17,7 @@ from graphc.errors import CompileError, VerifyError
 from graphc.graph import Operation, Tensor
 from graphc.kernels import emit
 from graphc.kernels.contraction import other_tiles
+from graphc.kernels.grid_library import LibraryProduct
 from graphc.kernels.tiling import Tiles
 from graphc.loop.cpu import schedule_cpu
 from graphc.loop.cpu_stream import stream
@@ -25,7 +26,7 @@ from graphc.loop.ir import Kernel
 from graphc.loop.printer import format_kernel
 from graphc.loop.verify import verify_kernel
 from graphc.lower_cost import Cost, kernel_cost
-from graphc.lower_gpu import grid_template
+from graphc.lower_gpu import grid_template, template_library
 from graphc.lower_host import HostPart
 from graphc.lower_loops import LoopLowering
 from graphc.lower_operands import GroupOperands, Lowering, Reader, Site
@@ -66,6 +67,7 @@ class Lowered:
         self.symbols = list(first.symbols)
         self.fallible = first.fallible
         self.work = work(first)
+        self._template = first if isinstance(first, TemplateLowering) else None
         self.twin: Lowered | None = None
         self.tiles: Tiles | None = None
         self.streamed: list[Tensor] = []
@@ -95,6 +97,20 @@ class Lowered:
             return self.tiled(self.name, self.tiles)
         emit.restart()
         return self._verified(self._build())
+
+    @functools.cached_property
+    def library(self) -> LibraryProduct | None:
+        """What a library can compute of it; None if nothing, and on a CPU."""
+        if self.twin is not None:
+            return self.twin.library
+        target = self._lowering.target
+        if self._template is None or not isinstance(target, GpuTarget):
+            return None
+        emit.restart()
+        found = template_library(self._template, target)
+        if found is not None and found.epilogue is not None:
+            self._verified(found.epilogue)
+        return found
 
     @property
     def hints(self) -> Mapping[Symbol, int]:

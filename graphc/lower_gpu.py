@@ -9,6 +9,7 @@ from graphc.kernels.grid import contraction_grid
 from graphc.kernels.grid_attention import attention_grid
 from graphc.kernels.grid_attention_gradient import attention_gradient_grid
 from graphc.kernels.grid_attention_tensor import attention_tensor_grid
+from graphc.kernels.grid_library import LibraryProduct, library_product
 from graphc.kernels.grid_positions import positions_grid
 from graphc.kernels.grid_scan import scan_grid
 from graphc.kernels.grid_sort import first_sorted_grid
@@ -67,6 +68,18 @@ def grid_template(
     if kind == "windows":
         return _windows(template, reader, out, target)
     return lambda: thread_per_iteration(build(), target)
+
+
+def template_library(template: TemplateLowering, target: GpuTarget) -> LibraryProduct | None:
+    """A template's contraction as a library can compute it; None if none can."""
+    problem, op = template.contracted, template.group.template
+    if problem is None:
+        return None
+    assert op is not None
+    return library_product(
+        f"{template.name}_rest", tuple(template.buffers.values()),
+        tuple(template.symbols.values()), problem, op.outputs[0].dtype.base_dtype, target,
+    )  # fmt: skip
 
 
 def _windows(

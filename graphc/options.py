@@ -6,8 +6,11 @@ import contextlib
 import contextvars
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from graphc.errors import GraphError
+
+CublasUse = Literal["auto", "never", "always"]
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,13 @@ class CompileOptions:
       autotune: whether contractions are timed with other tiles than the estimated ones.
       autotune_seconds: the most that this may take for one program.
       tf32: whether a GPU's products of float32 may count with 10 bits behind the point.
+      cublas: whether a GPU's products may be those of cuBLAS.
     """
 
     autotune: bool = False
     autotune_seconds: float = 10.0
     tf32: bool = False
+    cublas: CublasUse = "auto"
 
 
 NONE = CompileOptions()
@@ -36,8 +41,9 @@ def current_options() -> CompileOptions:
 
 @contextlib.contextmanager
 def compile_options(
-    *, autotune: bool = False, autotune_seconds: float = 10.0, tf32: bool = False
-) -> Iterator[CompileOptions]:
+    *, autotune: bool = False, autotune_seconds: float = 10.0, tf32: bool = False,
+    cublas: CublasUse = "auto",
+) -> Iterator[CompileOptions]:  # fmt: skip
     """Options for what this thread compiles in a ``with`` statement.
 
     A session compiles at the first run of some fetches, or of new shapes that need it; what it has
@@ -53,8 +59,12 @@ def compile_options(
       tf32: on a GPU, matrix products and convolutions of float32 may round their operands to 10
         bits behind the point (TF32), which its tensor cores multiply many times as fast; sums have
         all bits.  A CPU always counts with all of them.
+      cublas: on a GPU, whether matrix products may be those of cuBLAS: ``"auto"`` measures both in
+        the first run of some sizes and keeps the faster one, also beside the compiled code;
+        ``"never"`` takes graphc's own, ``"always"`` cuBLAS wherever it can compute a product.
+        Results differ by rounding at most: for the same bits everywhere, say which.
     Raises:
-      ValueError: ``autotune_seconds`` is negative.
+      ValueError: ``autotune_seconds`` is negative, or ``cublas`` is none of these.
 
     Example::
 
@@ -63,7 +73,9 @@ def compile_options(
     """
     if not autotune_seconds >= 0:
         raise GraphError(f"autotune_seconds must not be negative, but is {autotune_seconds}")
-    token = _current.set(CompileOptions(autotune, autotune_seconds, tf32))
+    if cublas not in get_args(CublasUse):
+        raise GraphError(f"cublas must be 'auto', 'never' or 'always', not {cublas!r}")
+    token = _current.set(CompileOptions(autotune, autotune_seconds, tf32, cublas))
     try:
         yield _current.get()
     finally:

@@ -44,6 +44,7 @@ class GpuTarget:
         are added up follows from it.
       vector_bytes: the widest access of one thread.
       tf32: whether products of float32 may count with 10 bits behind the point.
+      cublas: whether products may be those of cuBLAS: ``"auto"``, ``"never"``, ``"always"``.
     """
 
     arch: str = "sm_80"
@@ -51,6 +52,7 @@ class GpuTarget:
     blocks: int = 2048
     vector_bytes: int = 16
     tf32: bool = False
+    cublas: str = "auto"
     has_fma: bool = True
     has_avx512: bool = False
     has_vnni: bool = False

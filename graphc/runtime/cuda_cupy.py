@@ -12,7 +12,8 @@ import numpy as np
 
 from graphc.errors import InternalError, ResourceExhaustedError, UnavailableError
 from graphc.runtime.cuda_arrays import DeviceArray
-from graphc.runtime.cuda_device import EXTRA, CaptureError, Device, cached_cubin
+from graphc.runtime.cuda_blas import cublas_library, open_blas
+from graphc.runtime.cuda_device import EXTRA, Blas, BlasError, CaptureError, Device, cached_cubin
 from graphc.runtime.cuda_memory import Staging
 
 COPIED = 256 << 20
@@ -184,7 +185,9 @@ class CupyDevice:
     def __init__(self, cupy: Any, number: int) -> None:
         self._cupy = cupy
         self._runtime = cupy.cuda.runtime
-        self.errors = (self._runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError)
+        self.errors = (
+            self._runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError, BlasError
+        )  # fmt: skip
         self.made_of = cupy, number
         self.number = number
         self.name = f"cuda:{number}"
@@ -205,6 +208,7 @@ class CupyDevice:
         self._active = Active(self)
         self._modules: dict[str, Any] = {}
         self._peak: tuple[float, float] | None = None
+        self._blas: list[Blas | None] = []
 
     def active(self) -> Active:
         """A context in which the thread works with this device."""
@@ -212,7 +216,7 @@ class CupyDevice:
 
     def translated(self, error: Exception) -> Exception:
         """Our error for one of CUDA's."""
-        if getattr(error, "status", None) == OUT_OF_MEMORY:
+        if getattr(error, "status", None) == OUT_OF_MEMORY or getattr(error, "no_memory", False):
             return MemoryError(str(error))
         return InternalError(None, None, f"{self.name}: {error}")
 
@@ -405,6 +409,21 @@ class CupyDevice:
         """Run a function on the stream."""
         values = tuple(np.int64(a) for a in arguments)
         function((blocks, 1, 1), (*threads, 1), values, stream=self._target())
+
+    @property
+    def model(self) -> str:
+        """The name that its maker has given to it."""
+        name = self._runtime.getDeviceProperties(self.number)["name"]
+        return str(name.decode() if isinstance(name, bytes) else name)
+
+    def blas(self) -> Blas | None:
+        """cuBLAS, if CuPy finds it and it can be initialised; asked for once."""
+        if not self._blas:
+            self._refuse_capturing("opens cuBLAS")
+            library = cublas_library()
+            found = open_blas(library, self, lambda: int(self._target().ptr))
+            self._blas.append(found)
+        return self._blas[0]
 
     def _target(self) -> Any:
         """What launches and copies are asked of: the capture of the thread, if there is one."""

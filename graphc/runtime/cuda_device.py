@@ -5,13 +5,15 @@ A program needs little of a device (:class:`Device`). CuPy is imported when a de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 
 from graphc.errors import CompileError, UnavailableError
+from graphc.kernels.grid_library import Gemm
 from graphc.runtime import cache
 from graphc.runtime.executable import compiler_version
 
@@ -51,6 +53,21 @@ class Event(Protocol):
         """The device's time between two events, both of which are done."""
 
 
+class Blas(Protocol):
+    """A library of matrix products, on one device."""
+
+    @property
+    def version(self) -> str:
+        """What its times depend on."""
+
+    def multiply(self, gemm: Gemm, a: int, b: int, c: int) -> None:
+        """Ask for a product of the matrices in the memory at these addresses.
+
+        Raises:
+          BlasError: the library refuses it; nothing was done.
+        """
+
+
 class Device(Protocol):
     """What a program needs of a device, which does all it is asked for in order.
 
@@ -64,6 +81,10 @@ class Device(Protocol):
     @property
     def name(self) -> str:
         """What users call it: ``cuda:0``."""
+
+    @property
+    def model(self) -> str:
+        """What its maker calls it: ``NVIDIA H200``."""
 
     def active(self) -> AbstractContextManager[Any]:
         """A context in which the thread works with this device, and what it asks for is ordered."""
@@ -131,6 +152,13 @@ class Device(Protocol):
     ) -> None:
         """Run a function whose arguments are all of 64 bits."""
 
+    def blas(self) -> Blas | None:
+        """Its library of matrix products; None where there is none that works.
+
+        Raises:
+          MemoryError: there is no room for what it needs.
+        """
+
     @property
     def errors(self) -> tuple[type[Exception], ...]:
         """What is raised where the device refuses something."""
@@ -162,6 +190,53 @@ class Device(Protocol):
 
 class CaptureError(Exception):
     """What was asked for cannot be recorded; nothing of it was done."""
+
+
+class BlasError(RuntimeError):
+    """A library of matrix products has answered with a status other than success.
+
+    Attributes:
+      code: the status, a ``cublasStatus_t``.
+      refused: whether it does not compute this product, on this device; nothing was done.
+      no_memory: whether there was no memory.
+    """
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.no_memory = code == _ALLOC_FAILED
+        self.refused = code in _REFUSALS
+        super().__init__(f"cuBLAS answers {_STATUS.get(code, code)}")
+
+
+_ALLOC_FAILED = 3
+_REFUSALS = (7, 8, 15)
+_STATUS = {
+    1: "CUBLAS_STATUS_NOT_INITIALIZED", _ALLOC_FAILED: "CUBLAS_STATUS_ALLOC_FAILED",
+    7: "CUBLAS_STATUS_INVALID_VALUE", 8: "CUBLAS_STATUS_ARCH_MISMATCH",
+    11: "CUBLAS_STATUS_MAPPING_ERROR", 13: "CUBLAS_STATUS_EXECUTION_FAILED",
+    14: "CUBLAS_STATUS_INTERNAL_ERROR", 15: "CUBLAS_STATUS_NOT_SUPPORTED",
+}  # fmt: skip
+
+
+def recorded(device: Device, part: Callable[[], None]) -> Recorded:
+    """What ``part`` asks the device for, recorded instead of done.
+
+    Raises:
+      CaptureError: it cannot be recorded.
+      MemoryError: there is no room for it.
+    """
+    device.begin_capture()
+    try:
+        part()
+    except BaseException as error:
+        # The thread has to be out of the capture, whatever has become of it.
+        with contextlib.suppress(CaptureError, MemoryError):
+            device.end_capture()
+        if isinstance(error, device.errors):
+            # Step by step the run may still succeed; if not, its error is the one to show.
+            raise CaptureError(str(error)) from error
+        raise
+    return device.end_capture()
 
 
 def compile_cubin(text: str, arch: str, options: Sequence[str] = ()) -> tuple[bytes, str]:

@@ -11,7 +11,8 @@ from graphc.loop.interpret_values import Evaluator
 from graphc.loop.ir import Kernel
 from graphc.lower import Lowered
 from graphc.program import Program
-from graphc.runtime.cuda_device import Device, Memory
+from graphc.runtime.cuda_device import Blas, Device, Memory
+from graphc.runtime.cuda_products import Products
 
 _ITEM = 8  # bytes: no element is larger
 
@@ -40,8 +41,10 @@ class Texts:
     def _add(self, low: Lowered) -> Kernel:
         try:
             kernel = low.kernel
-            if kernel.name not in self.printed:
-                self.printed[kernel.name] = print_kernel(kernel)
+            rest = low.library.epilogue if low.library is not None else None
+            for each in (kernel, rest):
+                if each is not None and each.name not in self.printed:
+                    self.printed[each.name] = print_kernel(each)
         except CompileError as error:
             op = low.operations[-1]
             raise UnimplementedError(
@@ -62,15 +65,51 @@ class Kernels:
         self.fallible = any(low.fallible for low in program.kernels)
         with device.active():
             self._spaces = {low.kernel.name: self._workspaces(low) for low in program.kernels}
+            self.products = Products(device, self._blas(program), self)
+
+    def _blas(self, program: Program) -> Blas | None:
+        """The device's library, if there is something for it to compute."""
+        if all(low.library is None for low in program.kernels):
+            return None
+        try:
+            return self.device.blas()
+        except MemoryError:
+            return None
 
     def launch(
+        self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int,
+        may_measure: bool = False,
+    ) -> bool:  # fmt: skip
+        """Run a kernel on slots at these addresses; whether a library computes it.
+
+        With ``may_measure``, which of both is faster may be measured first.
+        """
+        theirs = self.products.launch(low, addresses, sizes, status, may_measure)
+        if not theirs:
+            self.ours(low, addresses, sizes, status)
+        return theirs
+
+    def ours(
         self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int
     ) -> None:
-        """Run a kernel on slots at these addresses."""
+        """Run our own kernel."""
         kernel = self._kernels[id(low)]
-        scalars = dict(zip(kernel.scalars, sizes, strict=True))
         spaces = [m.address for m in self._spaces[kernel.name]]
-        arguments = (*addresses, *spaces, *sizes, status)
+        self._launch(kernel, (*addresses, *spaces), sizes, status)
+
+    def rest(
+        self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int
+    ) -> None:
+        """Run what goes over a product that a library has computed."""
+        library = low.library
+        if library is not None and library.epilogue is not None:
+            self._launch(library.epilogue, addresses, sizes, status)
+
+    def _launch(
+        self, kernel: Kernel, addresses: Sequence[int], sizes: Sequence[int], status: int
+    ) -> None:
+        scalars = dict(zip(kernel.scalars, sizes, strict=True))
+        arguments = (*addresses, *sizes, status)
         for launch in self._printed[kernel.name].launches:
             blocks = launch.blocks(scalars)
             if blocks > 0:

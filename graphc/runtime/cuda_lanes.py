@@ -125,17 +125,19 @@ class LanedDevice:
         self.fallible = kernels.fallible
 
     def launch(
-        self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int
-    ) -> None:
-        """A kernel: calls of one share what it needs beside its operands."""
+        self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int,
+        may_measure: bool,
+    ) -> bool:  # fmt: skip
+        """A kernel: calls of one share what it needs beside its operands, and so does a library."""
         piece = self._lanes.piece
         pairs = list(zip(low.buffers, addresses, strict=True))
         writes: list[Any] = [piece(a) for t, a in pairs if t in low.writes]
         writes += [("spaces", low.kernel.name)] if self._kernels.has_spaces(low) else []
+        writes += ["library"] if low.library is not None else []
         # Which failure is the first one to be seen stays the same.
         writes += [piece(status)] if low.fallible else []
         self._lanes.ask((piece(a) for t, a in pairs), writes)
-        self._kernels.launch(low, addresses, sizes, status)
+        return self._kernels.launch(low, addresses, sizes, status, may_measure)
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """A copy on the device."""

@@ -50,10 +50,12 @@ class Nowhere:
         return Place(0)
 
     def launch(
-        self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int
-    ) -> None:
+        self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int,
+        may_measure: bool,
+    ) -> bool:  # fmt: skip
         """A kernel."""
         self._count()
+        return False
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """A copy."""
@@ -102,6 +104,8 @@ class Rehearsal(Run):
       CaptureError: it cannot be recorded.
       GuardBroken, BadSize: as when it runs.
     """
+
+    measures = False
 
     def __init__(
         self, owner: Owner, binding: Mapping[Symbol, int], given: Mapping[int, Memory],
@@ -165,6 +169,8 @@ class RecordedRun(Run):
     Raises:
       MemoryError: there is no room for it.
     """
+
+    measures = False
 
     def __init__(
         self, owner: Owner, binding: Mapping[Symbol, int], given: Mapping[int, Memory],

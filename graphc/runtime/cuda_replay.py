@@ -7,7 +7,6 @@ Which way loops and branches go is decided when the run is recorded, by what the
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import numpy as np
 
 from graphc.dims import Symbol
 from graphc.runtime.cuda_arrays import DeviceArray
-from graphc.runtime.cuda_device import CaptureError, Memory, Recorded
+from graphc.runtime.cuda_device import Memory, Recorded, recorded
 from graphc.runtime.cuda_recorded import Place, RecordedRun, Rehearsal
 from graphc.runtime.cuda_run import ALIGNMENT as ACCESS
 from graphc.runtime.cuda_run import STATUS, raise_failure
@@ -124,20 +123,14 @@ class Replay:
         self.graphs = [self._recorded(part) for part in parts]
 
     def _recorded(self, part: Callable[[], None]) -> Recorded:
-        self.device.begin_capture()
-        self.kept.lanes.begin()
-        try:
+        """One of the graphs."""
+
+        def laned() -> None:
+            self.kept.lanes.begin()
             part()
             self.kept.lanes.finish()
-        except BaseException as error:
-            # The thread has to be out of the capture, whatever has become of it.
-            with contextlib.suppress(CaptureError, MemoryError):
-                self.device.end_capture()
-            if isinstance(error, self.device.errors):
-                # Step by step the run may still succeed; if not, its error is the one to show.
-                raise CaptureError(str(error)) from error
-            raise
-        return self.device.end_capture()
+
+        return recorded(self.device, laned)
 
     def run(self, feeds: Sequence[Any]) -> tuple[Any, ...]:
         """Do it again with other feeds.

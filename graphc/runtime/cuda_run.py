@@ -72,6 +72,9 @@ class Timer(Protocol):
     def around(self, step: Step) -> contextlib.AbstractContextManager[None]:
         """A context in which a step is asked for."""
 
+    def by_library(self, step: Step) -> None:
+        """A library computes a step in this run."""
+
 
 class Owner(Protocol):
     """What a run needs of the executable that it is a run of."""
@@ -97,6 +100,9 @@ class Run:
       known: elements of inputs that the host may decide by, by slot.
     """
 
+    measures = True
+    """Whether kernels may be measured."""
+
     def __init__(
         self, owner: Owner, binding: Mapping[Symbol, int], given: Mapping[int, Memory],
         known: Mapping[int, np.ndarray],
@@ -105,6 +111,7 @@ class Run:
         self.device = owner.device
         self.kernels = owner.kernels
         self.timer = owner.timer
+        self.may_measure = self.measures and self.timer is None
         self.changing = owner.changing
         self.binding: dict[Symbol, DimLike] = dict(binding)
         self.memory: dict[int, Memory] = {**owner.constants, **given}
@@ -321,7 +328,11 @@ class Run:
         sizes = [self.size(Dim((((s,), 1),))) for s in low.symbols]
         addresses = [self.address(number) for number in step.slots]
         with self.aligned(step, addresses):
-            self.kernels.launch(low, addresses, sizes, self.status.address)
+            theirs = self.kernels.launch(
+                low, addresses, sizes, self.status.address, self.may_measure
+            )
+        if theirs and self.timer is not None:
+            self.timer.by_library(step)
         self.unsure |= low.fallible
 
     def copy(self, step: Copy) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from graphc.program import Program, Step
 from graphc.runtime.cuda_device import Device
 from graphc.runtime.cuda_device import Event as Moment
 from graphc.runtime.peak import Peak
-from graphc.runtime.profile import Event, Profile, Timing
+from graphc.runtime.profile import Event, Profile, Record, Timing
 from graphc.runtime.trace import MOST_EVENTS, timed_steps
 
 
@@ -19,6 +20,12 @@ class DeviceProfile(Profile):
     """A traced run on a device."""
 
     device: Device
+    by_library: frozenset[int]
+
+    def _record(self, step: Step, timing: Timing) -> Record:
+        """The record of a step; the name says where cuBLAS has computed it."""
+        found = super()._record(step, timing)
+        return replace(found, name=f"{found.name} cublas") if id(step) in self.by_library else found
 
     @property
     def machine(self) -> str:
@@ -47,6 +54,7 @@ class DeviceTimer:
         self._sites = {id(s): k for k, s in enumerate(self._steps)}
         self._found: list[tuple[int, Moment, Moment]] = []
         self._dropped = [0] * len(self._steps)
+        self._by_library: set[int] = set()
         self.sizes: Mapping[Any, Any] = {}
 
     @contextlib.contextmanager
@@ -62,6 +70,10 @@ class DeviceTimer:
             start = self._device.event()
             yield
             self._found.append((site, start, self._device.event()))
+
+    def by_library(self, step: Step) -> None:
+        """A library computes a step in this run."""
+        self._by_library.add(id(step))
 
     def profile(self) -> DeviceProfile:
         """How long the steps of the run took."""
@@ -79,7 +91,7 @@ class DeviceTimer:
             self._program, self._steps, timings, events, self.sizes, 0,
             max((e.end for e in events), default=0), sum(self._dropped), 0,
         )  # fmt: skip
-        found.device = self._device
+        found.device, found.by_library = self._device, frozenset(self._by_library)
         return found
 
     def _timing(self, site: int, events: list[Event]) -> Timing:

@@ -16,6 +16,8 @@ for _name, _path in (
     ("cuda_support", _HERE / "support.py"),
     ("cuda_rows", _HERE / "rows.py"),
     ("cuda_races", _HERE / "races.py"),
+    ("cuda_fake_cublas", _HERE / "fake_cublas.py"),
+    ("cuda_fake_cupy", _HERE / "fake_cupy.py"),
     *((n, _HERE.parent / "fuzz" / f"{n}.py") for n in ("graph_builder", "random_graphs")),
     ("control_graphs", _HERE.parent / "fuzz" / "control_graphs.py"),
 ):

@@ -277,6 +277,7 @@ class FakeCupy:
         self.refused: dict[str, Exception] = {}
         self.meanwhile: Callable[[], None] | None = None  # called once in a capture
         self.frees = 0
+        self.cublas: Any = None  # the C functions, where a test has some
         names = {n: getattr(self, n) for n in ("memcpyAsync", "memsetAsync")}
         runtime = types.SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError, memcpyHostToDevice=1, memcpyDeviceToHost=2,

@@ -242,6 +242,7 @@ class ShimDevice:
 
     arch = "sm_80"
     name = "cuda:0"
+    model = "Shim"
     errors = ()
 
     def __init__(self, both_orders: bool = True, limit: int | None = None) -> None:
@@ -388,6 +389,9 @@ class ShimDevice:
     def join(self) -> None:
         self.refuse_capturing("joins a stream")
         self.joins += 1
+
+    def blas(self) -> Any:
+        return None
 
     def load(self, text: str, functions: Sequence[str]) -> list[Any]:
         self.refuse_capturing("loads a module")

@@ -42,6 +42,8 @@ def fake(monkeypatch):
     cupy = load_fake().FakeCupy(number=1)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(cuda_cupy, "cached_cubin", lambda text, arch: text.encode())
+    # A real one would take what the shim has for addresses of a GPU.
+    monkeypatch.setattr(cuda_cupy, "cublas_library", lambda: cupy.cublas)
     with gc.Graph().as_default():
         yield cupy
     assert cupy.devices == [0]
