@@ -2,7 +2,7 @@
 
 A product is one where both operands are plain loads and every index is a sum of strides.  What is
 fused behind becomes a kernel of its own, which goes over the result that the library has left in
-one of the outputs.
+one of the outputs, or aside.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ class LibraryProduct:
     Attributes:
       extents: how many products there are, rows, columns, terms of the sums.
       epilogue: what goes over the result behind the library; None where nothing has to.
+      aside: what the epilogue takes the product from behind its other parameters, if in none of
+        these there is room for it.
       least: operations from which on the library is asked.
       always: whether it is taken wherever it can be, unmeasured.
     """
@@ -114,8 +116,17 @@ class LibraryProduct:
     out: Strided
     compute: Compute
     epilogue: Kernel | None
+    aside: Buffer | None
     least: int
     always: bool
+
+    def space(self, sizes: Sequence[int]) -> int:
+        """The bytes that the product needs aside."""
+        if self.aside is None:
+            return 0
+        evaluator = Evaluator()
+        evaluator.env.update(zip(self.scalars, sizes, strict=True))
+        return int(evaluator.eval(self.aside.size)) * self.aside.dtype.size
 
     def gemm(self, sizes: Sequence[int]) -> Gemm | None:
         """The product for values of the scalars; None where it is none for BLAS, or small."""
@@ -215,21 +226,37 @@ def library_product(
     if left is None or right is None or left.buffer.dtype is not right.buffer.dtype:
         return None
     compute = COMPUTES.get((left.buffer.dtype, dtype))
-    stored = _stored(problem.epilogue(batch, rows, column, acc), acc, dtype)
-    if compute is None or stored is None:
+    stmts = problem.epilogue(batch, rows, column, acc)
+    if compute is None or not all(isinstance(s, (Let, Store)) for s in stmts):
         return None
     if compute == "f32" and left.buffer.dtype is float32 and target.tf32:
         compute = "tf32"
-    store, plain = stored
-    out = _place(store.buffer, store.index, (batch, rows, (column,)))
-    if out is None or store.buffer in (left.buffer, right.buffer):
+    aside, plain = None, False
+    stored = _stored(stmts, acc, dtype)
+    if stored is None:
+        total = emit.product((*problem.batch, *problem.m, problem.n))
+        held = aside = Buffer("aside", dtype, total)
+        index = _flat(problem, (*batch, *rows, column))
+        params = (*params, aside)
+    else:
+        (held, index), plain = (stored[0].buffer, stored[0].index), stored[1]
+    out = _place(held, index, (batch, rows, (column,)))
+    if out is None or held in (left.buffer, right.buffer):
         return None
     found = _matrices(problem, params, (left, right, out))
     if found is None:
         return None
     extents, matrices = found
-    rest = None if plain else _epilogue(name, params, scalars, problem, store.buffer, target)
-    return LibraryProduct(scalars, extents, *matrices, compute, rest, least, always)
+    rest = None if plain else _epilogue(name, params, scalars, problem, held, target)
+    return LibraryProduct(scalars, extents, *matrices, compute, rest, aside, least, always)
+
+
+def _flat(problem: Contraction, at: Indices) -> Expr:
+    """The row-major place of a result."""
+    total: Expr = ir.ZERO
+    for extent, index in zip((*problem.batch, *problem.m, problem.n), at, strict=True):
+        total = ir.add(ir.mul(total, extent), index)
+    return total
 
 
 def _product(numbers: Sequence[int | None]) -> int:
@@ -268,8 +295,6 @@ def _stored(stmts: Sequence[Stmt], acc: Var, dtype: DType) -> tuple[Store, bool]
     The flag says that nothing is: the product itself is all that is stored.
     """
     stores = [s for s in stmts if isinstance(s, Store)]
-    if not all(isinstance(s, (Let, Store)) for s in stmts):
-        return None
     own = [s for s in stores if s.value is acc or _cast_of(s.value, acc)]
     if len(stmts) == 1 and own and own[0].buffer.dtype is dtype:
         return own[0], True
@@ -334,14 +359,15 @@ def _epilogue(
     name: str, params: tuple[Buffer, ...], scalars: tuple[Var, ...], problem: Contraction,
     held: Buffer, target: GpuTarget,
 ) -> Kernel:  # fmt: skip
-    """What is fused behind, over products that lie in the buffer of one of its results."""
+    """What is fused behind, over products that are held in a buffer."""
     batches, rows = len(problem.batch), len(problem.m)
     acc = problem.acc
 
     def element(at: Indices) -> list[Stmt]:
         place = at[:batches], at[batches : batches + rows], at[-1]
         stmts = problem.epilogue(*place, Var("acc", acc))
-        index = next(s.index for s in stmts if isinstance(s, Store) and s.buffer is held)
+        places = [s.index for s in stmts if isinstance(s, Store) and s.buffer is held]
+        index = places[0] if places else _flat(problem, at)
         out: list[Stmt] = []
         # Read before anything is stored over it.
         value = emit.let(out, "product", Load(held, index))

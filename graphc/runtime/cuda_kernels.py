@@ -12,7 +12,7 @@ from graphc.loop.ir import Kernel
 from graphc.lower import Lowered
 from graphc.program import Program
 from graphc.runtime.cuda_device import Blas, Device, Memory
-from graphc.runtime.cuda_products import Products
+from graphc.runtime.cuda_products import Products, Room
 
 _ITEM = 8  # bytes: no element is larger
 
@@ -78,13 +78,13 @@ class Kernels:
 
     def launch(
         self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int,
-        may_measure: bool = False,
+        room: Room,
     ) -> bool:  # fmt: skip
         """Run a kernel on slots at these addresses; whether a library computes it.
 
-        With ``may_measure``, which of both is faster may be measured first.
+        Which of both is faster may be measured first, as ``room`` says.
         """
-        theirs = self.products.launch(low, addresses, sizes, status, may_measure)
+        theirs = self.products.launch(low, addresses, sizes, status, room)
         if not theirs:
             self.ours(low, addresses, sizes, status)
         return theirs

@@ -15,6 +15,7 @@ from typing import Any
 from graphc.lower import Lowered
 from graphc.runtime.cuda_device import MOST_LANES, Device, Memory
 from graphc.runtime.cuda_kernels import Kernels
+from graphc.runtime.cuda_products import Room
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class LanedDevice:
 
     def launch(
         self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int,
-        may_measure: bool,
+        room: Room,
     ) -> bool:  # fmt: skip
         """A kernel: calls of one share what it needs beside its operands, and so does a library."""
         piece = self._lanes.piece
@@ -137,7 +138,7 @@ class LanedDevice:
         # Which failure is the first one to be seen stays the same.
         writes += [piece(status)] if low.fallible else []
         self._lanes.ask((piece(a) for t, a in pairs), writes)
-        return self._kernels.launch(low, addresses, sizes, status, may_measure)
+        return self._kernels.launch(low, addresses, sizes, status, room)
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """A copy on the device."""

@@ -43,15 +43,48 @@ class Launcher(Protocol):
     def rest(
         self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int
     ) -> None:
-        """What goes over the result of a library."""
+        """What goes over the result of a library; the place aside is the last address."""
 
 
 @dataclass
 class Choice:
-    """A product of some sizes; ``theirs`` is None as long as nothing is chosen."""
+    """A product of some sizes; ``theirs`` is None as long as nothing is chosen.
+
+    ``space`` are the bytes that it needs aside.
+    """
 
     gemm: Gemm | None
+    space: int
     theirs: bool | None = None
+
+
+class Room:
+    """What a run has for its products: memory aside, which one after the other uses.
+
+    Attributes:
+      may_measure: whether they may be measured: not in a capture, nor by somebody else's clock.
+    """
+
+    def __init__(self, device: Device, may_measure: bool, fixed: bool) -> None:
+        self.may_measure = may_measure
+        self._device, self._fixed = device, fixed
+        self._memory: Memory | None = None
+        self._nbytes = 0
+
+    def reserve(self, nbytes: int) -> None:
+        """Have so many bytes, if there are so many left."""
+        if nbytes > self._nbytes:
+            with contextlib.suppress(MemoryError):
+                self._memory = self._device.allocate(nbytes)
+                self._nbytes = nbytes
+
+    def place(self, nbytes: int) -> int | None:
+        """The address of so many bytes; None if there are not so many."""
+        if not self._fixed:
+            self.reserve(nbytes)
+        if nbytes > self._nbytes:
+            return None
+        return self._memory.address if self._memory is not None else 0
 
 
 class Products:
@@ -64,31 +97,23 @@ class Products:
 
     def launch(
         self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int,
-        may_measure: bool,
+        room: Room,
     ) -> bool:  # fmt: skip
-        """Whether cuBLAS was asked for a kernel's product, with all that is fused behind.
-
-        Without ``may_measure`` what is chosen already decides: in a capture, and by a clock.
-        """
-        library = low.library
-        if self.blas is None or library is None:
+        """Whether cuBLAS was asked for a kernel's product, with all that is fused behind."""
+        choice = self._choice(low, sizes)
+        if choice is None or choice.gemm is None or choice.theirs is False:
             return False
-        key = low.kernel.name, tuple(sizes)
-        choice = self._choices.get(key)
-        if choice is None:
-            if len(self._choices) >= MOST_SIZES:
-                self._choices.clear()
-            choice = self._choices[key] = Choice(library.gemm(sizes))
-            if library.always:
-                choice.theirs = True
-        if choice.gemm is None:
+        aside = room.place(choice.space)
+        if aside is None:
             return False
-        if choice.theirs is None and may_measure:
+        if low.library is not None and low.library.aside is not None:
+            addresses = (*addresses, aside)
+        if choice.theirs is None and room.may_measure:
             choice.theirs = self._choose(low, choice.gemm, addresses, sizes)
         if not choice.theirs:
             return False
         try:
-            self._theirs(self.blas, low, choice.gemm, addresses, sizes, status)
+            self._theirs(low, choice.gemm, addresses, sizes, status)
         except BlasError as error:
             if not error.refused:
                 raise
@@ -97,11 +122,31 @@ class Products:
             return False
         return True
 
+    def space(self, low: Lowered, sizes: Sequence[int]) -> int:
+        """The bytes aside that a kernel needs for what was chosen."""
+        choice = self._choice(low, sizes)
+        return choice.space if choice is not None and choice.theirs else 0
+
+    def _choice(self, low: Lowered, sizes: Sequence[int]) -> Choice | None:
+        """What is known of a kernel of some sizes; None if it is no product, or has no library."""
+        library = low.library
+        if self.blas is None or library is None:
+            return None
+        key = low.kernel.name, tuple(sizes)
+        choice = self._choices.get(key)
+        if choice is None:
+            if len(self._choices) >= MOST_SIZES:
+                self._choices.clear()
+            theirs = True if library.always else None
+            choice = Choice(library.gemm(sizes), library.space(sizes), theirs)
+            self._choices[key] = choice
+        return choice
+
     def _theirs(
-        self, blas: Blas, low: Lowered, gemm: Gemm, addresses: Sequence[int], sizes: Sequence[int],
-        status: int,
-    ) -> None:  # fmt: skip
-        blas.multiply(gemm, *(addresses[x.param] for x in (gemm.a, gemm.b, gemm.c)))
+        self, low: Lowered, gemm: Gemm, addresses: Sequence[int], sizes: Sequence[int], status: int
+    ) -> None:
+        assert self.blas is not None
+        self.blas.multiply(gemm, *(addresses[x.param] for x in (gemm.a, gemm.b, gemm.c)))
         self.launcher.rest(low, addresses, sizes, status)
 
     def _choose(
@@ -156,11 +201,10 @@ class Products:
         self, low: Lowered, gemm: Gemm, places: Sequence[int], sizes: Sequence[int], status: int
     ) -> bytes:
         """Time both in turns; which one takes less."""
-        blas = self.blas
-        assert blas is not None
+        ours = places[: len(low.buffers)]
         versions: dict[bytes, Callable[[], None]] = {
-            OURS: lambda: self.launcher.ours(low, places, sizes, status),
-            THEIRS: lambda: self._theirs(blas, low, gemm, places, sizes, status),
+            OURS: lambda: self.launcher.ours(low, ours, sizes, status),
+            THEIRS: lambda: self._theirs(low, gemm, places, sizes, status),
         }
         repeated = {}
         for name, version in versions.items():

@@ -19,6 +19,7 @@ from graphc.program import Program, Rotate, walk
 from graphc.runtime.cuda_device import CaptureError, Device, Memory
 from graphc.runtime.cuda_kernels import Kernels
 from graphc.runtime.cuda_lanes import LanedDevice, Lanes
+from graphc.runtime.cuda_products import Room
 from graphc.runtime.cuda_run import Owner, Run
 
 MOST_NODES = 1 << 15
@@ -37,12 +38,18 @@ class Place:
 class Nowhere:
     """What a rehearsal asks in the place of a device, and of compiled kernels.
 
+    Args:
+      kernels: those of the run.
+
     Attributes:
       fallible: what the kernels are.
+      aside: the bytes that products need beside their operands.
     """
 
-    def __init__(self, fallible: bool) -> None:
-        self.fallible = fallible
+    def __init__(self, kernels: Kernels) -> None:
+        self.fallible = kernels.fallible
+        self.aside = 0
+        self._products = kernels.products
         self._nodes = 0
 
     def allocate(self, nbytes: int) -> Memory:
@@ -51,10 +58,11 @@ class Nowhere:
 
     def launch(
         self, low: Lowered, addresses: Sequence[int], sizes: Sequence[int], status: int,
-        may_measure: bool,
+        room: Room,
     ) -> bool:  # fmt: skip
         """A kernel."""
         self._count()
+        self.aside = max(self.aside, self._products.space(low, sizes))
         return False
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
@@ -88,9 +96,10 @@ class _Stage:
         self.program: Program = owner.program
         self.changing = owner.changing
         self.constants: dict[int, Memory] = owner.constants
-        nowhere: Any = Nowhere(owner.kernels.fallible)
-        self.device: Device = nowhere
-        self.kernels: Kernels = nowhere
+        self.nowhere = Nowhere(owner.kernels)
+        either: Any = self.nowhere
+        self.device: Device = either
+        self.kernels: Kernels = either
 
 
 class Rehearsal(Run):
@@ -99,6 +108,7 @@ class Rehearsal(Run):
     Attributes:
       bytes: how many bytes each piece of memory has to have; a piece has a kind and a number.
       said: what the host has to tell the device, as bytes.
+      bytes_aside: what products need beside their operands.
 
     Raises:
       CaptureError: it cannot be recorded.
@@ -111,7 +121,8 @@ class Rehearsal(Run):
         self, owner: Owner, binding: Mapping[Symbol, int], given: Mapping[int, Memory],
         known: Mapping[int, np.ndarray],
     ) -> None:  # fmt: skip
-        super().__init__(_Stage(owner), binding, given, known)
+        stage = _Stage(owner)
+        super().__init__(stage, binding, given, known)
         self.bytes: dict[Key, int] = {}
         self.said: set[bytes] = set()
         self.reserve()
@@ -120,6 +131,7 @@ class Rehearsal(Run):
         for result in self.program.results:
             self.place(result)
         self._share()
+        self.bytes_aside = stage.nowhere.aside
 
     def block(self, number: int, nbytes: int) -> Memory:
         """A block of temporaries."""
@@ -183,6 +195,7 @@ class RecordedRun(Run):
             memory = self._said[data] = self.device.allocate(len(data))
             self.device.write(memory.address, np.frombuffer(data, np.uint8))
         self.reserve()
+        self.room_aside.reserve(rehearsal.bytes_aside)
         pieces = [(memory, rehearsal.bytes[key]) for key, memory in self._pieces.items()]
         self.lanes = Lanes(self.device, pieces)
         # All memory is there; from now on everything is recorded.

@@ -41,6 +41,7 @@ from graphc.program_steps import check_fixed
 from graphc.runtime.cuda_device import Device, Memory
 from graphc.runtime.cuda_kernels import Kernels
 from graphc.runtime.cuda_known import Known
+from graphc.runtime.cuda_products import Room
 from graphc.runtime.executable import BadSize, GuardBroken
 
 ALIGNMENT = 16  # bytes of the widest access
@@ -101,7 +102,7 @@ class Run:
     """
 
     measures = True
-    """Whether kernels may be measured."""
+    """Whether kernels may be measured, and memory allocated at any time."""
 
     def __init__(
         self, owner: Owner, binding: Mapping[Symbol, int], given: Mapping[int, Memory],
@@ -111,7 +112,8 @@ class Run:
         self.device = owner.device
         self.kernels = owner.kernels
         self.timer = owner.timer
-        self.may_measure = self.measures and self.timer is None
+        may_measure = self.measures and self.timer is None
+        self.room_aside = Room(self.device, may_measure, fixed=not self.measures)
         self.changing = owner.changing
         self.binding: dict[Symbol, DimLike] = dict(binding)
         self.memory: dict[int, Memory] = {**owner.constants, **given}
@@ -329,7 +331,7 @@ class Run:
         addresses = [self.address(number) for number in step.slots]
         with self.aligned(step, addresses):
             theirs = self.kernels.launch(
-                low, addresses, sizes, self.status.address, self.may_measure
+                low, addresses, sizes, self.status.address, self.room_aside
             )
         if theirs and self.timer is not None:
             self.timer.by_library(step)

@@ -227,6 +227,25 @@ def test_several_results_of_one_product(priced):
     assert len(priced.cublas.calls) == 2
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_product_that_no_result_has_room_for_waits_aside(known, priced):
+    """Of a variable that is changed in place, and where only another dtype is kept."""
+    a, b = whole(10, 6), whole(6, 9)
+    x, w = (gc.placeholder(gc.float32, v.shape if known else [None, None]) for v in (a, b))
+    v = gc.Variable(np.zeros((10, 9), np.float32))
+    step = gc.assign_sub(v, 2.0 * gc.matmul(x, w))
+    sign = gc.matmul(x, w, transpose_a=False) > 0.0
+    with gc.Session(device=priced) as session, always():
+        session.run(v.initializer)
+        for turn in range(1, 5):
+            session.run(step.op, {x: a, w: b})
+            np.testing.assert_array_equal(session.run(v), -2 * turn * (a @ b))
+            np.testing.assert_array_equal(session.run(sign, {x: a, w: b}), a @ b > 0)
+    # Each once step by step, and once recorded.
+    assert len(priced.cublas.calls) == 4
+    assert priced.cublas.done == 8
+
+
 def test_rounding_before_what_is_fused_behind_is_ours(priced):
     """Of 16-bit floats the product is rounded first, as in our kernel."""
     a, b = RNG.standard_normal((2, 16, 16)).astype(gc.bfloat16.as_numpy_dtype)
@@ -348,6 +367,19 @@ def test_a_run_without_memory_to_measure_takes_ours():
     with gc.Session(device=device) as session:
         np.testing.assert_array_equal(session.run(y, feeds), wanted)
     assert not device.events
+    assert not device.cublas.calls
+
+
+def test_a_run_without_memory_aside_takes_ours():
+    (x, w), feeds, wanted = large()
+    v = gc.Variable(np.zeros((SIDE, SIDE), np.float32))
+    step = gc.assign_sub(v, gc.matmul(x, w))
+    device = BlasDevice(limit=(4 << 20) + 4 * 4 * SIDE * SIDE + 1024)
+    with gc.Session(device=device) as session, always():
+        session.run(v.initializer)
+        for turn in (1, 2, 3):
+            session.run(step.op, feeds)
+            np.testing.assert_array_equal(session.run(v), -turn * wanted)
     assert not device.cublas.calls
 
 
