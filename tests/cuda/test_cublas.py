@@ -7,11 +7,14 @@ import itertools
 import numpy as np
 import pytest
 from cuda_fake_cublas import BlasDevice
+from cuda_rows import chosen_rows, run_together
 from cuda_support import folder, has_compiler
+from ops_support import cases
 
 import graphc as gc
 from graphc import errors
 from graphc.kernels import grid_library
+from graphc.op import ContractionOp, evaluate_reference
 from graphc.runtime import cuda_products
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
@@ -101,6 +104,22 @@ def test_batches(left, right, count, rows, known, priced):
     np.testing.assert_array_equal(found, a @ b)
     ((_, _, n, m, k, batches, _),) = priced.cublas.calls
     assert (n, m, k, batches) == (6, rows, 8, count)
+
+
+@pytest.mark.parametrize("others", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_registry(others, priced, monkeypatch):
+    """Every sample of a contraction, of which cuBLAS computes what it can."""
+    monkeypatch.setenv("GRAPHC_VERIFY", "1")
+    first, rest = chosen_rows()
+    few = [row for row in first if "MatMul" in row[0].name]
+    rows = [row for row in [*first, *rest] if row not in few] if others else few
+    samples = [c for op, t in rows if isinstance(op, ContractionOp) for c in cases(op, t)]
+    with always():
+        for case, found in run_together(samples, priced):
+            expected = evaluate_reference(case.declare().op, case.values)
+            for value, wanted in zip(found, expected, strict=True):
+                case.check(value, wanted, "cuda")
+    assert len(priced.cublas.calls) > 10
 
 
 def test_batches_that_are_not_evenly_spaced_are_ours(priced):
