@@ -15,7 +15,7 @@ from graphc.dims import DimLike, Symbol, product, substitute
 from graphc.dtypes import DType
 from graphc.graph import Operation, Tensor
 from graphc.lower_operands import Lowering
-from graphc.op import SpecialOp, evaluate_reference, value_sizes
+from graphc.op import ContractionOp, SpecialOp, evaluate_reference, value_sizes
 from graphc.passes.plan import Group
 
 __all__ = ["FEW", "HostPart"]
@@ -149,8 +149,10 @@ def _few(tensor: Tensor) -> bool:
 
 
 def _plain(op: Operation) -> bool:
-    """Whether the reference of an operation tells all of it, and cannot fail."""
-    special = isinstance(op.definition, SpecialOp) or bool(op.definition.can_fail(op))
+    """Whether the reference of an operation tells all of it, cannot fail, and is quick."""
+    special = isinstance(op.definition, (SpecialOp, ContractionOp)) or bool(
+        op.definition.can_fail(op)
+    )
     return not special and not any(map(_sized, op.attrs.values()))
 
 

@@ -439,10 +439,14 @@ class CupyDevice:
             first = self._cupy.cuda.Stream(non_blocking=True)
             # In the relaxed mode, so that nothing that Python frees meanwhile ends the capture.
             first.begin_capture()
+            try:
+                self.thread.start = first.record()
+            except self.errors:
+                _end(first)
+                raise
         except self.errors as error:
             raise CaptureError(str(error)) from None
         self.thread.capturing, self.thread.lanes = first, [first]
-        self.thread.start = first.record()
 
     def lane(self, number: int, after: Sequence[Any]) -> None:
         """Record what follows on one of the streams that the first one has forked into."""
@@ -468,9 +472,19 @@ class CupyDevice:
         (first, *others), self.thread.lanes = self.thread.lanes, []
         self.thread.capturing = self.thread.start = None
         try:
-            for stream in others:
-                first.wait_event(stream.record())
+            try:
+                for stream in others:
+                    first.wait_event(stream.record())
+            except self.errors:
+                _end(first)
+                raise
             return CupyGraph(first.end_capture(), self)
         except self.errors as error:
             ours = self.translated(error)
             raise ours if isinstance(ours, MemoryError) else CaptureError(str(error)) from None
+
+
+def _end(stream: Any) -> None:
+    """End a capture that has failed: the thread has to be out of it."""
+    with contextlib.suppress(Exception):
+        stream.end_capture()

@@ -13,6 +13,7 @@ from graphc.runtime.cuda_cupy import cuda_device
 _HERE = Path(__file__).parent
 for _name, _path in (
     ("ops_support", _HERE.parent / "ops" / "support.py"),
+    ("cuda_memory", _HERE / "memory.py"),
     ("cuda_support", _HERE / "support.py"),
     ("cuda_rows", _HERE / "rows.py"),
     ("cuda_races", _HERE / "races.py"),
