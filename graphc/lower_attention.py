@@ -18,16 +18,16 @@ Score = Callable[[Index, Expr, Expr, Expr], Expr]
 
 
 def attention_of(lowering: GroupOperands, op: Operation) -> Attention:
-    """The problem of ``Attention`` or ``AttentionWithLogSum``, all parameters declared."""
+    """The problem of ``Attention`` or ``AttentionWithStatistics``, all parameters declared."""
     reader, out = Reader(lowering, op, 0), op.outputs[0]
     query, key, value = (reader.sizes(k) for k in range(3))
     score = _score(reader, 3, len(query))
     buffer = _written(lowering, op)[0]
 
-    def log_sum(b: Index, i: Expr, value: Expr) -> Stmt:
-        found = op.outputs[1]
-        place = lowering.flat(found.sizes or (), (*b, i, ir.ZERO))
-        return Store(lowering.buffer(found), place, value)
+    def keep(b: Index, i: Expr, *values: Expr) -> list[Stmt]:
+        buffer, sizes = lowering.buffer(op.outputs[1]), op.outputs[1].sizes or ()
+        places = (lowering.flat(sizes, (*b, i, ir.const(k))) for k in range(2))
+        return [Store(buffer, at, value) for at, value in zip(places, values, strict=True)]
 
     problem = Attention(
         batch=tuple(lowering.size(s) for s in query[:-2]), queries=lowering.size(query[-2]),
@@ -37,15 +37,15 @@ def attention_of(lowering: GroupOperands, op: Operation) -> Attention:
         query=lambda b, i, d: reader.operand(0, (*b, i, d)),
         key=lambda b, d, j: reader.operand(1, (*b, d, j)),
         value=lambda b, j, n: reader.operand(2, (*b, j, n)),
-        log_sum=log_sum if len(op.outputs) == 2 else None,
+        keep=keep if len(op.outputs) == 2 else None,
     )  # fmt: skip
     batch, at = tuple(Var("b") for _ in query[:-2]), Var("i")
     sum_ = Var("sum", problem.dtype)
     for read in (problem.query, problem.key, problem.value, problem.place):
         read(batch, at, at)
     score(batch, at, at, sum_)
-    if problem.log_sum is not None:
-        problem.log_sum(batch, at, sum_)
+    if problem.keep is not None:
+        problem.keep(batch, at, sum_, sum_)
     lowering.memo.clear()
     return problem
 
@@ -60,8 +60,9 @@ def attention_gradient_of(lowering: GroupOperands, op: Operation) -> AttentionGr
 
     def weight(b: Index, i: Expr, j: Expr, found: Expr) -> Expr:
         # Rounding puts few of the differences above 0, and those by little.
-        log_sum = reader.operand(4, (*b, i, ir.ZERO))
-        return ir.apply("exp_negative", ir.sub(score(b, i, j, found), log_sum))
+        largest, log_sum = (reader.operand(4, (*b, i, ir.const(k))) for k in range(2))
+        below = ir.sub(score(b, i, j, found), largest)
+        return ir.apply("exp_negative", ir.sub(below, log_sum))
 
     def slope(b: Index, i: Expr, weight: Expr, product: Expr) -> Expr:
         found = ir.mul(weight, ir.sub(product, reader.operand(5, (*b, i, ir.ZERO))))

@@ -22,6 +22,8 @@ __all__ = ["FEW", "HostPart"]
 
 FEW = 64
 """Elements of a tensor, at most, that the host computes."""
+MOST_DEPTH = 32
+"""Operations in a chain that a kernel computes and that the host does one by one."""
 
 Values = Mapping[Tensor, np.ndarray]
 
@@ -37,9 +39,11 @@ class HostPart:
         self._lowering = lowering
         self._plan = lowering.plan
         self._inside = set(group.tensors)
-        self._possible: dict[Tensor, bool] = {}
+        self._depths: dict[Tensor, int | None] = {}
         self.results = {
-            lowering.storage(t): t for t in group.outputs if _few(t) and self._can_compute(t)
+            lowering.storage(t): t
+            for t in group.outputs
+            if _few(t) and self._depth(t, MOST_DEPTH) is not None
         }
 
     def values(self, known: Values, sizes: Mapping[Symbol, DimLike]) -> dict[Tensor, np.ndarray]:
@@ -67,24 +71,33 @@ class HostPart:
         """The tensor whose buffer holds a tensor."""
         return self._lowering.storage(tensor)
 
-    def _can_compute(self, tensor: Tensor) -> bool:
-        found = self._possible.get(tensor)
-        if found is None:
-            found = self._possible[tensor] = self._check(tensor)
-        return found
+    def _depth(self, tensor: Tensor, most: int) -> int | None:
+        """How many operations in a chain compute a tensor; None if the host cannot, or too many."""
+        if tensor not in self._depths:
+            self._depths[tensor] = self._found_depth(tensor, most)
+        found = self._depths[tensor]
+        return None if found is None or found > most else found
 
-    def _check(self, tensor: Tensor) -> bool:
+    def _found_depth(self, tensor: Tensor, most: int) -> int | None:
         if not _whole(tensor):
-            return False
+            return None
         if tensor.op.type == "Const":
-            return bool(tensor.op.attrs["value"].size <= FEW)
+            return 0 if tensor.op.attrs["value"].size <= FEW else None
         if value_sizes(tensor) is not None:
-            return True
+            return 0
         if tensor in self._plan.aliases:
-            return self._can_compute(self._plan.root(tensor))
+            return self._depth(self._plan.root(tensor), most)
         if not self.computes(tensor):
-            return True
-        return _few(tensor) and _plain(tensor.op) and all(map(self._can_compute, tensor.op.inputs))
+            return 0
+        if not most or not _few(tensor) or not _plain(tensor.op):
+            return None
+        depth = 0
+        for operand in tensor.op.inputs:
+            below = self._depth(operand, most - 1)
+            if below is None:
+                return None
+            depth = max(depth, below + 1)
+        return depth
 
 
 class _Evaluation:

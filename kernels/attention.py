@@ -47,8 +47,8 @@ class Attention:
     * key(b, d, j)) * value(b, j, n)``.
 
     ``depth`` and ``width`` are the extents of ``d`` and ``n``; ``place(b, i, n)`` is where in
-    ``out`` an element of the result is.  ``log_sum(b, i, value)``, if given, stores the logarithm
-    of the sum of a row's exponentials.
+    ``out`` an element of the result is.  ``keep(b, i, largest, log_sum)``, if given, stores a
+    row's largest score and the logarithm of the sum of exponentials of what is below it.
     """
 
     batch: Indices
@@ -62,7 +62,7 @@ class Attention:
     score: Callable[[Indices, Expr, Expr, Expr], Expr]
     place: Callable[[Indices, Expr, Expr], Expr]
     out: Buffer
-    log_sum: Callable[[Indices, Expr, Expr], Stmt] | None = None
+    keep: Callable[[Indices, Expr, Expr, Expr], list[Stmt]] | None = None
 
     @property
     def dtype(self) -> DType:
@@ -70,10 +70,11 @@ class Attention:
         return accumulator(self.out.dtype)
 
     def statistics(self, batch: Indices, row: Expr, largest: Expr, total: Expr) -> list[Stmt]:
-        """What stores the logarithm of a row's sum, if it is asked for; -inf of no keys."""
-        if self.log_sum is None:
-            return []
-        return [self.log_sum(batch, row, ir.add(largest, ir.apply("log", total)))]
+        """What stores a row's largest score and the logarithm of its sum, if they are asked for.
+
+        Added up they would lose the latter where scores are large.
+        """
+        return [] if self.keep is None else self.keep(batch, row, largest, ir.apply("log", total))
 
     def divisor(self, total: Buffer, at: Expr) -> Expr:
         """The sum of a row's weights; no keys have no weights, and give zeros."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc import dtypes
+from graphc.dims import DimLike
 from graphc.dtypes import DType
 from graphc.graph import Operation, TensorType
 from graphc.op import Attr, InferContext, Sample, TemplateOp, register
@@ -23,12 +24,28 @@ def _scores(attrs: dict[str, Any], query: Any, key: Any, bias: Sequence[Any]) ->
     return scores + bias[0] if bias else scores
 
 
-def _log_sum(scores: np.ndarray) -> Any:
-    """The logarithm of the sum of a row's exponentials; -inf of a row that sees nothing."""
+def _statistics(scores: np.ndarray) -> Any:
+    """A row's largest score, and the logarithm of the sum of exponentials of what is below it.
+
+    Both are -inf of a row that sees nothing.
+    """
     best = np.max(scores, -1, keepdims=True, initial=-np.inf)
     shift = np.where(best == -np.inf, 0.0, best)
     with np.errstate(divide="ignore"):
-        return best + np.log(np.sum(np.exp(scores - shift), -1, keepdims=True))
+        log_sum = np.log(np.sum(np.exp(scores - shift), -1, keepdims=True))
+    return np.concatenate([best, log_sum], -1)
+
+
+def _check_bias(ctx: InferContext, number: int, scores: tuple[DimLike, ...]) -> None:
+    """Let an operand broadcast to the scores, and not them to it."""
+    bias = ctx.sizes(number)
+    found = None if bias is None else ctx.broadcast(scores, bias)
+    if found is None:
+        return
+    if len(found) != len(scores):
+        raise ctx.error("The bias must broadcast to the scores")
+    for mine, size in zip(scores, found, strict=True):
+        ctx.equal(mine, size, "The bias must broadcast to the scores")
 
 
 @register
@@ -70,12 +87,7 @@ class Attention(TemplateOp):
         ctx.equal(query[-1], key[-2], "Sizes of query and key must be equal")
         ctx.equal(key[-1], value[-2], "Numbers of keys and values must be equal")
         if len(ctx.inputs) == 4:
-            bias = ctx.sizes(3)
-            scores = (*query[:-1], key[-1])
-            if bias is not None:
-                found = ctx.broadcast(scores, bias)
-                if found is not None and len(found) != rank:
-                    raise ctx.error("The bias must broadcast to the scores")
+            _check_bias(ctx, 3, (*query[:-1], key[-1]))
         return [TensorType(ctx.dtype(0), (*query[:-1], value[-1]))]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
@@ -109,24 +121,26 @@ class Attention(TemplateOp):
 
 
 @register
-class AttentionWithLogSum(Attention):
-    """``Attention``, and of every query the logarithm of the sum of its scores' exponentials.
+class AttentionWithStatistics(Attention):
+    """``Attention``, and what the gradient computes each weight again from, given its score.
 
-    The second result is ``[..., m, 1]``: with it the gradient computes each weight again from its
-    score alone.
+    The second result is ``[..., m, 2]``: of every query the largest score, and the logarithm of the
+    sum of ``exp(score - largest)``. Their sum would lose the latter where scores are large.
     """
 
-    name = "AttentionWithLogSum"
+    name = "AttentionWithStatistics"
+    inputs = "query: T, key: T, value: T, bias: N*T"
+    types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": (dtypes.float32, dtypes.float64)}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
-        """A row of values' width, and a number, for every query."""
+        """A row of values' width, and two numbers, for every query."""
         (out,) = super().infer(ctx)
-        return [out, TensorType(out.dtype, None if out.sizes is None else (*out.sizes[:-1], 1))]
+        return [out, TensorType(out.dtype, None if out.sizes is None else (*out.sizes[:-1], 2))]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """The definition, in float64."""
         query, key, _, *bias = (np.asarray(v, np.float64) for v in inputs)
-        found = _log_sum(_scores(attrs, query, key, bias))
+        found = _statistics(_scores(attrs, query, key, bias))
         return super().reference(attrs, *inputs), found.astype(np.asarray(inputs[0]).dtype)
 
 
@@ -135,14 +149,14 @@ class AttentionGradient(TemplateOp):
     """The gradients of attention by its query, key and value, no matrix of weights ever stored.
 
     ``query`` is ``[..., m, d]``, ``key`` ``[..., t, d]``, ``value`` ``[..., t, n]``, ``grad`` (of
-    the result) ``[..., m, n]``; ``log_sum`` is that of ``AttentionWithLogSum``, ``mean`` the sum of
-    ``grad * result`` along rows, both ``[..., m, 1]``; ``bias`` as in ``Attention``.  The keys are
-    shared out among ``parts``, of ``ceil(t / parts)`` each and at least 64: the gradient of the
-    query is given for each of them, ``[parts, ..., m, d]``, and is their sum.
+    the result) ``[..., m, n]``; ``statistics`` are those of ``AttentionWithStatistics``, ``mean``
+    is the sum of ``grad * result`` along rows, ``[..., m, 1]``; ``bias`` is as in ``Attention``.
+    The keys are shared out among ``parts``, of ``ceil(t / parts)`` each and at least 64: the
+    gradient of the query is given for each of them, ``[parts, ..., m, d]``, and is their sum.
     """
 
     name = "AttentionGradient"
-    inputs = "query: T, key: T, value: T, grad: T, log_sum: T, mean: T, bias: N*T"
+    inputs = "query: T, key: T, value: T, grad: T, statistics: T, mean: T, bias: N*T"
     types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": (dtypes.float32, dtypes.float64)}
     attrs: ClassVar[dict[str, Attr]] = {"scale": Attr("float", 1.0), "parts": Attr("int", 1)}
     template = "attention_gradient"
@@ -158,26 +172,22 @@ class AttentionGradient(TemplateOp):
         known = [s for s in shapes if s is not None]
         if len(known) < len(shapes):
             return [TensorType(ctx.dtype(0), s) for s in (None, *shapes[1:3])]
-        query, key, value, grad, log_sum, mean = known
+        query, key, value, grad, statistics, mean = known
         rank = len(query)
         if rank < 2 or any(len(s) != rank for s in known):
             raise ctx.error("All operands must be of one rank, at least 2")
         for sizes in known[1:]:
             for k in range(rank - 2):
                 ctx.equal(query[k], sizes[k], "Leading sizes must be equal")
-        for sizes in (grad, log_sum, mean):
+        for sizes in (grad, statistics, mean):
             ctx.equal(query[-2], sizes[-2], "Numbers of queries must be equal")
         ctx.equal(query[-1], key[-1], "Sizes of query and key must be equal")
         ctx.equal(key[-2], value[-2], "Numbers of keys and values must be equal")
         ctx.equal(value[-1], grad[-1], "Sizes of values and gradients must be equal")
-        for sizes in (log_sum, mean):
-            ctx.equal(sizes[-1], 1, "There must be one number for each query")
+        ctx.equal(statistics[-1], 2, "There must be two statistics of each query")
+        ctx.equal(mean[-1], 1, "There must be one number for each query")
         if len(ctx.inputs) == 7:
-            bias = ctx.sizes(6)
-            if bias is not None:
-                found = ctx.broadcast((*query[:-1], key[-2]), bias)
-                if found is not None and len(found) != rank:
-                    raise ctx.error("The bias must broadcast to the scores")
+            _check_bias(ctx, 6, (*query[:-1], key[-2]))
         return [
             TensorType(ctx.dtype(0), (ctx.attrs["parts"], *query)),
             TensorType(ctx.dtype(0), key), TensorType(ctx.dtype(0), value),
@@ -186,8 +196,9 @@ class AttentionGradient(TemplateOp):
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """The definition, in float64."""
         wide = [np.asarray(v, np.float64) for v in inputs]
-        query, key, value, grad, log_sum, mean, *bias = wide
-        weights = np.exp(_scores(attrs, query, np.swapaxes(key, -1, -2), bias) - log_sum)
+        query, key, value, grad, statistics, mean, *bias = wide
+        below = _scores(attrs, query, np.swapaxes(key, -1, -2), bias) - statistics[..., :1]
+        weights = np.exp(below - statistics[..., 1:])
         slopes = weights * (grad @ np.swapaxes(value, -1, -2) - mean) * attrs["scale"]
         parts, keys = attrs["parts"], key.shape[-2]
         step = max(-(-keys // parts), LEAST_PART)
@@ -224,7 +235,7 @@ def _gradient_sample(
 ) -> Sample:
     query, key, value = (grid(*s) for s in shapes)
     attrs = {"scale": 0.5, "parts": parts}
-    log_sum = _log_sum(_scores(attrs, query, np.swapaxes(key, -1, -2), bias))
+    statistics = _statistics(_scores(attrs, query, np.swapaxes(key, -1, -2), bias))
     mean, grad = grid(*query.shape[:-1], 1), grid(*query.shape[:-1], value.shape[-1], low=-1.0)
-    inputs = query, key, value, grad, log_sum, mean, bias
+    inputs = query, key, value, grad, statistics, mean, bias
     return Sample(inputs, attrs, grad=(), rtol=1e-4, note=note)

@@ -34,6 +34,8 @@ from graphc.passes.attention_gradient import (
 
 LEAST_BYTES = 1 << 20
 """Scores of one pair of matrices that take less stay in a cache: stored, they are as fast."""
+LEAST_QUERIES = 64
+"""In a training step, fewer make less of scores than computing them again costs."""
 MOST_DEPTH = 256
 """Columns of queries and of values that a block's buffers are made for."""
 
@@ -108,7 +110,7 @@ class _Rebuilding:
 def _fused(part: Found, operands: Sequence[Tensor], with_sum: bool) -> Sequence[Tensor]:
     query, key, value, *bias = operands
     key = transposed(key) if part.turned else key
-    name = "AttentionWithLogSum" if with_sum else "Attention"
+    name = "AttentionWithStatistics" if with_sum else "Attention"
     return create(name, [query, key, value, bias], {"scale": part.scale}).outputs
 
 
@@ -121,7 +123,9 @@ class _Search:
         self.places = {op: k for k, op in enumerate(fn.operations)}
 
     def before_cast(self, tensor: Tensor, source: DType, target: DType) -> Tensor:
-        """What a tensor is cast from, if it is from one dtype to the other; else the tensor."""
+        """What a tensor is cast from, if it is from or to 16 bits as told; else the tensor."""
+        if source not in SHORT_FLOATS and target not in SHORT_FLOATS:
+            return tensor
         if self.readers.made(tensor, "Cast") is None or tensor.dtype.base_dtype is not target:
             return tensor
         (found,) = tensor.op.inputs
@@ -146,7 +150,10 @@ class _Search:
             return None
         if self.readers.once(weights) and self.readers.once(mixed.inputs[0]):
             return found, None
-        descent = None if dtype in SHORT_FLOATS else self.readers.descent(found)
+        queries = (mixed.outputs[0].sizes or ())[-2]
+        if dtype in SHORT_FLOATS or (isinstance(queries, int) and queries < LEAST_QUERIES):
+            return None
+        descent = self.readers.descent(found)
         if descent is None or any(self.places[o] < self.places[mixed] for o in descent.products):
             return None
         return found, descent

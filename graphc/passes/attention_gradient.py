@@ -65,15 +65,15 @@ class Descent:
     ) -> dict[Operation, Tensor]:
         """What stands for each of the products, as one operation's results.
 
-        ``computed`` are the gradient, and the results of ``AttentionWithLogSum`` over the same
+        ``computed`` are the gradient, and the results of ``AttentionWithStatistics`` over the same
         operands.
         """
-        grad, result, log_sum = computed
+        grad, result, statistics = computed
         query, key, value, *bias = operands
         key = key if found.turned else transposed(key)
         mean = call("Sum", call("Mul", grad, result), int_tensor([-1]), keep_dims=True)
         attrs = {"scale": found.scale, "parts": parts}
-        inputs = [query, key, value, grad, log_sum, mean, bias]
+        inputs = [query, key, value, grad, statistics, mean, bias]
         of_parts, of_key, of_value = create("AttentionGradient", inputs, attrs).outputs
         if parts == 1:
             of_query = call("Squeeze", of_parts, squeeze_dims=(0,))

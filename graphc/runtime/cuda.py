@@ -18,6 +18,7 @@ from graphc.runtime.cuda_arrays import DeviceArray
 from graphc.runtime.cuda_device import CaptureError, Device, Memory
 from graphc.runtime.cuda_kernels import Kernels
 from graphc.runtime.cuda_memory import out_of_memory
+from graphc.runtime.cuda_recorded import Place, Rehearsal
 from graphc.runtime.cuda_replay import Replay, places_of, still
 from graphc.runtime.cuda_run import Failed, Run
 from graphc.runtime.cuda_state import CudaState
@@ -43,7 +44,7 @@ class CudaExecutable(Runnable):
     Attributes:
       changing: the number of the first step that changes a variable.
       capturable: whether runs may be recorded and replayed.
-      decides: whether that takes the elements of small feeds: then a recording is for these alone.
+      deciders: the slots of small feeds that runs are decided by: a recording is for theirs alone.
     """
 
     def __init__(self, program: Program, state: CudaState, on_device: bool = False) -> None:
@@ -58,9 +59,10 @@ class CudaExecutable(Runnable):
         self.changing = changing_step(program)
         # What Python computes cannot be recorded; what gives a variable another shape runs seldom.
         self.capturable = not self.stores and not program.hosts
-        self.decides = False
+        self.deciders: frozenset[int] = frozenset()
         self._replays: dict[Any, Replay] = {}
         self._seen: dict[Any, tuple[int, ...]] = {}
+        self._wasted = 0
         self._places = -1
         self._last: Replay | None = None
         try:
@@ -152,7 +154,7 @@ class CudaExecutable(Runnable):
     def _known(self, feeds: Sequence[Any]) -> dict[int, np.ndarray]:
         """The feeds of few integers, as flat arrays by slot: the host may decide by them."""
         return {
-            self.numbers[id(i)]: feed.reshape(-1)
+            self.numbers[id(i)]: feed.reshape(-1).copy()
             for i, feed in zip(self.inputs, feeds, strict=True)
             if isinstance(feed, np.ndarray) and feed.dtype.kind in "iub" and feed.size <= FEW
         }
@@ -174,7 +176,7 @@ class CudaExecutable(Runnable):
         """
         if not self.capturable or self.timer is not None:
             return None
-        known = self._known(feeds) if self.decides else {}
+        known = {n: v for n, v in self._known(feeds).items() if n in self.deciders}
         places = places_of(feeds)
         key = (*binding.values(), *((n, value.tobytes()) for n, value in known.items()))
         if key not in self._seen:
@@ -191,14 +193,12 @@ class CudaExecutable(Runnable):
         if found is None or still(found.fixed, places) != found.fixed:
             found = None
             fixed = self._seen[key] = still(self._seen[key], places)
-            if len(self._replays) >= MOST_REPLAYS:
-                del self._replays[next(iter(self._replays))]
+            if len(self._replays) >= MOST_REPLAYS and not self._make_room():
+                return None
             try:
                 found = Replay(self, binding, feeds, fixed, self.given_variables(), known)
             except CaptureError:
-                # What is decided may depend on feeds: then a run with the same ones is recorded.
-                self.capturable = not self.decides and bool(self._known(feeds))
-                self.decides = True
+                self.capturable = self._find_deciders(binding, feeds)
                 return None
             except MemoryError:
                 # What has no room beside the others would push them out again and again.
@@ -206,6 +206,28 @@ class CudaExecutable(Runnable):
                 raise
         self._replays[key] = found
         return found
+
+    def _make_room(self) -> bool:
+        """Give up the recording that was not used for longest, if that has been worth it so far."""
+        if self._wasted >= MOST_REPLAYS:
+            return False
+        oldest = next(iter(self._replays))
+        self._wasted += self._replays.pop(oldest).runs < 2
+        self._seen.pop(oldest, None)
+        return True
+
+    def _find_deciders(self, binding: Mapping[Symbol, int], feeds: Sequence[Any]) -> bool:
+        """Whether runs can be recorded for more small feeds than those that are known to decide."""
+        given = self.given_variables()
+        given |= dict.fromkeys(self.numbers.values(), Place(0))
+        try:
+            found = Rehearsal(self, binding, given, self._known(feeds)).known.decided
+        except CaptureError:
+            return False
+        if found <= self.deciders:
+            return False
+        self.deciders |= found
+        return True
 
     def spare(self) -> None:
         """Give up the memory of recorded runs; those that go on are recorded again."""

@@ -8,7 +8,7 @@ host needs is not computed on the device at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Known:
     Attributes:
       values: flat arrays, by slot.
       stale: those slots that are not what the device has in their memory.
+      decided: the slots of inputs that something was decided by.
     """
 
     def __init__(self, program: Program, given: Mapping[int, np.ndarray]) -> None:
@@ -41,6 +42,8 @@ class Known:
         }
         self.values.update(given)
         self.stale: set[int] = set()
+        self.decided: set[int] = set()
+        self._from = {number: frozenset((number,)) for number in given}
 
     def told(self, step: Call, sizes: Mapping[Symbol, DimLike]) -> dict[int, np.ndarray]:
         """What the host can tell of a call's results, by slot."""
@@ -50,7 +53,22 @@ class Known:
         pairs = list(zip(step.lowered.buffers, step.slots, strict=True))
         known = {t: self.values[n] for t, n in pairs if n in self.values}
         found = part.values(known, sizes)
-        return {n: found[t] for t, n in pairs if t in found}
+        told = {n: found[t] for t, n in pairs if t in found}
+        self._follow(told, [n for n in step.slots if n in self.values])
+        return told
+
+    def decide(self, number: int) -> np.ndarray | None:
+        """The elements of a slot that something is decided by, if they are known."""
+        value = self.values.get(number)
+        if value is not None:
+            self.decided |= self._from.get(number, frozenset())
+        return value
+
+    def _follow(self, targets: Iterable[int], sources: Iterable[int]) -> None:
+        """What targets are depends on the inputs that sources do."""
+        origin = frozenset[int]().union(*(self._from.get(n, frozenset()) for n in sources))
+        for number in targets:
+            self._from[number] = origin
 
     def keep(self, values: Mapping[int, np.ndarray], turns: Mapping[int, int]) -> bool:
         """Note what the host has computed and the device has not, if that can wait.
@@ -70,6 +88,7 @@ class Known:
                 if rows is None:
                     return False
                 found[stack] = rows
+                self._follow([stack], [stack, number])
             elif slot.kind not in ("temp", "grown", "output"):
                 return False
         self.values.update(found)
@@ -94,7 +113,16 @@ class Known:
         if row is None or row.size < size:
             return False
         rows = self._rows(target, row[:size], turn)
+        self._follow([target], [target, source])
         return rows is not None and self.keep({target: rows}, {})
+
+    def copied(self, target: int, source: int, size: int) -> dict[int, np.ndarray]:
+        """What is known of a slot that gets another one's elements."""
+        value = self.values.get(source)
+        if value is None or value.size < size:
+            return {}
+        self._follow([target], [source])
+        return {target: value[:size]}
 
     def _rows(self, stack: int, row: np.ndarray, turn: int) -> np.ndarray | None:
         """The values of all turns so far, if those before are known and they are few."""
@@ -108,6 +136,9 @@ class Known:
         after = [*slots[1:], slots[0]]
         values = {a: self.values.pop(b) for a, b in zip(slots, after, strict=True)
                   if b in self.values}  # fmt: skip
+        origins = {a: self._from.pop(b) for a, b in zip(slots, after, strict=True)
+                   if b in self._from}  # fmt: skip
         stale = {a for a, b in zip(slots, after, strict=True) if b in self.stale}
         self.stale = self.stale.difference(slots) | stale
         self.values.update(values)
+        self._from.update(origins)

@@ -8,7 +8,7 @@ with all of that in its place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from graphc.runtime.cuda_device import CaptureError, Device, Memory
 from graphc.runtime.cuda_kernels import Kernels
 from graphc.runtime.cuda_lanes import LanedDevice, Lanes
 from graphc.runtime.cuda_products import Room
-from graphc.runtime.cuda_run import Owner, Run
+from graphc.runtime.cuda_run import ALIGNMENT, Owner, Run
 
 MOST_NODES = 1 << 15
 """Launches and copies of a recorded run: more take long to record, and more memory."""
@@ -190,10 +190,10 @@ class RecordedRun(Run):
     ) -> None:  # fmt: skip
         super().__init__(owner, binding, given, known)
         self._pieces = {k: self.device.allocate(n) for k, n in rehearsal.bytes.items()}
-        self._said: dict[bytes, Memory] = {}
-        for data in rehearsal.said:
-            memory = self._said[data] = self.device.allocate(len(data))
-            self.device.write(memory.address, np.frombuffer(data, np.uint8))
+        self._said, said = packed(rehearsal.said)
+        self._words = self.device.allocate(said.nbytes)
+        if said.nbytes:
+            self.device.write(self._words.address, said)
         self.reserve()
         self.room_aside.reserve(rehearsal.bytes_aside)
         pieces = [(memory, rehearsal.bytes[key]) for key, memory in self._pieces.items()]
@@ -217,4 +217,17 @@ class RecordedRun(Run):
     def put(self, address: int, value: np.ndarray) -> None:
         """What the host has computed has been copied to the device before."""
         data = value.tobytes()
-        self.device.copy(address, self._said[data].address, len(data))
+        self.device.copy(address, self._words.address + self._said[data], len(data))
+
+
+def packed(pieces: Iterable[bytes]) -> tuple[dict[bytes, int], np.ndarray]:
+    """Where each piece begins, aligned, in one array of bytes; and the array."""
+    places: dict[bytes, int] = {}
+    size = 0
+    for data in pieces:
+        places[data] = size
+        size += -(-len(data) // ALIGNMENT) * ALIGNMENT
+    array = np.zeros(size, np.uint8)
+    for data, place in places.items():
+        array[place : place + len(data)] = np.frombuffer(data, np.uint8)
+    return places, array

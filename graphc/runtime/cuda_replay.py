@@ -31,6 +31,9 @@ ALIGNMENT = 64
 class Replay:
     """A recorded run.
 
+    Attributes:
+      runs: how often it was run.
+
     Args:
       owner: the executable.
       binding: the sizes that the inputs tell.
@@ -56,7 +59,7 @@ class Replay:
             given[owner.numbers[id(i)]] = Place(0)
         rehearsal = Rehearsal(owner, binding, given, known)
         numbers = [owner.numbers[id(i)] for i in owner.inputs]
-        self.decided = [(k, known[n].copy()) for k, n in enumerate(numbers) if n in known]
+        self.decided = [(k, known[n]) for k, n in enumerate(numbers) if n in known]
         self.places: list[int] = []
         self.fixed = tuple(fixed)
         self.signature = [
@@ -68,6 +71,7 @@ class Replay:
             given[owner.numbers[id(i)]] = memory
             self.places.append(memory.address)
         self.sizes = dict(binding)
+        self.runs = 0
         self.kept = RecordedRun(owner, binding, given, known, rehearsal)
         self._layout(rehearsal)
         self._record()
@@ -121,6 +125,8 @@ class Replay:
         self.twice = self.fallible and changes
         parts = (begin, finish) if self.twice else (both,)
         self.graphs = [self._recorded(part) for part in parts]
+        # What led to them is not needed any more.
+        self.kept.lanes.begin()
 
     def _recorded(self, part: Callable[[], None]) -> Recorded:
         """One of the graphs."""
@@ -140,6 +146,7 @@ class Replay:
           MemoryError: there is no room for the fetches.
         """
         owner, device = self.owner, self.device
+        self.runs += 1
         # Room for the fetches first: what follows must not fail once it changes variables.
         taken = None if self.plain else owner.taken(self.kept)
         rooms = [np.empty(*shape) for shape in self.shapes] if taken is None else taken.rooms

@@ -76,6 +76,17 @@ def test_values(dtype, shape, known, turned, device):
         assert tiles_of_weights(device) == (2 if shape[3] == 256 else 3)
 
 
+def test_rows_far_from_zero(device):
+    fetches, feeds = step(gc.float32, (1, 40, 33, 8, 8), False, True)
+    *_, bias = feeds
+    feeds[bias] = np.zeros((40, 33), np.float32)
+    feeds[bias][[3, 30]] = -1e9
+    with gc.Session(mode="reference") as reference, gc.Session(device=device) as session:
+        found, wanted = session.run(fetches, feeds), reference.run(fetches, feeds)
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
 @pytest.mark.parametrize("dtype", [gc.float32, pytest.param(gc.float64, marks=pytest.mark.slow)])
 def test_there_is_no_race(dtype, shim):
     fetches, feeds = step(dtype, (1, 66, 130, 20, 36), False, True)

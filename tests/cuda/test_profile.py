@@ -63,7 +63,8 @@ def test_loops_are_traced_turn_by_turn(late, tmp_path):
         _, profile = traced(session, last, {x: [1, 2, 3]})
         (loop,) = [r for r in profile.records if r.kind == "loop"]
         assert loop.calls == 1
-        assert max(r.calls for r in profile.kernels) == 5
+        # The host counts, and tests the condition a fifth time.
+        assert [r.calls for r in profile.kernels if r.calls] == [4]
         assert loop.time >= sum(r.time for r in profile.records if not r.nested) * 0.5
         trace = profile.chrome_trace(tmp_path / "trace.json")
         assert json.loads((tmp_path / "trace.json").read_text()) == trace

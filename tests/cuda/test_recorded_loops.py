@@ -143,6 +143,44 @@ def test_a_feed_that_decides_has_recordings_of_its_own(late):
     assert launched[:3] == [0] * 3
 
 
+def test_feeds_that_decide_nothing_are_no_part_of_it(late):
+    x = gc.placeholder(gc.float32, [None])
+    labels, turns = gc.placeholder(gc.int32, [3]), gc.placeholder(gc.int32, [])
+    _, z = gc.while_loop(
+        lambda k, _: k < turns, lambda k, a: (k + 1, gc.tanh(a)), [gc.constant(0), x]
+    )
+    picked = gc.gather(z, labels + 1)
+    feeds = [{x: X[0, 0], labels: [k % 4, 0, 1], turns: 2} for k in range(8)]
+    # Recorded in the fourth: the second finds out what decides, the third is seen.
+    assert runs(late, [picked], feeds, 8) == [0, 0, 0, 1, 1, 1, 1, 1]
+
+
+def test_more_feeds_that_decide_than_are_kept_are_not_recorded_in_vain(late, monkeypatch):
+    monkeypatch.setattr("graphc.runtime.cuda.MOST_REPLAYS", 2)
+    x, turns = gc.placeholder(gc.float32, [3]), gc.placeholder(gc.int32, [])
+    _, z = gc.while_loop(lambda k, _: k < turns, lambda k, a: (k + 1, a + a), [gc.constant(0), x])
+    recorded = []
+    begin = type(late).begin_capture
+    monkeypatch.setattr(
+        type(late), "begin_capture", lambda self: (recorded.append(1), begin(self))[1]
+    )
+    with gc.Session(device=late) as session:
+        for k in range(40):
+            wanted = 2.0 ** (k % 5)
+            assert session.run(z, {x: [1, 1, 1], turns: k % 5}).tolist() == [wanted] * 3
+    assert len(recorded) < 8
+
+
+def test_chains_of_any_length(late):
+    n = gc.placeholder(gc.int32, [])
+    a = n
+    for i in range(600):
+        a = gc.maximum(a, i) - n
+    with gc.Session(device=late) as session, gc.Session() as there:
+        for _ in range(3):
+            assert session.run(a, {n: 3}) == there.run(a, {n: 3})
+
+
 def test_a_feed_that_decides_may_be_on_the_device(late):
     x, turns = gc.placeholder(gc.float32, [3]), gc.placeholder(gc.int32, [])
     _, z = gc.while_loop(lambda k, _: k < turns, lambda k, a: (k + 1, a + a), [gc.constant(0), x])

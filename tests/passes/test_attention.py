@@ -116,9 +116,18 @@ def divided_the_other_way():
     return gc.matmul(gc.nn.softmax(2.0 / gc.matmul(q, k, transpose_b=True)), v)
 
 
+def softmax_in_float32():
+    q, k, v = feeds_of([T, 8], [T, 8], [T, 8], dtype="float64")
+    weights = gc.nn.softmax(gc.cast(gc.matmul(q, k, transpose_b=True), gc.float32))
+    return gc.matmul(gc.cast(weights, gc.float64), v)
+
+
 @pytest.mark.parametrize(
     "build",
-    [short, weights_fetched, keys_for_all, other_axis, divided_the_other_way],
+    [
+        short, weights_fetched, keys_for_all, other_axis, divided_the_other_way,
+        softmax_in_float32,
+    ],
     ids=lambda f: f.__name__,
 )
 def test_what_is_not(build):

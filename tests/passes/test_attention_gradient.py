@@ -5,11 +5,12 @@ import pytest
 from pass_support import extracted
 
 import graphc as gc
+from graphc.ops.base import call
 from graphc.passes import attention
 from graphc.passes.pipeline import default_pipeline, run_passes
 
 T = 512
-FUSED_TYPES = ("AttentionWithLogSum", "AttentionGradient")
+FUSED_TYPES = ("AttentionWithStatistics", "AttentionGradient")
 
 
 @pytest.fixture(autouse=True)
@@ -183,6 +184,14 @@ ALONE = [
 ]  # fmt: skip
 
 
+def few_queries():
+    q, k, v = feeds_of([2, 63, 8], [2, 8192, 8], [2, 8192, 8])
+    return with_gradients(softmax_of(gc.matmul(q, k, transpose_b=True), v), [q, k, v])
+
+
+ALONE.append(few_queries)
+
+
 @pytest.mark.parametrize("build", ALONE, ids=lambda f: f.__name__)
 def test_what_is_left_alone(build):
     assert not {"Attention", *FUSED_TYPES} & set(types(build))
@@ -195,6 +204,47 @@ def test_values_of_second_derivatives():
         found, wanted = session.run(fetches, feeds), reference.run(fetches, feeds)
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("offset", [-1e9, 1e6, np.finfo(np.float32).min, -40.0])
+def test_rows_far_from_zero(offset, dtype, monkeypatch):
+    """The logarithm of a sum is not lost beside a score of any size."""
+
+    def build():
+        q, k, v, b = feeds_of([T, 8], [T, 8], [T, 8], [T, T], dtype=dtype)
+        scores = gc.matmul(q, k, transpose_b=True) * 0.35 + b
+        return with_gradients(softmax_of(scores, v), [q, k, v])
+
+    assert {*FUSED_TYPES} <= set(types(build))
+    fetches = build()
+    feeds = values(fetches)
+    for t, array in feeds.items():
+        if t.op.name == "b":
+            array[...] = 0.0
+            array[[3, 70]] = offset
+    with gc.Session() as session:
+        found = session.run(fetches, feeds)
+    monkeypatch.setattr(attention, "LEAST_BYTES", 1 << 60)
+    with gc.Session() as session:
+        wanted = session.run(fetches, feeds)
+    rtol = 1e-5 if dtype == "float32" else 1e-12
+    for a, w in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, w, rtol=rtol, atol=rtol * np.abs(w).max())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_operations_over_statistics_take_no_16_bits(dtype):
+    q, k, v = feeds_of([4, 8], [8, 4], [4, 8], dtype=dtype)
+    with pytest.raises(gc.errors.DTypeError, match="query"):
+        call("AttentionWithStatistics", q, k, v, [])
+
+
+@pytest.mark.parametrize("name", ["Attention", "AttentionWithStatistics"])
+def test_scores_do_not_broadcast_to_a_bias(name):
+    q, k, v, b = feeds_of([1, 8], [8, 8], [8, 8], [4, 8])
+    with pytest.raises(gc.errors.ShapeError, match="The bias must broadcast to the scores"):
+        call(name, q, k, v, [b])
 
 
 def test_rows_that_see_nothing_are_as_without(monkeypatch):
