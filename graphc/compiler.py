@@ -47,10 +47,11 @@ def plan_function(
     fn: Function, target: Any, seen: Shapes | None = None, passes: Sequence[Pass] | None = None
 ) -> Program:
     """The program of a function, before code generation; ``passes`` are all if not given."""
+    hints = size_hints(fn, seen or {})
     if passes is None:
-        passes = default_pipeline(target.word, target.lanes(4))
+        passes = default_pipeline(target.word, target.lanes(4), hints=hints)
     passed = run_passes(fn, passes)
-    program = build_program(passed, target, size_hints(fn, seen or {}))
+    program = build_program(passed, target, hints)
     return verify_program(program) if verifying() else program
 
 

@@ -10,13 +10,14 @@ and its weights back to 16 bits: the op computes what is between the products in
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from graphc import dims
 from graphc.build import create
+from graphc.dims import Symbol
 from graphc.dtypes import SHORT_FLOATS, DType, float32, float64
 from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
@@ -36,6 +37,8 @@ LEAST_BYTES = 1 << 20
 """Scores of one pair of matrices that take less stay in a cache: stored, they are as fast."""
 LEAST_QUERIES = 64
 """In a training step, fewer make less of scores than computing them again costs."""
+LEAST_SEEN_BYTES = 1 << 16
+"""In a training step, scores of sizes that were first seen to take less are stored."""
 MOST_DEPTH = 256
 """Columns of queries and of values that a block's buffers are made for."""
 
@@ -48,15 +51,17 @@ class FuseAttention:
       iterations: into how many the latter is divided at least.
       short: whether those of 16-bit floats, too, run forward: on a GPU with tensor cores for them.
         A CPU would lose its dot products of bfloat16.
+      hints: sizes that a run decides, as they were first seen.
     """
 
     iterations: int = ITERATIONS
     short: bool = False
+    hints: Mapping[Symbol, int] = field(default_factory=dict)
     name: str = "attention"
 
     def run(self, fn: Function) -> Function:
         """The function with attention as an op; what it replaces is dead."""
-        search = _Search(fn, self.short)
+        search = _Search(fn, self.short, self.hints)
         found = {op: made for op in fn.operations if (made := search.attention(op)) is not None}
         if not found:
             return fn
@@ -117,7 +122,8 @@ def _fused(part: Found, operands: Sequence[Tensor], with_sum: bool) -> Sequence[
 class _Search:
     """Finds attention in a function."""
 
-    def __init__(self, fn: Function, short: bool) -> None:
+    def __init__(self, fn: Function, short: bool, hints: Mapping[Symbol, int]) -> None:
+        self.hints = hints
         self.short = SHORT_FLOATS if short else ()
         self.readers = Readers(fn)
         self.places = {op: k for k, op in enumerate(fn.operations)}
@@ -150,13 +156,23 @@ class _Search:
             return None
         if self.readers.once(weights) and self.readers.once(mixed.inputs[0]):
             return found, None
-        queries = (mixed.outputs[0].sizes or ())[-2]
-        if dtype in SHORT_FLOATS or (isinstance(queries, int) and queries < LEAST_QUERIES):
+        if dtype in SHORT_FLOATS or not self._worth(found):
             return None
         descent = self.readers.descent(found)
         if descent is None or any(self.places[o] < self.places[mixed] for o in descent.products):
             return None
         return found, descent
+
+    def _worth(self, found: Found) -> bool:
+        """Whether a training step gains by computing scores again, for the sizes first seen."""
+        queries, keys = (
+            dims.substitute(s, self.hints) for s in (found.scores.outputs[0].sizes or ())[-2:]
+        )
+        if isinstance(queries, int) and queries < LEAST_QUERIES:
+            return False
+        count = dims.product((queries, keys))
+        size = found.scores.outputs[0].dtype.base_dtype.size
+        return not isinstance(count, int) or count * size >= LEAST_SEEN_BYTES
 
     def _found(self, softmax: Operation, mixed: Operation, dtype: DType) -> Found | None:
         """What is before a softmax, if it is the scores, with a bias or without."""

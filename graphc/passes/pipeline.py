@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
+from graphc.dims import Symbol
 from graphc.errors import CompileError, GraphcError, VerifyError
 from graphc.function import Function, Rebuilder, format_function
 from graphc.passes.attention import FuseAttention
@@ -40,8 +42,9 @@ class Pass(Protocol):
 
 
 def default_pipeline(
-    word: int = 1, lanes: int = 16, iterations: int = ITERATIONS, *, short_attention: bool = False
-) -> list[Pass]:
+    word: int = 1, lanes: int = 16, iterations: int = ITERATIONS, *, short_attention: bool = False,
+    hints: Mapping[Symbol, int] = MappingProxyType({}),
+) -> list[Pass]:  # fmt: skip
     """The graph passes, top to bottom.
 
     Args:
@@ -50,13 +53,14 @@ def default_pipeline(
       iterations: into how many the gradient of attention is divided at least; 1 for a GPU, which
         divides it by itself.
       short_attention: attention of 16-bit floats is one kernel, too.
+      hints: sizes that a run decides, as they were first seen.
     """
     return [
         DeadCode(),
         Simplify(),
         # What simpler operations have replaced, and nobody needs, would count as a reader.
         DeadCode(),
-        FuseAttention(iterations, short_attention),
+        FuseAttention(iterations, short_attention, hints),
         DeadCode(),
         Decompose(),
         Fold(),

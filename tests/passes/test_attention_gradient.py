@@ -5,6 +5,7 @@ import pytest
 from pass_support import extracted
 
 import graphc as gc
+from graphc.dims import symbols_of
 from graphc.ops.base import call
 from graphc.passes import attention
 from graphc.passes.pipeline import default_pipeline, run_passes
@@ -321,3 +322,22 @@ def test_no_matrix_of_scores_is_stored():
     small, large = bytes_of_arena(2048), bytes_of_arena(4096)
     assert large <= 2 * small + 4096
     assert large <= 2 * 4096 * 4096 * 4 / 16
+
+
+@pytest.mark.parametrize(("rows", "fused"), [(16, False), (64, False), (128, True), (600, True)])
+def test_unknown_sizes_are_taken_for_those_first_seen(rows, fused):
+    def build():
+        q, k, v = feeds_of([None, None, 8], [None, None, 8], [None, None, 8])
+        return with_gradients(softmax_of(gc.matmul(q, k, transpose_b=True), v), [q, k, v])
+
+    fn = extracted(build)
+    hints = {s: rows for i in fn.inputs for size in i.raw for s in symbols_of(size)}
+    found = [op.type for op in run_passes(fn, default_pipeline(hints=hints)).operations]
+    assert [t in found for t in FUSED_TYPES] == [fused, fused]
+    fetches = build()
+    array = np.random.default_rng(3).standard_normal((2, rows, 8)).astype(np.float32)
+    feeds = {op.outputs[0]: array for op in fetches[0].graph.get_operations()
+             if op.type == "Placeholder"}  # fmt: skip
+    with gc.Session() as session, gc.Session(mode="reference") as reference:
+        for a, b in zip(session.run(fetches, feeds), reference.run(fetches, feeds), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4 * np.abs(b).max())
