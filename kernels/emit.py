@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from graphc.loop import ir
-from graphc.loop.ir import Block, Const, Expr, For, If, Let, LoopKind, Stmt, Var
+from graphc.loop.ir import Block, Buffer, Const, Expr, For, If, Let, LoopKind, Stmt, Store, Var
 
 
 class _Numbering(threading.local):
@@ -87,6 +87,11 @@ def loop(
         return [scope(body(ir.ZERO))]
     var = fresh({LoopKind.VECTORIZED: "lane", LoopKind.UNROLLED: "u"}.get(kind, "x"))
     return [For(var, extent, kind, ir.block(*body(var)))]
+
+
+def filled(buffer: Buffer, value: Expr) -> list[Stmt]:
+    """Every element of a buffer of known size becomes a value."""
+    return loop(buffer.size, lambda i: [Store(buffer, i, value)], LoopKind.UNROLLED)
 
 
 def scope(stmts: list[Stmt]) -> Stmt:

@@ -135,7 +135,7 @@ class _Queries:
         first = emit.let(out, "first", ir.mul(tile, self.size))
         zero, lowest = ir.Const(0, dtype), ir.Const(-float("inf"), dtype)
         for buffer, value in ((self.largest, lowest), (self.total, zero), (self.sums, zero)):
-            out += _filled(buffer, value)
+            out += emit.filled(buffer, value)
 
         def keys(turn: Expr) -> list[Stmt]:
             found = self.scores.sums(batch, tile, turn, thread, (y, x))
@@ -255,10 +255,6 @@ class _Queries:
             return [*out, *_every(ir.const(self.columns), element)]
 
         return _every(ir.const(self.each), row)
-
-
-def _filled(buffer: Buffer, value: Expr) -> list[Stmt]:
-    return _every(buffer.size, lambda i: [Store(buffer, i, value)])
 
 
 def _every(count: Expr, body: Callable[[Expr], list[Stmt]]) -> list[Stmt]:

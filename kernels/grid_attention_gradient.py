@@ -238,7 +238,7 @@ class _Tiles:
         thread = emit.let(out, "thread", ir.add(ir.mul(y, _SIDE), x))
         first = emit.let(out, "first", ir.mul(tile, self.size))
         for sums in self.sums:
-            out += _filled(sums, zero)
+            out += emit.filled(sums, zero)
         scores, products = self.products
 
         def turn(number: Expr) -> list[Stmt]:
@@ -354,7 +354,3 @@ def _right(operand: Element) -> Callable[[Indices, Indices, Expr], Expr]:
 
 def _turned(operand: Element) -> Callable[[Indices, Indices, Indices], Expr]:
     return lambda b, r, k: operand(b, k[0], r[0])
-
-
-def _filled(buffer: Buffer, value: Expr) -> list[Stmt]:
-    return emit.loop(buffer.size, lambda i: [Store(buffer, i, value)], LoopKind.UNROLLED)

@@ -136,7 +136,7 @@ class _Warps:
         row = emit.let(out, "row", row)
         zero, lowest = ir.Const(0, dtype), ir.Const(-float("inf"), dtype)
         for buffer, value in ((self.largest, lowest), (self.total, zero), (self.sums, zero)):
-            out += _filled(buffer, value)
+            out += emit.filled(buffer, value)
         queries, keys, values = self.panels
 
         def fetch(panel: Panel, rows: Expr, turn: Expr) -> list[Stmt]:
@@ -164,7 +164,7 @@ class _Warps:
         by_key, by_term = keys.steps
         shape = (_ROWS, self.keys, self.depth)
         product = WarpProduct(self.scores, left, right, queries.steps, (by_term, by_key), shape)
-        return [*_filled(self.scores, ir.Const(0, self.p.dtype)), product]
+        return [*emit.filled(self.scores, ir.Const(0, self.p.dtype)), product]
 
     def mixed(self) -> Stmt:
         """The weights of a tile times its values."""
@@ -277,7 +277,3 @@ def _pairs(
     return emit.nest(
         extents, lambda at: body(*_pair(at[0], half, x)(at[1])), LoopKind.UNROLLED
     )  # fmt: skip
-
-
-def _filled(buffer: Buffer, value: Expr) -> list[Stmt]:
-    return emit.loop(buffer.size, lambda i: [Store(buffer, i, value)], LoopKind.UNROLLED)

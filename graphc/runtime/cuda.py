@@ -18,7 +18,7 @@ from graphc.runtime.cuda_arrays import DeviceArray
 from graphc.runtime.cuda_device import CaptureError, Device, Memory
 from graphc.runtime.cuda_kernels import Kernels
 from graphc.runtime.cuda_memory import out_of_memory
-from graphc.runtime.cuda_recorded import Place, Rehearsal
+from graphc.runtime.cuda_recorded import Rehearsal
 from graphc.runtime.cuda_replay import Replay, places_of, still
 from graphc.runtime.cuda_run import Failed, Run
 from graphc.runtime.cuda_state import CudaState
@@ -218,10 +218,9 @@ class CudaExecutable(Runnable):
 
     def _find_deciders(self, binding: Mapping[Symbol, int], feeds: Sequence[Any]) -> bool:
         """Whether runs can be recorded for more small feeds than those that are known to decide."""
-        given = self.given_variables()
-        given |= dict.fromkeys(self.numbers.values(), Place(0))
+        variables = self.given_variables()
         try:
-            found = Rehearsal(self, binding, given, self._known(feeds)).known.decided
+            found = Rehearsal(self, binding, variables, self._known(feeds)).known.decided
         except CaptureError:
             return False
         if found <= self.deciders:

@@ -103,7 +103,7 @@ class _Stage:
 
 
 class Rehearsal(Run):
-    """A run that asks nothing of a device.
+    """A run that asks nothing of a device: it takes variables, and no memory of inputs.
 
     Attributes:
       bytes: how many bytes each piece of memory has to have; a piece has a kind and a number.
@@ -118,11 +118,12 @@ class Rehearsal(Run):
     measures = False
 
     def __init__(
-        self, owner: Owner, binding: Mapping[Symbol, int], given: Mapping[int, Memory],
+        self, owner: Owner, binding: Mapping[Symbol, int], variables: Mapping[int, Memory],
         known: Mapping[int, np.ndarray],
     ) -> None:  # fmt: skip
         stage = _Stage(owner)
-        super().__init__(stage, binding, given, known)
+        inputs = {s.number: Place(0) for s in owner.program.slots if s.kind == "input"}
+        super().__init__(stage, binding, {**variables, **inputs}, known)
         self.bytes: dict[Key, int] = {}
         self.said: set[bytes] = set()
         self.reserve()

@@ -55,9 +55,7 @@ class Replay:
         self.owner = owner
         self.device = owner.device
         given = dict(variables)
-        for i in owner.inputs:
-            given[owner.numbers[id(i)]] = Place(0)
-        rehearsal = Rehearsal(owner, binding, given, known)
+        rehearsal = Rehearsal(owner, binding, variables, known)
         numbers = [owner.numbers[id(i)] for i in owner.inputs]
         self.decided = [(k, known[n]) for k, n in enumerate(numbers) if n in known]
         self.places: list[int] = []
