@@ -8,6 +8,7 @@ A :class:`Function` is a copy of part of a user's graph, free of state: every in
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -180,8 +181,10 @@ class Rebuilder:
         return new
 
     def finish(self) -> Function:
-        """The new function, its boundary mapped."""
+        """The new function, its boundary mapped; the old one, where no operation differs."""
         old = self.old
+        if self._is_copy():
+            return old
         inputs = [Input(i.kind, self.map[i.tensor], i.source, i.key, i.raw) for i in old.inputs]
         outputs = [Output(o.kind, self.map[o.tensor], o.source, o.key) for o in old.outputs]
         late = [
@@ -195,6 +198,26 @@ class Rebuilder:
             self.graph, inputs, outputs, old.guards, late, self.origin, old.env, old.consulted,
             old.prepared,
         )  # fmt: skip
+
+    def _is_copy(self) -> bool:
+        """Whether all operations were copied in their order, and stand for the old ones."""
+        before, after = self.old.graph._ops, self.graph._ops
+        if self.late or self.checks or len(before) != len(after):
+            return False
+        image = self.map
+        for old, new in zip(before.values(), after.values(), strict=True):
+            if old.definition is not new.definition or old.name != new.name:
+                return False
+            if not (old.attrs is new.attrs or _same_attrs(old.attrs, new.attrs)):
+                return False
+            if len(old.inputs) != len(new.inputs) or len(old.outputs) != len(new.outputs):
+                return False
+            if any(image.get(a) is not b for a, b in zip(old.inputs, new.inputs, strict=True)):
+                return False
+            for a, b in zip(old.outputs, new.outputs, strict=True):
+                if image.get(a) is not b or a.type is not b.type:
+                    return False
+        return True
 
     def expand(self, op: Operation, build: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> None:
         """Put what ``build`` declares over the mapped inputs in the place of ``op``."""
@@ -219,6 +242,15 @@ class Rebuilder:
             for added in list(self.graph._ops.values())[first:]:
                 self.origin[added.name] = source
         return new
+
+
+def _same_attrs(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether attributes are the same objects; bodies may be in another tuple."""
+    return old.keys() == new.keys() and all(
+        value is new[k]
+        or (k == "bodies" and len(value) == len(new[k]) and all(map(operator.is_, value, new[k])))
+        for k, value in old.items()
+    )
 
 
 def with_expanded(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,17 +31,23 @@ def flat(value: Any) -> list[np.ndarray]:
 
 
 @pytest.fixture
-def everywhere() -> Callable[..., Any]:
-    """``everywhere(fetches, feeds)``: the values, the same in every mode (and of ``expected``)."""
+def everywhere() -> Iterator[Callable[..., Any]]:
+    """``everywhere(fetches, feeds)``: the values, the same in every mode (and of ``expected``).
+
+    All calls of a test have the same sessions: what they have compiled is run again.
+    """
+    sessions: dict[str, gc.Session] = {}
 
     def run(
         fetches: Any, feeds: Any = None, expected: Any = None, rtol: float = 1e-6
     ) -> Any:
         found = {}
         for mode in MODES:
-            with gc.Session(mode=mode) as session:
-                session.run(gc.global_variables_initializer())
-                found[mode] = session.run(fetches, feeds)
+            if mode not in sessions:
+                sessions[mode] = gc.Session(mode=mode)
+            session = sessions[mode]
+            session.run(gc.global_variables_initializer())
+            found[mode] = session.run(fetches, feeds)
         wanted = flat(found["reference"])
         for mode in MODES:
             values = flat(found[mode])
@@ -54,7 +60,9 @@ def everywhere() -> Callable[..., Any]:
                 assert a.shape == np.shape(b)
         return found["static"]
 
-    return run
+    yield run
+    for session in sessions.values():
+        session.close()
 
 
 @pytest.fixture

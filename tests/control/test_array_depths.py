@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from tests.control.loops import POINT, WEIGHTS, F, check_bytes_are_linear, loop, slope
+from tests.control.loops import POINT, WEIGHTS, F, check_bytes_are_linear, differences, loop
 
 CASES = {}
 ts = gc.reduce_sum
@@ -34,10 +34,9 @@ def test_derivatives(name, everywhere, monkeypatch):
     with gc.Session() as session:
         for turns in (0, 3):
             found = session.run([y, first, second], {x: POINT, n: turns})
-            value = lambda p: session.run(y, {x: p, n: turns})  # noqa: B023, E731
-            np.testing.assert_allclose(found[1], slope(value), rtol=1e-5, atol=1e-6)
-            sums = lambda p: np.sum(session.run(first, {x: p, n: turns}) * WEIGHTS)  # noqa: B023, E731
-            np.testing.assert_allclose(found[2], slope(sums), rtol=1e-4, atol=1e-5)
+            wanted = differences(lambda p: session.run([y, first], {x: p, n: turns}), POINT)  # noqa: B023
+            np.testing.assert_allclose(found[1], wanted[0], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(found[2], wanted[1], rtol=1e-4, atol=1e-5)
 
 
 def below(x, n, start, inner, first=None, last=None):

@@ -8,6 +8,7 @@ import pytest
 import graphc as gc
 from graphc.program import Copy, Loop, walk
 from graphc.program_steps import slots_of
+from tests.control.loops import differences
 
 F = gc.float64
 POINT = np.array([0.3, -0.5, 0.8, 0.1])
@@ -31,28 +32,29 @@ def array(n, grows, dtype=F):
     return gc.TensorArray(dtype, size=0 if grows else n + 1, dynamic_size=grows)
 
 
-def slope(f, x, eps=1e-6):
-    """The gradient of ``f`` at ``x`` by central differences."""
-    steps = eps * np.eye(x.size)
-    return np.array([(f(x + d) - f(x - d)) / (2 * eps) for d in steps])
-
-
 def derivatives(y, x):
     """The gradient, and that of its weighted sum."""
     first = gc.gradients(y, x)[0]
     return first, gc.gradients(ts(first * np.cos(np.arange(4) + 1.0)), x)[0]
 
 
-@pytest.mark.parametrize(
-    ("known", "grows"),
-    [
-        pytest.param(True, True, id="static-grows"),
-        pytest.param(False, False, id="symbolic-fixed"),
-        pytest.param(True, False, id="static-fixed", marks=pytest.mark.slow),
-        pytest.param(False, True, id="symbolic-grows", marks=pytest.mark.slow),
-    ],
-)
-@pytest.mark.parametrize("name", CASES)
+WAYS = [(True, True), (False, False), (True, False), (False, True)]
+
+
+def pytest_generate_tests(metafunc):
+    """Every case in one of the first two ways, in turns; in the others if ``slow``."""
+    if metafunc.definition.name == "test_first_and_second":
+        metafunc.parametrize(("name", "known", "grows"), [
+            pytest.param(
+                name, known, grows,
+                id=f"{name}-{'static' if known else 'symbolic'}-{'grows' if grows else 'fixed'}",
+                marks=[pytest.mark.slow] if way != turn % 2 else [],
+            )
+            for turn, name in enumerate(CASES)
+            for way, (known, grows) in enumerate(WAYS)
+        ])  # fmt: skip
+
+
 def test_first_and_second(name, known, grows, everywhere):
     x = gc.placeholder(F, [4] if known else [None])
     n = gc.placeholder(gc.int32, [])
@@ -60,11 +62,9 @@ def test_first_and_second(name, known, grows, everywhere):
     first, second = derivatives(y, x)
     a, b = everywhere([first, second], {x: POINT, n: 5}, rtol=1e-9)
     with gc.Session() as session:
-        value = lambda p: session.run(y, {x: p, n: 5})  # noqa: E731
-        np.testing.assert_allclose(a, slope(value, POINT), rtol=1e-5, atol=1e-6)
-        weights = np.cos(np.arange(4) + 1.0)
-        sums = lambda p: np.sum(session.run(first, {x: p, n: 5}) * weights)  # noqa: E731
-        np.testing.assert_allclose(b, slope(sums, POINT), rtol=1e-4, atol=1e-5)
+        wanted = differences(lambda p: session.run([y, first], {x: p, n: 5}), POINT)
+        np.testing.assert_allclose(a, wanted[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(b, wanted[1], rtol=1e-4, atol=1e-5)
         session.run([y, first], {x: POINT, n: 0})
 
 

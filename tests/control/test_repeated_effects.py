@@ -90,7 +90,8 @@ def test_first_and_second(name):
     x, n = gc.placeholder(F, [None]), gc.placeholder(gc.int32, [])
     y = CASES[name](x, n)
     first = gc.gradients(y, x)[0]
-    second = gc.gradients(ts(first * WEIGHTS), x)[0]
+    weighted = ts(first * WEIGHTS)
+    second = gc.gradients(weighted, x)[0]
 
     def values(point, fetches, mode="static"):
         with gc.Session(mode=mode) as session:
@@ -100,7 +101,7 @@ def test_first_and_second(name):
     for mode in MODES[1:]:
         for a, b in zip(found, values(POINT, [first, second], mode), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9)
-    wanted = slopes(lambda p: values(p, [y, ts(first * WEIGHTS)]))
+    wanted = slopes(lambda p: values(p, [y, weighted]))
     np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(found[1], wanted[1], rtol=1e-4, atol=1e-7)
 
@@ -240,7 +241,8 @@ def test_what_happens_once_is_kept_of_every_turn(name, mode, monkeypatch):
     v = gc.Variable(np.ones(3), dtype=F)
     y = KEPT[name](x, n, v, calls)
     first = gc.gradients(y, x)[0]
-    second = gc.gradients(ts(first * WEIGHTS), x)[0]
+    weighted = ts(first * WEIGHTS)
+    second = gc.gradients(weighted, x)[0]
     with gc.Session(mode=mode) as session:
 
         def run(fetch, at, turns):
@@ -255,7 +257,7 @@ def test_what_happens_once_is_kept_of_every_turn(name, mode, monkeypatch):
             assert len(calls) == called
             np.testing.assert_array_equal(session.run(v), left)
             if mode == "static" or turns == 2:
-                wanted = slopes(lambda p: run([y, ts(first * WEIGHTS)], p, turns))  # noqa: B023
+                wanted = slopes(lambda p: run([y, weighted], p, turns))  # noqa: B023
                 np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5, atol=1e-8)
                 np.testing.assert_allclose(found[1], wanted[1], rtol=1e-4, atol=1e-7)
 

@@ -14,9 +14,10 @@ from cuda_support import COMPILER
 HERE = Path(__file__).parent
 OPTIONS = "detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1"
 READ_BESIDE = """
-import re, sys
+import sys
 sys.path.insert(0, {here!r})
-import numpy as np
+import memory
+sys.modules["cuda_memory"] = memory
 import support
 from graphc.codegen.cuda import print_kernel, translation_unit
 from graphc.loop.parser import parse_kernel
@@ -45,8 +46,7 @@ def environment():
     }  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("more", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_planted_read_beside_the_memory_is_found(more, environment):
     code = READ_BESIDE.format(here=str(HERE), more=more)
     done = subprocess.run(

@@ -13,10 +13,11 @@ from random_graphs import cases, tolerances
 import graphc as gc
 from graphc import modes, nn
 from graphc.errors import CompileError, VerifyError
+from graphc.function import with_expanded
 from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose
 from graphc.passes.extract import extract
-from graphc.passes.pipeline import default_pipeline, run_passes
-from graphc.passes.simplify import Fold
+from graphc.passes.pipeline import default_pipeline, run_nested, run_passes
+from graphc.passes.simplify import Fold, Simplify
 from graphc.passes.verify import verify_function
 
 
@@ -129,6 +130,35 @@ def test_every_pass_keeps_every_value():
 # --- the manager ----------------------------------------------------------------------------------
 
 
+def in_branches_of_loops():
+    def branch(s):
+        return gc.cond(gc.reduce_sum(s) > 1.0, lambda: gc.sin(s) * 2.0, lambda: s + 1.0)
+
+    return gc.while_loop(lambda i, s: i < 5, lambda i, s: (i + 1, branch(s)), [0, x()])[1]
+
+
+def test_a_pass_that_finds_nothing_gives_the_function_that_it_was_given():
+    fn = run_passes(extracted(in_branches_of_loops), default_pipeline())
+    for p in (Fold(), Simplify(), CommonSubexpressions(), DeadCode()):
+        assert run_nested(p, fn) is fn
+    found = next(o for o in fn.operations if o.type == "While")
+    other = run_nested(Sines(), fn)
+    assert other is not fn
+    loop = next(o for o in other.operations if o.type == "While")
+    same = [a is b for a, b in zip(found.attrs["bodies"], loop.attrs["bodies"], strict=True)]
+    assert sorted(same) == [False, True]
+
+
+class Sines:
+    """Cosines in the place of sines."""
+
+    name = "sines"
+
+    def run(self, fn):
+        sines = {o for o in fn.operations if o.type == "Sin"}
+        return with_expanded(fn, sines, lambda _, inputs: [gc.cos(inputs[0])])
+
+
 class Breaks:
     name = "breaks"
 
@@ -142,8 +172,9 @@ class Forges:
     name = "forges"
 
     def run(self, fn):
-        fn = DeadCode().run(Decompose().run(fn))
-        t = next(o for o in fn.operations if o.type == "Exp").outputs[0]
+        exp = next(o for o in fn.operations if o.type == "Exp")
+        fn = with_expanded(fn, {exp}, lambda _, inputs: [gc.sin(inputs[0])])
+        t = next(o for o in fn.operations if o.type == "Sin").outputs[0]
         t._type = t._type._replace(dtype=gc.float64)
         return fn
 
