@@ -214,6 +214,24 @@ def test_what_is_left_alone(build):
     assert not {"Attention", *FUSED_TYPES} & found
 
 
+@pytest.mark.parametrize(
+    ("in_float32", "tokens", "fused"),
+    [(True, 511, False), (True, 512, True), (False, 724, False), (False, 725, True)],
+)
+def test_scores_count_as_the_softmax_reads_them(in_float32, tokens, fused):
+    """A megabyte of them, in float32 or in 16 bits."""
+
+    def build():
+        q, k, v = (gc.placeholder("bfloat16", [2, tokens, 8], name) for name in "qkv")
+        scores = product(q, k)
+        if in_float32:
+            return with_gradients(mixed(wide(scores), v), [q, k, v])
+        return with_gradients(gc.matmul(gc.nn.softmax(scores), v), [q, k, v])
+
+    found = [op.type for op in for_gpu(extracted(build))]
+    assert [t in found for t in FUSED_TYPES] == [fused, fused]
+
+
 @pytest.mark.parametrize(("rows", "fused"), [(16, False), (63, False), (128, True)])
 def test_unknown_sizes_are_taken_for_those_first_seen(rows, fused):
     def build():
