@@ -8,7 +8,8 @@ from typing import Any
 from graphc.dims import DimLike
 from graphc.graph import Operation
 from graphc.kernels.attention import Attention
-from graphc.kernels.attention_gradient import AttentionGradient
+from graphc.kernels.attention_gradient_problem import AttentionGradient, Statistics
+from graphc.kernels.problem import accumulator
 from graphc.loop import ir
 from graphc.loop.ir import Expr, Stmt, Store, Var
 from graphc.lower_operands import GroupOperands, Index, Reader
@@ -56,17 +57,14 @@ def attention_gradient_of(lowering: GroupOperands, op: Operation) -> AttentionGr
     query, _, value = (reader.sizes(k) for k in range(3))
     score = _score(reader, 6, len(query))
     outs = _written(lowering, op)
-    dtype = outs[0].dtype
+    dtype = accumulator(outs[0].dtype)
 
-    def weight(b: Index, i: Expr, j: Expr, found: Expr) -> Expr:
-        # Rounding puts few of the differences above 0, and those by little.
-        largest, log_sum = (reader.operand(4, (*b, i, ir.const(k))) for k in range(2))
-        below = ir.sub(score(b, i, j, found), largest)
-        return ir.apply("exp_negative", ir.sub(below, log_sum))
-
-    def slope(b: Index, i: Expr, weight: Expr, product: Expr) -> Expr:
-        found = ir.mul(weight, ir.sub(product, reader.operand(5, (*b, i, ir.ZERO))))
-        return ir.mul(found, ir.const(op.attrs["scale"], dtype))
+    def statistics(b: Index, i: Expr) -> Statistics:
+        places = ((4, ir.ZERO), (4, ir.ONE), (5, ir.ZERO))
+        first, second, third = (
+            ir.cast(reader.operand(k, (*b, i, at)), dtype) for k, at in places
+        )  # fmt: skip
+        return first, second, third
 
     def place(k: int) -> Callable[..., Expr]:
         sizes: tuple[DimLike, ...] = op.outputs[k].sizes or ()
@@ -82,7 +80,8 @@ def attention_gradient_of(lowering: GroupOperands, op: Operation) -> AttentionGr
         key=lambda b, j, d: reader.operand(1, (*b, j, d)),
         value=lambda b, j, n: reader.operand(2, (*b, j, n)),
         grad=lambda b, i, n: reader.operand(3, (*b, i, n)),
-        weight=weight, slope=slope, outs=(outs[0], outs[1], outs[2]),
+        score=score, statistics=statistics, scale=op.attrs["scale"],
+        outs=(outs[0], outs[1], outs[2]),
         for_query=lambda part, b, i, d: places[0](part, *b, i, d),
         for_key=lambda b, j, d: places[1](*b, j, d),
         for_value=lambda b, j, n: places[2](*b, j, n),
@@ -94,8 +93,8 @@ def attention_gradient_of(lowering: GroupOperands, op: Operation) -> AttentionGr
     for put in (problem.for_key, problem.for_value):
         put(batch, at, at)
     problem.for_query(at, batch, at, at)
-    weight(batch, at, at, found)
-    slope(batch, at, found, found)
+    problem.weight(batch, at, at, found)
+    problem.slope(batch, at, found, found)
     lowering.memo.clear()
     return problem
 

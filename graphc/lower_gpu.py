@@ -8,6 +8,7 @@ from graphc.dims import product
 from graphc.kernels.grid import contraction_grid
 from graphc.kernels.grid_attention import attention_grid
 from graphc.kernels.grid_attention_gradient import attention_gradient_grid
+from graphc.kernels.grid_attention_gradient_tensor import attention_gradient_tensor_grid
 from graphc.kernels.grid_attention_tensor import attention_tensor_grid
 from graphc.kernels.grid_library import LibraryProduct, library_product
 from graphc.kernels.grid_positions import positions_grid
@@ -53,7 +54,8 @@ def grid_template(
         gradient_of = template.descended
         assert gradient_of is not None
         return lambda: (
-            attention_gradient_grid(template.name, params, scalars, gradient_of, target)
+            attention_gradient_tensor_grid(template.name, params, scalars, gradient_of, target)
+            or attention_gradient_grid(template.name, params, scalars, gradient_of, target)
             or thread_per_iteration(build(), target)
         )
     rows: dict[str | None, Callable[..., Kernel | None]] = {

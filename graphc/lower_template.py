@@ -10,7 +10,8 @@ from graphc.dims import DimLike, floordiv, product
 from graphc.errors import CompileError
 from graphc.graph import Operation
 from graphc.kernels.attention import Attention, attention_kernel
-from graphc.kernels.attention_gradient import AttentionGradient, attention_gradient_kernel
+from graphc.kernels.attention_gradient import attention_gradient_kernel
+from graphc.kernels.attention_gradient_problem import AttentionGradient
 from graphc.kernels.contraction import contraction_kernel
 from graphc.kernels.problem import Contraction, accumulator
 from graphc.kernels.scan import scan_kernel

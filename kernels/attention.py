@@ -169,7 +169,11 @@ def one_row(p: Attention, batch: Indices, row: Expr) -> list[Stmt]:
     out.append(Store(best, ir.ZERO, lowest))
     out += emit.loop(p.keys, lambda j: [*score(j), Reduce(best, ir.ZERO, "max", found(j))])
     if p.out.dtype is not dtype:
-        return out + emit.loop(p.width, column)
+        out += emit.loop(p.width, column)
+        if p.keep is None:
+            return out
+        out += [Store(total, ir.ZERO, zero), *emit.loop(p.keys, lambda j: weigh(j)[0])]
+        return out + p.statistics(batch, row, largest, Load(total, ir.ZERO))
     out += emit.loop(p.width, lambda n: [Store(p.out, p.place(batch, row, n), zero)])
     out += emit.loop(p.keys, mix)
     out += emit.loop(p.width, scaled)

@@ -10,11 +10,12 @@ operand whose rows lie in order, but for two that the queries are turned for, on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from graphc.dtypes import DType
 from graphc.kernels import emit, tiling
 from graphc.kernels.attention import MOST_WIDTH, part_of
+from graphc.kernels.attention_gradient_problem import AttentionGradient
+from graphc.kernels.attention_gradient_rows import gradient_rows
 from graphc.kernels.panel import one_block
 from graphc.kernels.problem import Contraction, Indices, Target, access
 from graphc.kernels.tiling import known
@@ -39,55 +40,6 @@ QUERIES = 128
 """Queries of a block: its weights, and what is kept of the queries, fit the second cache."""
 
 
-@dataclass(frozen=True)
-class AttentionGradient:
-    """The gradients of ``sum over j of weight(b, i, j) * value(b, j, n)``, given ``grad(b, i, n)``.
-
-    ``weight(b, i, j, score)`` is a weight, ``score`` the sum over ``d`` of ``query(b, i, d) *
-    key(b, j, d)``; ``slope(b, i, weight, product)`` is the gradient by that sum, ``product`` the
-    sum over ``n`` of ``grad(b, i, n) * value(b, j, n)``.  The keys are shared out among ``parts``
-    of ``least`` at least; the three places are those in the results: ``for_query(part, b, i, d)``,
-    ``for_key(b, j, d)`` and ``for_value(b, j, n)``.
-    """
-
-    batch: Indices
-    queries: Expr
-    keys: Expr
-    depth: Expr
-    width: Expr
-    parts: int
-    least: int
-    query: Callable[[Indices, Expr, Expr], Expr]
-    key: Callable[[Indices, Expr, Expr], Expr]
-    value: Callable[[Indices, Expr, Expr], Expr]
-    grad: Callable[[Indices, Expr, Expr], Expr]
-    weight: Callable[[Indices, Expr, Expr, Expr], Expr]
-    slope: Callable[[Indices, Expr, Expr, Expr], Expr]
-    for_query: Callable[[Expr, Indices, Expr, Expr], Expr]
-    for_key: Callable[[Indices, Expr, Expr], Expr]
-    for_value: Callable[[Indices, Expr, Expr], Expr]
-    outs: tuple[Buffer, Buffer, Buffer]
-
-    @property
-    def dtype(self) -> DType:
-        """That of all operands and results."""
-        return self.outs[0].dtype
-
-    def part(self, out: list[Stmt], number: Expr) -> tuple[Expr, Expr]:
-        """The first key of a part, and how many it has, declared in ``out``."""
-        if self.parts == 1:
-            return ir.ZERO, self.keys
-        keys = known(self.keys)
-        if keys and keys % self.parts == 0 and keys // self.parts >= self.least:
-            # Of a known number of keys no block needs to be checked.
-            each = ir.const(keys // self.parts)
-            return emit.let(out, "first", ir.mul(number, each)), each
-        even = emit.ceil_div(self.keys, self.parts)
-        step = emit.let(out, "step", ir.apply("max", even, ir.const(self.least)))
-        first = emit.let(out, "first", emit.minimum(ir.mul(number, step), self.keys))
-        return first, emit.let(out, "count", emit.minimum(step, ir.sub(self.keys, first)))
-
-
 def attention_gradient_kernel(
     name: str,
     params: Sequence[Buffer],
@@ -95,9 +47,13 @@ def attention_gradient_kernel(
     problem: AttentionGradient,
     target: Target,
 ) -> Kernel:
-    """The scheduled kernel; a plain one where matrices are wider than its buffers."""
+    """The scheduled kernel; a plain one where matrices are wider than its buffers.
+
+    So it is of 16-bit floats: results that are added up where they lie would be rounded each time.
+    """
     widths = [known(e) for e in (problem.depth, problem.width)]
     tiled = all(w is not None and 0 < w <= MOST_WIDTH for w in widths)
+    short = problem.outs[0].dtype is not problem.dtype
     space = (ir.const(problem.parts), *problem.batch)
 
     def item(flat: Expr) -> list[Stmt]:
@@ -105,6 +61,8 @@ def attention_gradient_kernel(
         number, *batch = emit.unflatten(out, flat, space)
         first, count = problem.part(out, number)
         at = number, tuple(batch), first, count
+        if short:
+            return out + gradient_rows(problem, *at)
         work = _cleared_keys(problem, *at[1:])
         if tiled:
             work += _Blocks(problem, target, *at).statements()

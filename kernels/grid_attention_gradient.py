@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.kernels import emit
-from graphc.kernels.attention_gradient import AttentionGradient
+from graphc.kernels.attention_gradient_problem import AttentionGradient
+from graphc.kernels.grid_attention_sides import Element, Sides, of_keys, of_queries
 from graphc.kernels.grid_panels import Panel, Side
 from graphc.kernels.grid_tiles import Factor, PlainTiles, add_products
 from graphc.kernels.problem import Contraction, Indices
@@ -42,8 +43,6 @@ _STAGES = 2  # of panels
 _SIZES = ((4, 16), (4, 8), (2, 16), (2, 8), (2, 4), (2, 2))  # rows of a thread, terms of a panel
 _BYTES = 16  # of terms that a thread reads at once
 
-Element = Callable[[Indices, Expr, Expr], Expr]
-
 
 def attention_gradient_grid(
     name: str,
@@ -52,11 +51,13 @@ def attention_gradient_grid(
     problem: AttentionGradient,
     target: GpuTarget,
 ) -> Kernel | None:
-    """The kernel; None where matrices are too wide for shared memory."""
+    """The kernel; None of 16-bit floats, and where matrices are too wide for shared memory."""
     if not known(problem.depth) or not known(problem.width):
         return None
+    if problem.outs[0].dtype is not problem.dtype:
+        return None
     launches: list[Stmt] = []
-    for sides in (_of_queries(problem), _of_keys(problem)):
+    for sides in (of_queries(problem), of_keys(problem)):
         sizes = [s for s in _SIZES if s[1] * problem.dtype.size >= _BYTES]
         tiles = (_Tiles(problem, sides, *size) for size in sizes)
         made = next((t for t in tiles if t.shared_bytes <= SHARED_BYTES), None)
@@ -64,61 +65,6 @@ def attention_gradient_grid(
             return None
         launches.append(made.launch(target))
     return Kernel(name, tuple(params), tuple(scalars), Block(tuple(launches)))
-
-
-@dataclass(frozen=True)
-class _Sides:
-    """The rows that blocks of threads have, and the columns that these go over.
-
-    Scores are sums over the ``depth`` of two operands, the gradients of weights over the ``width``
-    of two others.  The first batch index is the first of the columns; ``value(b, r, c, score)`` is
-    a weight and ``slope(b, r, c, weight, product)`` what follows.  Results: where there are two,
-    the last is made of the weights.
-    """
-
-    space: Indices
-    rows: Expr
-    columns: Expr
-    lefts: tuple[Element, Element]
-    rights: tuple[Element, Element]
-    weight: Callable[[Indices, Expr, Expr, Expr], Expr]
-    slope: Callable[[Indices, Expr, Expr, Expr, Expr], Expr]
-    results: tuple[tuple[Buffer, Callable[[Indices, Expr, Expr], Expr]], ...]
-    begin: Callable[[list[Stmt], Indices], Indices]
-
-
-def _of_queries(p: AttentionGradient) -> _Sides:
-    """Blocks of queries, for each part of the keys."""
-    columns = p.keys if p.parts == 1 else Var("count")
-
-    def begin(out: list[Stmt], at: Indices) -> Indices:
-        first, count = p.part(out, at[0])
-        if isinstance(columns, Var) and p.parts > 1:
-            out.append(ir.Let(columns, count))
-        return (first, *at)
-
-    return _Sides(
-        (ir.const(p.parts), *p.batch), p.queries, columns,
-        (lambda b, i, d: p.query(b[2:], i, d), lambda b, i, n: p.grad(b[2:], i, n)),
-        (
-            lambda b, j, d: p.key(b[2:], ir.add(b[0], j), d),
-            lambda b, j, n: p.value(b[2:], ir.add(b[0], j), n),
-        ),
-        lambda b, i, j, score: p.weight(b[2:], i, ir.add(b[0], j), score),
-        lambda b, i, _, weight, product: p.slope(b[2:], i, weight, product),
-        ((p.outs[0], lambda b, i, d: p.for_query(b[1], b[2:], i, d)),),
-        begin,
-    )  # fmt: skip
-
-
-def _of_keys(p: AttentionGradient) -> _Sides:
-    """Blocks of keys, all queries."""
-    return _Sides(
-        p.batch, p.keys, p.queries, (p.key, p.value), (p.query, p.grad),
-        lambda b, j, i, score: p.weight(b, i, j, score),
-        lambda b, _, i, weight, product: p.slope(b, i, weight, product),
-        ((p.outs[1], p.for_key), (p.outs[2], p.for_value)), lambda _, at: at,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -167,7 +113,7 @@ class _Tiles:
     Products follow each other with barriers between: their panels lie in the same places.
     """
 
-    def __init__(self, p: AttentionGradient, sides: _Sides, each: int, depth: int) -> None:
+    def __init__(self, p: AttentionGradient, sides: Sides, each: int, depth: int) -> None:
         self.sides, self.each, self.depth = sides, each, depth
         self.size = _SIDE * each
         self.dtype = dtype = p.dtype

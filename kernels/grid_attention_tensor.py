@@ -80,6 +80,7 @@ class _Warps:
       scores: what a thread holds of a tile's scores.
       weights: the same, as weights of 16 bits.
       sums: what it holds of the result.
+      totals: what it holds of the sums of its rows' weights.
     """
 
     def __init__(self, p: Attention, queries: int, keys: int) -> None:
@@ -102,9 +103,11 @@ class _Warps:
         self.scores = ir.local("scores", p.dtype, held)
         self.weights = ir.local("weights", p.out.dtype, held)
         self.sums = ir.local("sums", p.dtype, _ROWS * self.width // WARP)
-        self.largest, self.now, self.total = (
-            ir.local(name, p.dtype, _HALVES) for name in ("largest", "now", "sum")
+        self.largest, self.now, self.total, self.exact = (
+            ir.local(name, p.dtype, _HALVES) for name in ("largest", "now", "sum", "exact")
         )
+        # Statistics are of weights that no rounding has touched.
+        self.totals = [self.total] if p.keep is None else [self.total, self.exact]
 
     def kernel(
         self, name: str, params: Sequence[Buffer], scalars: Sequence[Var], target: GpuTarget
@@ -127,7 +130,7 @@ class _Warps:
         """What makes a tile of queries' rows of the result."""
         dtype = self.p.dtype
         every = (
-            self.largest, self.now, self.total, self.scores, self.weights, self.sums
+            self.largest, self.now, *self.totals, self.scores, self.weights, self.sums
         )  # fmt: skip
         out: list[Stmt] = [Alloc(b) for b in every]
         thread = emit.let(out, "thread", ir.add(ir.mul(y, _QUAD), x))
@@ -135,8 +138,9 @@ class _Warps:
         row = ir.add(ir.add(ir.mul(tile, self.queries), top), ir.index_mod(y, WARP // _QUAD))
         row = emit.let(out, "row", row)
         zero, lowest = ir.Const(0, dtype), ir.Const(-float("inf"), dtype)
-        for buffer, value in ((self.largest, lowest), (self.total, zero), (self.sums, zero)):
-            out += emit.filled(buffer, value)
+        out += emit.filled(self.largest, lowest)
+        for buffer in (*self.totals, self.sums):
+            out += emit.filled(buffer, zero)
         queries, keys, values = self.panels
 
         def fetch(panel: Panel, rows: Expr, turn: Expr) -> list[Stmt]:
@@ -199,12 +203,15 @@ class _Warps:
             # Before the first score that counts there is nothing to scale.
             shift = emit.let(stmts, "shift", ir.select(ir.apply("eq", new, lowest), zero, new))
             factor = emit.let(stmts, "factor", ir.apply("exp_negative", ir.sub(old, shift)))
-            total = ir.mul(Load(self.total, h), factor)
-            stmts += [Store(self.largest, h, new), Store(self.total, h, total)]
+            stmts.append(Store(self.largest, h, new))
+            stmts += [Store(t, h, ir.mul(Load(t, h), factor)) for t in self.totals]
 
             def weigh(number: Expr, _: Expr) -> list[Stmt]:
                 found: list[Stmt] = []
                 value = ir.apply("exp_negative", ir.sub(Load(self.scores, number), shift))
+                if p.keep is not None:
+                    value = emit.let(found, "value", value)
+                    found.append(Reduce(self.exact, h, "add", value))
                 weight = emit.let(found, "weight", ir.cast(value, p.out.dtype))
                 # Weights that are divided by the sum of what they were rounded to sum up to 1.
                 rounded = ir.cast(weight, dtype)
@@ -234,8 +241,12 @@ class _Warps:
         p = self.p
 
         def half(h: Expr) -> list[Stmt]:
-            out: list[Stmt] = [AllReduce(self.total, h, "add")]
+            out: list[Stmt] = [AllReduce(total, h, "add") for total in self.totals]
             m = emit.let(out, "m", ir.add(row, ir.mul(h, _ROWS // 2)))
+            kept = p.statistics(batch, m, Load(self.largest, h), Load(self.exact, h))
+            if kept:
+                once = ir.logical_and(m < p.queries, ir.apply("eq", x, ir.ZERO))
+                out += emit.where(once, kept)
             one = ir.const(1, p.dtype)
             factor = emit.let(out, "factor", ir.apply("div", one, p.divisor(self.total, h)))
 

@@ -125,23 +125,24 @@ class AttentionWithStatistics(Attention):
     """``Attention``, and what the gradient computes each weight again from, given its score.
 
     The second result is ``[..., m, 2]``: of every query the largest score, and the logarithm of the
-    sum of ``exp(score - largest)``. Their sum would lose the latter where scores are large.
+    sum of ``exp(score - largest)``. Their sum would lose the latter where scores are large. Of
+    16-bit floats it is float32.
     """
 
     name = "AttentionWithStatistics"
-    inputs = "query: T, key: T, value: T, bias: N*T"
-    types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": (dtypes.float32, dtypes.float64)}
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """A row of values' width, and two numbers, for every query."""
         (out,) = super().infer(ctx)
-        return [out, TensorType(out.dtype, None if out.sizes is None else (*out.sizes[:-1], 2))]
+        sizes = None if out.sizes is None else (*out.sizes[:-1], 2)
+        return [out, TensorType(out.dtype.accumulator, sizes)]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """The definition, in float64."""
         query, key, _, *bias = (np.asarray(v, np.float64) for v in inputs)
         found = _statistics(_scores(attrs, query, key, bias))
-        return super().reference(attrs, *inputs), found.astype(np.asarray(inputs[0]).dtype)
+        wide = dtypes.as_dtype(np.asarray(inputs[0]).dtype).accumulator
+        return super().reference(attrs, *inputs), found.astype(wide.numpy)
 
 
 @register
@@ -153,11 +154,18 @@ class AttentionGradient(TemplateOp):
     is the sum of ``grad * result`` along rows, ``[..., m, 1]``; ``bias`` is as in ``Attention``.
     The keys are shared out among ``parts``, of ``ceil(t / parts)`` each and at least 64: the
     gradient of the query is given for each of them, ``[parts, ..., m, d]``, and is their sum.
+    Gradients of 16-bit floats are computed in float32 and rounded once; a kernel may round weights
+    and the gradients by scores to 16 bits before it multiplies them.
     """
 
     name = "AttentionGradient"
-    inputs = "query: T, key: T, value: T, grad: T, statistics: T, mean: T, bias: N*T"
-    types: ClassVar[dict[str, tuple[DType, ...]]] = {"T": (dtypes.float32, dtypes.float64)}
+    inputs = (
+        "query: T, key: T, value: T, grad: T, statistics: U, mean: U, "
+        "bias: N*float16|bfloat16|float32|float64"
+    )
+    types: ClassVar[dict[str, tuple[DType, ...]]] = {
+        "T": dtypes.FLOATS, "U": (dtypes.float32, dtypes.float64),
+    }  # fmt: skip
     attrs: ClassVar[dict[str, Attr]] = {"scale": Attr("float", 1.0), "parts": Attr("int", 1)}
     template = "attention_gradient"
     differentiable = False

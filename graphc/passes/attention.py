@@ -3,8 +3,8 @@
 ``softmax(q @ k^T * scale + bias) @ v``, where nothing else reads the scores but its gradient: in a
 training step that is a kernel of its own, which computes them again.
 
-Of 16-bit floats, run forward only, the scores may be cast to float32 anywhere before the softmax,
-and its weights back to 16 bits: the op computes what is between the products in float32 anyway.
+Of 16-bit floats the scores may be cast to float32 anywhere before the softmax, and its weights back
+to 16 bits: the op computes what is between the products in float32 anyway.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from graphc.passes.attention_gradient import (
     flags,
     parts_of,
     transposed,
+    uncast,
 )
 
 LEAST_BYTES = 1 << 20
@@ -41,6 +42,8 @@ LEAST_SEEN_BYTES = 1 << 16
 """In a training step, scores of sizes that were first seen to take less are stored."""
 MOST_DEPTH = 256
 """Columns of queries and of values that a block's buffers are made for."""
+MOST_SHORT_DEPTH = 128
+"""In a training step, those of 16-bit floats that tensor cores' registers have room for."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class FuseAttention:
 
     Attributes:
       iterations: into how many the latter is divided at least.
-      short: whether those of 16-bit floats, too, run forward: on a GPU with tensor cores for them.
-        A CPU would lose its dot products of bfloat16.
+      short: whether those of 16-bit floats, too: on a GPU with tensor cores for them. A CPU would
+        lose its dot products of bfloat16.
       hints: sizes that a run decides, as they were first seen.
     """
 
@@ -128,15 +131,6 @@ class _Search:
         self.readers = Readers(fn)
         self.places = {op: k for k, op in enumerate(fn.operations)}
 
-    def before_cast(self, tensor: Tensor, source: DType, target: DType) -> Tensor:
-        """What a tensor is cast from, if it is from or to 16 bits as told; else the tensor."""
-        if source not in SHORT_FLOATS and target not in SHORT_FLOATS:
-            return tensor
-        if self.readers.made(tensor, "Cast") is None or tensor.dtype.base_dtype is not target:
-            return tensor
-        (found,) = tensor.op.inputs
-        return found if found.dtype.base_dtype is source else tensor
-
     def attention(self, mixed: Operation) -> tuple[Found, Descent | None] | None:
         """What makes up attention, if an operation is its last product; and its gradient."""
         if mixed.type not in TRANSPOSED or any(flags(mixed)):
@@ -144,7 +138,7 @@ class _Search:
         dtype = mixed.outputs[0].dtype.base_dtype
         if dtype not in (float32, float64, *self.short):
             return None
-        weights = self.before_cast(mixed.inputs[0], float32, dtype)
+        weights = uncast(mixed.inputs[0], float32, dtype)
         softmax = weights.op
         if softmax.type != "Softmax" or weights.dtype.base_dtype not in (dtype, float32):
             return None
@@ -156,7 +150,7 @@ class _Search:
             return None
         if self.readers.once(weights) and self.readers.once(mixed.inputs[0]):
             return found, None
-        if dtype in SHORT_FLOATS or not self._worth(found):
+        if not self._worth(found):
             return None
         descent = self.readers.descent(found)
         if descent is None or any(self.places[o] < self.places[mixed] for o in descent.products):
@@ -170,13 +164,14 @@ class _Search:
         )
         if isinstance(queries, int) and queries < LEAST_QUERIES:
             return False
+        if found.dtype in SHORT_FLOATS and _depth(found) > MOST_SHORT_DEPTH:
+            return False
         count = dims.product((queries, keys))
-        size = found.scores.outputs[0].dtype.base_dtype.size
-        return not isinstance(count, int) or count * size >= LEAST_SEEN_BYTES
+        return not isinstance(count, int) or count * found.score_bytes >= LEAST_SEEN_BYTES
 
     def _found(self, softmax: Operation, mixed: Operation, dtype: DType) -> Found | None:
         """What is before a softmax, if it is the scores, with a bias or without."""
-        bias, tensor = None, self.before_cast(softmax.inputs[0], dtype, float32)
+        bias, tensor = None, self.readers.before_cast(softmax.inputs[0], dtype, float32)
         added = self.readers.made(tensor, "Add", "AddV2")
         if added is not None:
             sides = [t for t in added.inputs if self._scores(t, dtype) is not None]
@@ -184,7 +179,7 @@ class _Search:
                 tensor = sides[0]
                 bias = added.inputs[1 if added.inputs[0] is tensor else 0]
         scores = self._scores(tensor, dtype)
-        return None if scores is None else Found(scores[0], mixed, scores[1], bias)
+        return None if scores is None else Found(scores[0], softmax, mixed, scores[1], bias)
 
     def _scores(self, tensor: Tensor, dtype: DType) -> tuple[Operation, float] | None:
         """The product of ``dtype`` that gives scores, and the number that they are multiplied by.
@@ -192,13 +187,13 @@ class _Search:
         A cast to float32 may stand behind either.
         """
         scale = 1.0
-        tensor = self.before_cast(tensor, dtype, float32)
+        tensor = self.readers.before_cast(tensor, dtype, float32)
         scaled = self.readers.made(tensor, "Mul", "RealDiv")
         if scaled is not None:
             by = factor(scaled)
             if by is None:
                 return None
-            tensor, scale = self.before_cast(by[0], dtype, float32), by[1]
+            tensor, scale = self.readers.before_cast(by[0], dtype, float32), by[1]
         product = self.readers.made(tensor, *TRANSPOSED)
         if product is None or tensor.dtype.base_dtype is not dtype:
             return None
@@ -225,9 +220,14 @@ def _suits(found: Found) -> bool:
             return False
         if any(s not in (1, m) for s, m in zip(bias[::-1], matrix[::-1], strict=False)):
             return False
-    depths = (query[-1], value[-1])
-    if not all(isinstance(s, int) and 0 < s <= MOST_DEPTH for s in depths):
+    if not 0 < _depth(found) <= MOST_DEPTH:
         return False
     count = dims.product(matrix[-2:])
-    size = scores.outputs[0].dtype.base_dtype.size
-    return not isinstance(count, int) or count * size >= LEAST_BYTES
+    return not isinstance(count, int) or count * found.score_bytes >= LEAST_BYTES
+
+
+def _depth(found: Found) -> int:
+    """Columns of queries or of values, the more of them; 0 where they are not known or none."""
+    sizes = [(t.sizes or (0,))[-1] for t in (found.scores.inputs[0], found.mixed.inputs[1])]
+    known = [s for s in sizes if isinstance(s, int) and s > 0]
+    return max(known) if len(known) == len(sizes) else 0

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc.build import create
 from graphc.dims import DimLike
+from graphc.dtypes import SHORT_FLOATS, DType, float32
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
 from graphc.ops.base import call
@@ -28,12 +29,26 @@ UNKNOWN_PAIRS, UNKNOWN_KEYS = 8, 1024
 
 @dataclass(frozen=True)
 class Found:
-    """What makes up attention: the two products, the factor, and what is added to the scores."""
+    """What makes up attention: two products, the softmax between them, and what scores become.
+
+    The softmax of 16-bit floats may be one of float32: casts stand between it and the products.
+    """
 
     scores: Operation
+    softmax: Operation
     mixed: Operation
     scale: float
     bias: Tensor | None
+
+    @property
+    def dtype(self) -> DType:
+        """The one that is multiplied."""
+        return self.mixed.outputs[0].dtype.base_dtype
+
+    @property
+    def score_bytes(self) -> int:
+        """What a score takes where the softmax reads it."""
+        return self.softmax.inputs[0].dtype.base_dtype.size
 
     @property
     def turned(self) -> bool:
@@ -71,7 +86,11 @@ class Descent:
         grad, result, statistics = computed
         query, key, value, *bias = operands
         key = key if found.turned else transposed(key)
-        mean = call("Sum", call("Mul", grad, result), int_tensor([-1]), keep_dims=True)
+        wide = found.dtype.accumulator
+        factors = [grad, result]
+        if wide is not found.dtype:
+            factors = [call("Cast", t, DstT=wide) for t in factors]
+        mean = call("Sum", call("Mul", *factors), int_tensor([-1]), keep_dims=True)
         attrs = {"scale": found.scale, "parts": parts}
         inputs = [query, key, value, grad, statistics, mean, bias]
         of_parts, of_key, of_value = create("AttentionGradient", inputs, attrs).outputs
@@ -125,20 +144,29 @@ class Readers:
         """The operation of one of these types that gives a tensor, which is read once."""
         return tensor.op if tensor.op.type in types and self.once(tensor) else None
 
+    def before_cast(self, tensor: Tensor, source: DType, target: DType) -> Tensor:
+        """What a tensor is cast from, as ``uncast`` tells, if nothing else reads it."""
+        return uncast(tensor, source, target) if self.once(tensor) else tensor
+
     def descent(self, found: Found) -> Descent | None:
         """The gradient of attention, if it is all that reads the weights besides the result."""
         mixed = found.mixed
-        weights = mixed.inputs[0]
-        others = [op for op in self.all_of(weights) if op is not mixed]
-        products = [op for op in others if op.type in TRANSPOSED]
-        inner = self._weighted(weights, [op for op in others if op not in products])
+        factors, weights = mixed.inputs[0], found.softmax.outputs[0]
+        readers = [op for op in self.all_of(factors) if op is not mixed]
+        products = [op for op in readers if op.type in TRANSPOSED]
+        others = [op for op in readers if op not in products]
+        if factors is not weights:
+            if others or factors in self.results:
+                return None
+            others = [op for op in self.all_of(weights) if op is not factors.op]
+        inner = self._weighted(weights, found.dtype, others)
         if inner is None or len(products) > 1:
             return None
         grad, slopes = inner
         if mixed.inputs[1] is not grad.inputs[1] or flags(grad) != (False, True):
             return None
         value = products[0] if products else None
-        if value is not None and not _is(value, (weights, grad.inputs[0]), (True, False)):
+        if value is not None and not _is(value, (factors, grad.inputs[0]), (True, False)):
             return None
         if grad.inputs[0].sizes != mixed.outputs[0].sizes:
             return None
@@ -146,11 +174,12 @@ class Readers:
         return None if ends is None else Descent(grad.inputs[0], *ends, value)
 
     def _weighted(
-        self, weights: Tensor, readers: Sequence[Operation]
+        self, weights: Tensor, dtype: DType, readers: Sequence[Operation]
     ) -> tuple[Operation, Tensor] | None:
         """The gradient ``g`` of the weights ``y``, and that of what they are the softmax of.
 
-        ``(g - sum(g y)) y``, where nothing else reads what it is computed by.
+        ``(g - sum(g y)) y``, where nothing else reads what it is computed by. ``g`` is a product of
+        ``dtype``, behind a cast if ``y`` is.
         """
         if len(readers) != 2 or any(op.type != "Mul" for op in readers):
             return None
@@ -164,17 +193,24 @@ class Readers:
             if total.inputs[0] is not first.outputs[0] or not _of_rows(total):
                 continue
             if self.once(first.outputs[0]) and len(self.all_of(by)) == 2:
-                return (by.op, last.outputs[0]) if by.op.type in TRANSPOSED else None
+                product = uncast(by, dtype, float32)
+                if product is not by and not self.once(product):
+                    return None
+                return (product.op, last.outputs[0]) if product.op.type in TRANSPOSED else None
         return None
 
     def _ends(
         self, found: Found, slopes: Tensor
     ) -> tuple[Operation | None, Operation | None] | None:
         """The products that give the gradients of query and key, if nothing else reads these."""
-        scaled, scale = self.all_of(slopes), 1.0
-        if len(scaled) == 1 and (by := factor(scaled[0])) is not None:
-            slopes, scale = scaled[0].outputs[0], by[1]
+        slopes, scale = self._scaled(slopes)
         readers = self.all_of(slopes)
+        if len(readers) == 1 and readers[0].type == "Cast":
+            narrow = readers[0].outputs[0]
+            if uncast(narrow, float32, found.dtype) is not slopes:
+                return None
+            slopes, more = self._scaled(narrow)
+            readers, scale = self.all_of(slopes), scale * more
         if scale != found.scale or not readers:
             return None
         query, key = found.scores.inputs
@@ -189,6 +225,23 @@ class Readers:
             else:
                 return None
         return of_query, of_key
+
+
+    def _scaled(self, tensor: Tensor) -> tuple[Tensor, float]:
+        """A tensor multiplied by a number, if that is all that reads it, and the number."""
+        readers = self.all_of(tensor)
+        by = factor(readers[0]) if len(readers) == 1 else None
+        return (tensor, 1.0) if by is None else (readers[0].outputs[0], by[1])
+
+
+def uncast(tensor: Tensor, source: DType, target: DType) -> Tensor:
+    """What a tensor is cast from, if it is from or to 16 bits as told; else the tensor."""
+    if source not in SHORT_FLOATS and target not in SHORT_FLOATS:
+        return tensor
+    if tensor.op.type != "Cast" or tensor.dtype.base_dtype is not target:
+        return tensor
+    (found,) = tensor.op.inputs
+    return found if found.dtype.base_dtype is source else tensor
 
 
 def factor(op: Operation) -> tuple[Tensor, float] | None:

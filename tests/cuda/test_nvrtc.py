@@ -89,13 +89,21 @@ def attention_gradient(q: gc.Tensor) -> gc.Tensor:
     return found
 
 
+def mixed_gradients(q: Any, k: Any, v: Any, mask: Any) -> list[gc.Tensor]:
+    """The gradients of attention of 16-bit floats, the softmax in float32."""
+    scores = gc.cast(gc.matmul(q, k, transpose_b=True), gc.float32) * 0.125 + mask
+    y = gc.matmul(gc.cast(gc.nn.softmax(scores), v.dtype), v)
+    return gc.gradients(gc.reduce_sum(y * y), [q, k, v])
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize(
     "name",
     [
         "add", "erf", "softmax", "sum", "tiles", "large-tiles", "variance", "tensor-bf16",
         "tensor-f16-unknown", "tensor-tf32", "tensor-u8", "attention", "attention-bf16",
-        "attention-f16-unknown", "attention-gradient",
+        "attention-f16-unknown", "attention-gradient", "attention-gradient-bf16",
+        "attention-gradient-f16-unknown",
     ],
 )  # fmt: skip
 def test_registers_and_shared_memory(name, arch, golden):
@@ -113,7 +121,8 @@ def test_registers_and_shared_memory(name, arch, golden):
         feeds[q] = np.ones((4, 512, 64), np.float32)
         wide = gc.placeholder(gc.bfloat16, [4, 1024, 64])
         long = gc.placeholder(gc.float16, [None, None, 128])
-        for t, width in ((wide, 64), (long, 128)):
+        heads = [gc.placeholder(gc.bfloat16, [4, 1024, 64]) for _ in range(3)]
+        for t, width in ((wide, 64), (long, 128), *((t, 64) for t in heads)):
             feeds[t] = np.ones((4, 1024, width), t.dtype.as_numpy_dtype)
         fetch, used = {
             "add": lambda: (x + 1.0, [x]),
@@ -131,6 +140,10 @@ def test_registers_and_shared_memory(name, arch, golden):
             "attention-bf16": lambda: (mixed(wide), [wide]),
             "attention-f16-unknown": lambda: (mixed(long), [long]),
             "attention-gradient": lambda: (attention_gradient(q), [q]),
+            "attention-gradient-bf16": lambda: (mixed_gradients(*heads, z), [*heads, z]),
+            "attention-gradient-f16-unknown": lambda: (
+                mixed_gradients(long, long, long, 0.0), [long]
+            ),
             "tensor-tf32": lambda: (gc.matmul(z, z), [z]),
             "tensor-u8": lambda: (
                 gc.matmul(gc.cast(z, gc.uint8), byte, output_type=gc.int32), [z]

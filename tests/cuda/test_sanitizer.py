@@ -62,6 +62,7 @@ def test_the_registry_is_clean(environment):
         sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-k", "shim",
         *(str(HERE / f"test_{n}.py") for n in ("ops", "products", "tensor_cores", "attention")),
         str(HERE / "test_attention_tensor.py"), str(HERE / "test_rows.py"),
+        str(HERE / "test_attention_gradient_tensor.py"),
     ]  # fmt: skip
     done = subprocess.run(
         command, env=environment, cwd=HERE.parents[1], capture_output=True, text=True, check=False

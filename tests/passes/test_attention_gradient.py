@@ -234,13 +234,6 @@ def test_rows_far_from_zero(offset, dtype, monkeypatch):
         np.testing.assert_allclose(a, w, rtol=rtol, atol=rtol * np.abs(w).max())
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_operations_over_statistics_take_no_16_bits(dtype):
-    q, k, v = feeds_of([4, 8], [8, 4], [4, 8], dtype=dtype)
-    with pytest.raises(gc.errors.DTypeError, match="query"):
-        call("AttentionWithStatistics", q, k, v, [])
-
-
 @pytest.mark.parametrize("name", ["Attention", "AttentionWithStatistics"])
 def test_scores_do_not_broadcast_to_a_bias(name):
     q, k, v, b = feeds_of([1, 8], [8, 8], [8, 8], [4, 8])
