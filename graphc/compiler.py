@@ -59,8 +59,8 @@ def plan_for_gpu(
     fn: Function, target: GpuTarget, seen: Shapes | None = None
 ) -> Program:
     """The program of a function for a GPU."""
-    short = target.capability >= LEAST_ARCH
-    pipeline = default_pipeline(short_attention=short, iterations=1)
+    short, hints = target.capability >= LEAST_ARCH, size_hints(fn, seen or {})
+    pipeline = default_pipeline(short_attention=short, iterations=1, hints=hints)
     passes = [p for p in pipeline if p.name not in FOR_CPUS]
     options = current_options()
     asked = replace(target, tf32=options.tf32, cublas=options.cublas)

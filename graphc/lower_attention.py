@@ -33,7 +33,7 @@ def attention_of(lowering: GroupOperands, op: Operation) -> Attention:
     problem = Attention(
         batch=tuple(lowering.size(s) for s in query[:-2]), queries=lowering.size(query[-2]),
         keys=lowering.size(key[-1]), depth=lowering.size(query[-1]),
-        width=lowering.size(value[-1]), score=score, out=buffer,
+        width=lowering.size(value[-1]), score=score, read=op.inputs[0].dtype.base_dtype, out=buffer,
         place=lambda b, i, n: lowering.flat(out.sizes or (), (*b, i, n)),
         query=lambda b, i, d: reader.operand(0, (*b, i, d)),
         key=lambda b, d, j: reader.operand(1, (*b, d, j)),

@@ -46,9 +46,10 @@ class Attention:
     """``out[b, i, n] = sum over j of softmax over j of score(b, i, j, sum over d of query(b, i, d)
     * key(b, d, j)) * value(b, j, n)``.
 
-    ``depth`` and ``width`` are the extents of ``d`` and ``n``; ``place(b, i, n)`` is where in
-    ``out`` an element of the result is.  ``keep(b, i, largest, log_sum)``, if given, stores a
-    row's largest score and the logarithm of the sum of exponentials of what is below it.
+    ``depth`` and ``width`` are the extents of ``d`` and ``n``, ``read`` the dtype of the query, the
+    key and the value; ``place(b, i, n)`` is where in ``out`` an element of the result is.
+    ``keep(b, i, largest, log_sum)``, if given, stores a row's largest score and the logarithm of
+    the sum of exponentials of what is below it.
     """
 
     batch: Indices
@@ -61,13 +62,14 @@ class Attention:
     value: Callable[[Indices, Expr, Expr], Expr]
     score: Callable[[Indices, Expr, Expr, Expr], Expr]
     place: Callable[[Indices, Expr, Expr], Expr]
+    read: DType
     out: Buffer
     keep: Callable[[Indices, Expr, Expr, Expr], list[Stmt]] | None = None
 
     @property
     def dtype(self) -> DType:
         """The one that scores, weights and sums are computed in."""
-        return accumulator(self.out.dtype)
+        return accumulator(self.read)
 
     def statistics(self, batch: Indices, row: Expr, largest: Expr, total: Expr) -> list[Stmt]:
         """What stores a row's largest score and the logarithm of its sum, if they are asked for.

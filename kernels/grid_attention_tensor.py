@@ -58,7 +58,7 @@ def attention_tensor_grid(
     target: GpuTarget,
 ) -> Kernel | None:
     """The kernel; None where tensor cores are not there, or not for these dtypes and widths."""
-    dtype, widths = problem.out.dtype, (known(problem.depth), known(problem.width))
+    dtype, widths = problem.read, (known(problem.depth), known(problem.width))
     if target.capability < LEAST_ARCH or dtype.size != 2:
         return None
     if PRODUCTS.get((dtype, dtype)) is not problem.dtype:
@@ -96,12 +96,12 @@ class _Warps:
              lambda b, r, k: p.value(b, k[0], r[0])),
         )  # fmt: skip
         self.panels = [
-            Panel(name, Side(rows, depth, value), shape, len(p.batch), p.out.dtype, stages=1)
+            Panel(name, Side(rows, depth, value), shape, len(p.batch), p.read, stages=1)
             for name, rows, depth, shape, value in sides
         ]
         held = _ROWS * keys // WARP
         self.scores = ir.local("scores", p.dtype, held)
-        self.weights = ir.local("weights", p.out.dtype, held)
+        self.weights = ir.local("weights", p.read, held)
         self.sums = ir.local("sums", p.dtype, _ROWS * self.width // WARP)
         self.largest, self.now, self.total, self.exact = (
             ir.local(name, p.dtype, _HALVES) for name in ("largest", "now", "sum", "exact")
@@ -212,7 +212,7 @@ class _Warps:
                 if p.keep is not None:
                     value = emit.let(found, "value", value)
                     found.append(Reduce(self.exact, h, "add", value))
-                weight = emit.let(found, "weight", ir.cast(value, p.out.dtype))
+                weight = emit.let(found, "weight", ir.cast(value, p.read))
                 # Weights that are divided by the sum of what they were rounded to sum up to 1.
                 rounded = ir.cast(weight, dtype)
                 kept = Store(self.weights, number, weight)

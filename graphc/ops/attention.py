@@ -24,6 +24,12 @@ def _scores(attrs: dict[str, Any], query: Any, key: Any, bias: Sequence[Any]) ->
     return scores + bias[0] if bias else scores
 
 
+def _result(attrs: dict[str, Any], *inputs: Any) -> Any:
+    query, key, value, *bias = (np.asarray(v, np.float64) for v in inputs)
+    weights = np.exp(shifted(_scores(attrs, query, key, bias), -1))
+    return weights / np.sum(weights, -1, keepdims=True) @ value
+
+
 def _statistics(scores: np.ndarray) -> Any:
     """A row's largest score, and the logarithm of the sum of exponentials of what is below it.
 
@@ -68,7 +74,7 @@ class Attention(TemplateOp):
 
     def dense(self, op: Operation) -> tuple[int, ...]:
         """The keys, but where tensor cores are given them: they take rows as well as columns."""
-        short = op.outputs[0].dtype.base_dtype in dtypes.SHORT_FLOATS
+        short = op.inputs[0].dtype.base_dtype in dtypes.SHORT_FLOATS
         return () if short else self.dense_operands
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
@@ -92,10 +98,7 @@ class Attention(TemplateOp):
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """The definition, in float64."""
-        query, key, value, *bias = (np.asarray(v, np.float64) for v in inputs)
-        weights = np.exp(shifted(_scores(attrs, query, key, bias), -1))
-        weights /= np.sum(weights, -1, keepdims=True)
-        return (weights @ value).astype(np.asarray(inputs[0]).dtype)
+        return _result(attrs, *inputs).astype(np.asarray(inputs[0]).dtype)
 
     def samples(self) -> Iterable[Sample]:
         """Blocks that are full and that are not, biases of all shapes, masks, one key, nothing."""
@@ -126,7 +129,8 @@ class AttentionWithStatistics(Attention):
 
     The second result is ``[..., m, 2]``: of every query the largest score, and the logarithm of the
     sum of ``exp(score - largest)``. Their sum would lose the latter where scores are large. Of
-    16-bit floats it is float32.
+    16-bit floats both results are float32: the gradient makes what it subtracts in a whole row of
+    the first one, whose rounding would add up there.
     """
 
     name = "AttentionWithStatistics"
@@ -135,14 +139,15 @@ class AttentionWithStatistics(Attention):
         """A row of values' width, and two numbers, for every query."""
         (out,) = super().infer(ctx)
         sizes = None if out.sizes is None else (*out.sizes[:-1], 2)
-        return [out, TensorType(out.dtype.accumulator, sizes)]
+        wide = out.dtype.accumulator
+        return [TensorType(wide, out.sizes), TensorType(wide, sizes)]
 
     def reference(self, attrs: dict[str, Any], *inputs: Any) -> Any:
         """The definition, in float64."""
         query, key, _, *bias = (np.asarray(v, np.float64) for v in inputs)
         found = _statistics(_scores(attrs, query, key, bias))
-        wide = dtypes.as_dtype(np.asarray(inputs[0]).dtype).accumulator
-        return super().reference(attrs, *inputs), found.astype(wide.numpy)
+        wide = dtypes.as_dtype(np.asarray(inputs[0]).dtype).accumulator.numpy
+        return _result(attrs, *inputs).astype(wide), found.astype(wide)
 
 
 @register

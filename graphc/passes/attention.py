@@ -21,6 +21,7 @@ from graphc.dims import Symbol
 from graphc.dtypes import SHORT_FLOATS, DType, float32, float64
 from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
+from graphc.ops.base import call
 from graphc.ops.contraction import TRANSPOSED
 from graphc.passes.attention_gradient import (
     ITERATIONS,
@@ -96,8 +97,9 @@ class _Rebuilding:
         rebuilder = self.rebuilder
         mapped = [rebuilder.map[t] for t in part.operands()]
         build = functools.partial(_fused, part, mapped, descent is not None)
-        self.results[op] = rebuilder.declared(op, build)
-        rebuilder.map[op.outputs[0]] = self.results[op][0]
+        made = rebuilder.declared(op, build)
+        self.results[op] = made[1:]
+        rebuilder.map[op.outputs[0]] = made[0]
 
     def backward(self, op: Operation, part: Found, descent: Descent) -> None:
         """One of the gradients, all of which are made in the place of the first one."""
@@ -116,10 +118,15 @@ class _Rebuilding:
 
 
 def _fused(part: Found, operands: Sequence[Tensor], with_sum: bool) -> Sequence[Tensor]:
+    """The result in the products' dtype, and what the operation gives."""
     query, key, value, *bias = operands
     key = transposed(key) if part.turned else key
     name = "AttentionWithStatistics" if with_sum else "Attention"
-    return create(name, [query, key, value, bias], {"scale": part.scale}).outputs
+    made = create(name, [query, key, value, bias], {"scale": part.scale}).outputs
+    result = made[0]
+    if result.dtype.base_dtype is not part.dtype:
+        result = call("Cast", result, DstT=part.dtype)
+    return [result, *made]
 
 
 class _Search:

@@ -86,11 +86,9 @@ class Descent:
         grad, result, statistics = computed
         query, key, value, *bias = operands
         key = key if found.turned else transposed(key)
-        wide = found.dtype.accumulator
-        factors = [grad, result]
-        if wide is not found.dtype:
-            factors = [call("Cast", t, DstT=wide) for t in factors]
-        mean = call("Sum", call("Mul", *factors), int_tensor([-1]), keep_dims=True)
+        wide = result.dtype.base_dtype
+        wider = grad if wide is found.dtype else call("Cast", grad, DstT=wide)
+        mean = call("Sum", call("Mul", wider, result), int_tensor([-1]), keep_dims=True)
         attrs = {"scale": found.scale, "parts": parts}
         inputs = [query, key, value, grad, statistics, mean, bias]
         of_parts, of_key, of_value = create("AttentionGradient", inputs, attrs).outputs

@@ -26,7 +26,7 @@ def problem(dtype, queries, keys, depth, width):
     bias = Buffer("bias", float32, const(queries * keys), Scope.GLOBAL)
     made = Attention(
         batch=(), queries=const(queries), keys=const(keys), depth=const(depth),
-        width=const(width), out=out,
+        width=const(width), read=dtype, out=out,
         query=lambda _, i, d: Load(q, i * depth + d), key=lambda _, d, j: Load(k, j * depth + d),
         value=lambda _, j, n: Load(v, j * width + n),
         score=lambda _, i, j, s: ir.add(ir.mul(s, ir.const(0.25, float32)),

@@ -115,9 +115,9 @@ def test_what_is_fused(build):
     forward, backward = (op for op in found if op.type in FUSED_TYPES)
     scale = 1.0 if build is not_scaled else 0.5
     assert [op.attrs["scale"] for op in (forward, backward)] == [scale, scale]
-    # Results are of 16 bits, what is kept of rows of float32, a bias is added as it is.
+    # Gradients are of 16 bits, what they are made of of float32, a bias is added as it is.
     short = forward.inputs[0].dtype
-    assert [t.dtype for t in forward.outputs] == [short, gc.float32]
+    assert [t.dtype for t in forward.outputs] == [gc.float32] * 2
     assert [t.dtype for t in backward.outputs] == [short] * 3
     assert [t.dtype for t in backward.inputs[4:6]] == [gc.float32] * 2
     assert backward.inputs[6:] == forward.inputs[3:]
