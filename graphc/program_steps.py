@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -257,8 +258,12 @@ class Program:
 
     def segment_of(self, *sizes: DimLike) -> int:
         """The segment from which on sizes are known."""
-        known = {s: g.number for g in self.segments for s in g.symbols}
+        known = self._segment_of_symbol
         return max((known[s] for size in sizes for s in symbols_of(size)), default=0)
+
+    @functools.cached_property
+    def _segment_of_symbol(self) -> dict[Symbol, int]:
+        return {s: g.number for g in self.segments for s in g.symbols}
 
 
 def walk(steps: Sequence[Step]) -> Iterator[Step]:

@@ -144,7 +144,7 @@ def one_row(p: Attention, batch: Indices, row: Expr) -> list[Stmt]:
         stmts, weight = weigh(j)
 
         def add(n: Expr) -> list[Stmt]:
-            value = ir.mul(weight, p.value(batch, j, n))
+            value = ir.mul(weight, ir.cast(p.value(batch, j, n), dtype))
             return [Reduce(p.out, p.place(batch, row, n), "add", value)]
 
         return stmts + emit.loop(p.width, add)

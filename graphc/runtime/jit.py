@@ -237,10 +237,14 @@ def _optimized(ir: str, target: CpuTarget, context: Any) -> Any:
     if foreign and _INLINE_ASSEMBLY.search(ir):
         # LLVM would abort the process: llvmlite has the host's assembly parser only.
         raise JitError(f"inline assembly cannot be compiled for {target.triple} on this machine")
+    module = None
     try:
         module = llvm.parse_assembly(ir, context)
         module.verify()
     except RuntimeError as error:
+        # Left to the garbage collector, it might be disposed of after its context.
+        if module is not None:
+            module.close()
         raise JitError(f"LLVM rejects the text: {error}") from None
     module.triple = target.triple
     machine = _machine(target)

@@ -5,6 +5,7 @@ Every segment of the program has a kernel of its own, which runs when the segmen
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -97,9 +98,7 @@ class PlanPrinter:
     def negative(self, segment: int) -> Expr:
         """Whether the size of some buffer of a segment is negative, or no 64 bits hold it."""
         found: Expr = ir.FALSE
-        for size in dict.fromkeys(self.buffer_sizes()):
-            if isinstance(size, int) or self.segment(size) != segment:
-                continue
+        for size in self.sizes_of.get(segment, ()):
             bad = []
             if lower_bound(size) < 0:
                 bad.append(self.size(size) < 0)
@@ -107,6 +106,15 @@ class PlanPrinter:
                 bad.append(self.rough(size) > ir.Const(MOST_ELEMENTS, float64))
             for condition in bad:
                 found = condition if found is ir.FALSE else ir.apply("or", found, condition)
+        return found
+
+    @functools.cached_property
+    def sizes_of(self) -> dict[int, list[Dim]]:
+        """The different sizes of buffers that only a run tells, by the segment that knows them."""
+        found: dict[int, list[Dim]] = {}
+        for size in dict.fromkeys(self.buffer_sizes()):
+            if isinstance(size, Dim):
+                found.setdefault(self.segment(size), []).append(size)
         return found
 
     def buffer_sizes(self) -> Iterator[DimLike]:
