@@ -8,7 +8,6 @@ A :class:`Function` is a copy of part of a user's graph, free of state: every in
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -208,7 +207,7 @@ class Rebuilder:
         for old, new in zip(before.values(), after.values(), strict=True):
             if old.definition is not new.definition or old.name != new.name:
                 return False
-            if not (old.attrs is new.attrs or _same_attrs(old.attrs, new.attrs)):
+            if old.attrs is not new.attrs:
                 return False
             if len(old.inputs) != len(new.inputs) or len(old.outputs) != len(new.outputs):
                 return False
@@ -242,15 +241,6 @@ class Rebuilder:
             for added in list(self.graph._ops.values())[first:]:
                 self.origin[added.name] = source
         return new
-
-
-def _same_attrs(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether attributes are the same objects; bodies may be in another tuple."""
-    return old.keys() == new.keys() and all(
-        value is new[k]
-        or (k == "bodies" and len(value) == len(new[k]) and all(map(operator.is_, value, new[k])))
-        for k, value in old.items()
-    )
 
 
 def with_expanded(

@@ -30,14 +30,23 @@ def differences(run, point, eps=1e-6):
     ``run(point)`` gives both: it compiles once what two series of runs would compile twice.
     """
     weights = np.cos(np.arange(point.size) + 1.0).reshape(point.shape)
-    found = np.zeros((2, *point.shape))
-    for k in np.ndindex(point.shape):
-        step = np.zeros_like(point)
-        step[k] = eps
-        for sign in (1, -1):
-            y, first = run(point + sign * step)
-            found[:, *k] += sign * np.array([y, np.sum(first * weights)])
-    return found / (2 * eps)
+
+    def values(at):
+        y, first = run(at)
+        return y, np.sum(first * weights)
+
+    return slopes(values, point, eps)
+
+
+def slopes(f, point=POINT, eps=1e-6):
+    """The gradients of the numbers that ``f`` gives, by central differences."""
+    places = list(np.ndindex(point.shape))
+    steps = eps * np.eye(point.size).reshape(-1, *point.shape)
+    pairs = [[np.array(f(point + k * s)) for k in (1, -1)] for s in steps]
+    found = np.zeros((len(pairs[0][0]), *point.shape))
+    for k, (above, below) in zip(places, pairs, strict=True):
+        found[:, *k] = (above - below) / (2 * eps)
+    return found
 
 
 def check_slope(session, y, grad, x, feeds, rtol=1e-5):

@@ -7,11 +7,9 @@ import pytest
 
 import graphc as gc
 from graphc.formats import load, save
+from tests.control.loops import POINT, WEIGHTS, F, loop, slopes
 
-F = gc.float64
 MODES = ["static", "eager", "reference"]
-POINT = np.array([0.3, -0.5, 0.8])
-WEIGHTS = np.cos(np.arange(3) + 1.0)
 ts = gc.reduce_sum
 CASES = {}
 
@@ -19,12 +17,6 @@ CASES = {}
 def case(fn):
     CASES[fn.__name__] = fn
     return fn
-
-
-def loop(n, step, *start):
-    return gc.while_loop(
-        lambda i, *_: i < n, lambda i, *v: (i + 1, *step(i, *v)), [0, *start]
-    )[1:]
 
 
 def uniform(seed=7):
@@ -75,13 +67,6 @@ def dropout(x, n):
         return loop(2, lambda j, z: (gc.tanh(gc.nn.dropout(z, rate=0.3) * x + z),), y)
 
     return ts(loop(n, outer, x)[0])
-
-
-def slopes(f, eps=1e-6):
-    """The gradients of what ``f`` gives at the point, by central differences."""
-    pairs = [[f(POINT + k * s) for k in (1, -1)] for s in eps * np.eye(3)]
-    columns = [[(x - y) / (2 * eps) for x, y in zip(a, b, strict=True)] for a, b in pairs]
-    return [np.array(rows) for rows in zip(*columns, strict=True)]
 
 
 @pytest.mark.parametrize("name", CASES)

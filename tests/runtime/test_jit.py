@@ -2,6 +2,8 @@
 
 import ctypes
 import dataclasses
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -75,6 +77,21 @@ class TestJit:
             jit.compile_object("define i64 @f() {\n  ret i64 %x\n}", target)
         with pytest.raises(jit.JitError, match="cannot load the object"):
             jit.load_object(b"not an object")
+
+    def test_the_garbage_collector_may_find_what_llvm_has_refused(self) -> None:
+        # Frames of the errors are in a cycle. LLVM parses the text, and then finds fault with it.
+        code = """if True:
+            import gc
+            from graphc.runtime import jit
+            text = "define void @f() {\\n %x = add i32 %y, 1\\n %y = add i32 1, 1\\n ret void\\n}"
+            for _ in range(20):
+                try:
+                    jit.compile_object(text, jit.named_target("generic"))
+                except jit.JitError as error:
+                    error.itself = error
+                gc.collect()
+        """
+        subprocess.run([sys.executable, "-c", code], check=True)
 
     def test_other_architectures(self) -> None:
         here = jit.named_target("generic")
