@@ -1,8 +1,9 @@
-"""What stands behind ``Session.make_callable``: results in the user's own arrays."""
+"""How the answer of a program becomes the fetches, and results in the user's own arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,29 @@ def form_of(tree: FetchTree, computed: Sequence[Tensor]) -> int | None:
         return None
     make, children = root
     return FORMS.get(make) if children and children == list(computed) else None
+
+
+def builder_of(
+    tree: FetchTree, computed: Sequence[Tensor]
+) -> Callable[[tuple[Any, ...]], Any] | None:
+    """What makes the fetches of the values of ``computed``; None if it takes more than these."""
+    if not tree.simple:
+        return None
+    root = tree.root
+    if isinstance(root, Operation):
+        return lambda _: None
+    places: dict[Any, int] = {t: k for k, t in enumerate(computed)}
+    if isinstance(root, Tensor):
+        return itemgetter(places[root])
+    make, children = root
+    if not all(isinstance(c, (Tensor, Operation)) for c in children):
+        return lambda answer: tree.build(dict(zip(computed, answer, strict=True)))
+    if len(children) < 2:
+        only = places.get(children[0]) if children else None
+        return lambda answer: make([None if only is None else answer[only]] if children else [])
+    # What operations give stands behind the values.
+    picked, nothing = itemgetter(*(places.get(c, -1) for c in children)), (None,)
+    return lambda answer: make(picked(answer + nothing))
 
 
 class Outs:

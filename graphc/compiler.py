@@ -14,6 +14,7 @@ from graphc.loop.gpu import GpuTarget
 from graphc.options import current_options
 from graphc.passes.extract import VariableState, extract
 from graphc.passes.pipeline import Pass, default_pipeline, run_passes, verifying
+from graphc.passes.winograd import GpuWinograd
 from graphc.program import Program, build_program
 from graphc.program_verify import verify_program
 from graphc.runtime import executable, jit
@@ -22,7 +23,7 @@ from graphc.runtime.executable import Code
 
 Shapes = Mapping[Tensor, Sequence[int]]
 
-FOR_CPUS = frozenset({"products", "winograd", "panels", "prepare"})
+FOR_CPUS = frozenset({"products", "panels", "prepare"})
 """Passes that rewrite products for templates of the CPU."""
 
 
@@ -60,9 +61,13 @@ def plan_for_gpu(
 ) -> Program:
     """The program of a function for a GPU."""
     short, hints = target.capability >= LEAST_ARCH, size_hints(fn, seen or {})
-    pipeline = default_pipeline(short_attention=short, iterations=1, hints=hints)
-    passes = [p for p in pipeline if p.name not in FOR_CPUS]
     options = current_options()
+    pipeline = default_pipeline(
+        short_attention=short, iterations=1, hints=hints, winograd=GpuWinograd(hints)
+    )
+    # Tensor cores have done the products before their factors are moved.
+    without = FOR_CPUS | {"winograd"} if options.tf32 else FOR_CPUS
+    passes = [p for p in pipeline if p.name not in without]
     asked = replace(target, tf32=options.tf32, cublas=options.cublas)
     return plan_function(fn, asked, seen, passes)
 

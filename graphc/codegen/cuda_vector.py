@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from graphc.codegen.cuda_expr import Expressions, bare
 from graphc.codegen.cuda_text import TYPES
@@ -21,6 +22,7 @@ from graphc.loop.ir import (
     Store,
     Var,
     stmt_exprs,
+    walk_expr,
 )
 
 _MOST_BYTES = 16
@@ -30,7 +32,8 @@ def print_vectors(exprs: Expressions, loop: For, statement: Callable[[Stmt], Non
     """The loop, unrolled over its lanes; ``statement`` prints what one lane does.
 
     What every lane loads is in one access before the loop, what every lane stores in one behind it,
-    if it begins at a multiple of the vector's size.
+    if it begins at a multiple of the vector's size. What all lanes load below one condition (that a
+    row is not beside an image, say) is loaded below it there, too.
     """
     if not all(isinstance(s, (Let, Store)) for s in loop.body.stmts):
         raise CompileError("a vectorized loop of a GPU has Lets and Stores only")
@@ -39,11 +42,19 @@ def print_vectors(exprs: Expressions, loop: For, statement: Callable[[Stmt], Non
     exprs.ranges.counter(loop.var, loop.extent)
     exprs.declare_index(loop.var, short=True)
     lane = exprs.names[loop.var]
-    for load, start in _loads(loop, width):
+    for read in _reads(loop, width):
+        load = read.load
         ty, name = f"gc_vector<{TYPES[load.dtype.code]}, {width}>", out.temporary()
-        (place,) = exprs.texts(start)
         buffer = exprs.names[load.buffer]
-        out.add(f"const {ty} {name} = *GC_ALIGNED({buffer} + {place}, const {ty});")
+        if read.below is not None:
+            (condition,) = exprs.texts(read.below)
+            out.add(f"{ty} {name};")
+            out.open(f"if ({bare(condition)})")
+        (place,) = exprs.texts(read.start)
+        target = f"const {ty} {name}" if read.below is None else name
+        out.add(f"{target} = *GC_ALIGNED({buffer} + {place}, const {ty});")
+        if read.below is not None:
+            out.close()
         exprs.vectors[load] = f"{name}.lane[{lane}]"
     stores: dict[Stmt, tuple[str, str]] = {}
     for stmt in loop.body.stmts:
@@ -78,24 +89,65 @@ def _start(buffer: Buffer, index: Expr, lane: Var, width: int) -> Expr | None:
     return found[1]
 
 
-def _loads(loop: For, width: int) -> Iterator[tuple[Load, Expr]]:
-    """The loads that every lane does, whatever is true, of what the loop has not written."""
+@dataclass(frozen=True)
+class _Read:
+    """A load that lanes do side by side from ``start`` on; ``below`` a condition, or always."""
+
+    load: Load
+    start: Expr
+    below: Expr | None
+
+
+def _reads(loop: For, width: int) -> Iterator[_Read]:
+    """The loads that all lanes do, or none, of what the loop has not written."""
+    inside = {loop.var, *(s.var for s in loop.body.stmts if isinstance(s, Let))}
+    stored = {s.buffer for s in loop.body.stmts if isinstance(s, Store)}
+
+    def same_for_all(cond: Expr) -> bool:
+        return inside.isdisjoint(cond.variables) and not any(
+            isinstance(n, Require) or (isinstance(n, Load) and n.buffer in stored)
+            for n in walk_expr(cond)
+        )
+
+    found: dict[Load, set[Expr | None]] = {}
+    for load, conditions in _loads(loop):
+        below = conditions[0] if conditions else None
+        # Below two conditions it may be that neither lets all lanes load.
+        one = len(conditions) < 2 and (below is None or same_for_all(below))
+        found.setdefault(load, set()).add(below if one else loop.var)
+    for load, places in found.items():
+        start = _start(load.buffer, load.index, loop.var, width)
+        if start is None:
+            continue
+        if None in places:
+            yield _Read(load, start, None)
+        elif len(places) == 1 and loop.var not in places:
+            yield _Read(load, start, next(iter(places)))
+
+
+def _loads(loop: For) -> Iterator[tuple[Load, tuple[Expr, ...]]]:
+    """The loads of what the loop has not written, and the conditions that each is below."""
     written: set[Buffer] = set()
-    seen: set[Expr] = set()
+    seen: set[tuple[Expr, tuple[Expr, ...]]] = set()
     for stmt in loop.body.stmts:
-        stack = list(stmt_exprs(stmt))
+        stack: list[tuple[Expr, tuple[Expr, ...]]] = [(e, ()) for e in stmt_exprs(stmt)]
         while stack:
-            node = stack.pop()
-            if node in seen:
+            pair = node, conditions = stack.pop()
+            if pair in seen:
                 continue
-            seen.add(node)
-            if isinstance(node, Guard):
-                stack += (node.cond, node.otherwise)
+            seen.add(pair)
+            if isinstance(node, (Guard, Require)):
+                # That there are more than two makes no difference.
+                below = (*conditions, node.cond)[:2]
+                stack += ((node.cond, conditions), (node.value, below))
+                if isinstance(node, Guard):
+                    stack.append((node.otherwise, conditions))
+                else:
+                    # Only where the condition does not hold.
+                    stack += [(n, (node.cond, node.cond)) for n in node.details]
                 continue
-            stack += (node.cond,) if isinstance(node, Require) else node.operands
+            stack += [(n, conditions) for n in node.operands]
             if isinstance(node, Load) and node.buffer not in written:
-                start = _start(node.buffer, node.index, loop.var, width)
-                if start is not None:
-                    yield node, start
+                yield node, conditions
         if isinstance(stmt, Store):
             written.add(stmt.buffer)

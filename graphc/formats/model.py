@@ -50,8 +50,9 @@ class Model:
 
     def run(self, /, *args: Any, **feeds: Any) -> dict[str, Any]:
         """The outputs by name, however many there are."""
-        values: dict[str, Any] = self.session.run(self.outputs, self._feeds(args, feeds))
-        return values
+        # As a list, which a session that knows it calls without a search.
+        values = self.session.run([*self.outputs.values()], self._feeds(args, feeds))
+        return dict(zip(self.outputs, values, strict=True))
 
     def profile(self, /, *args: Any, **feeds: Any) -> Profile:
         """How long the kernels of a run with these inputs take."""

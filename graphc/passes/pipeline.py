@@ -43,7 +43,7 @@ class Pass(Protocol):
 
 def default_pipeline(
     word: int = 1, lanes: int = 16, iterations: int = ITERATIONS, *, short_attention: bool = False,
-    hints: Mapping[Symbol, int] = MappingProxyType({}),
+    hints: Mapping[Symbol, int] = MappingProxyType({}), winograd: Pass | None = None,
 ) -> list[Pass]:  # fmt: skip
     """The graph passes, top to bottom.
 
@@ -54,6 +54,7 @@ def default_pipeline(
         divides it by itself.
       short_attention: attention of 16-bit floats is one kernel, too.
       hints: sizes that a run decides, as they were first seen.
+      winograd: what replaces convolutions of 3x3 taps; by default as a CPU gains by it.
     """
     return [
         DeadCode(),
@@ -74,7 +75,7 @@ def default_pipeline(
         DeadCode(),
         CommonSubexpressions(),
         MergeProducts(),
-        Winograd(),
+        winograd or Winograd(),
         Panels(2 * lanes),
         *([Words(word, 2 * lanes)] if word > 1 else []),
         # What loops have to have prepared leaves them.
