@@ -1,6 +1,7 @@
-"""Runs whose fetches and feeds are known: they are called at once, and mean what they meant before."""
+"""Runs whose fetches and feeds are known: they are called at once, and mean what they meant."""
 
 import gc as garbage
+import itertools
 import threading
 import weakref
 from collections import OrderedDict, namedtuple
@@ -54,8 +55,8 @@ def test_every_structure_keeps_its_kind(x):
         ([[a, b]], [[two, one]]), ({"k": a, "l": [b]}, {"k": two, "l": [one]}),
         (OrderedDict(z=a, y=b), OrderedDict(z=two, y=one)), ([b, a, b], [one, two, one]),
         (nothing, None), ([nothing], [None]), ([nothing, a], [None, two]),
-        ([total, nothing, a], [six, None, two]), ("x:0", VALUE), (a.name, two), ([a.name, b], [two, one]),
-        ([x], [VALUE]), ([x, a], [VALUE, two]), ([], []),
+        ([total, nothing, a], [six, None, two]), ("x:0", VALUE), (a.name, two),
+        ([a.name, b], [two, one]), ([x], [VALUE]), ([x, a], [VALUE, two]), ([], []),
     ]  # fmt: skip
     with gc.Session() as s:
         for _ in range(3):
@@ -174,7 +175,7 @@ def test_random_numbers_go_on(x):
     y = gc.random_uniform([4], seed=1) + x
     with gc.Session() as s:
         found = [s.run(y, {x: VALUE * 0}) for _ in range(5)]
-    for a, b in zip(found, found[1:], strict=False):
+    for a, b in itertools.pairwise(found):
         assert not np.array_equal(a, b)
 
 

@@ -14,11 +14,15 @@ import os
 import secrets
 import stat
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = ["CacheStats", "ObjectCache", "cache_key", "default_cache"]
 
@@ -33,6 +37,7 @@ _STALE_SECONDS = 3600.0
 _RESCAN_SECONDS = 86400
 _SIZE_FILE = "size"
 _KEEP = 0.8
+_MOST_TRIES = 250  # of a millisecond each
 
 # Held across fork, so that a child never inherits it locked.
 _lock = threading.RLock()
@@ -166,11 +171,11 @@ class ObjectCache:
     def _bound(self, directory: Path, added: int) -> None:
         """Evict when the directory may have outgrown the limit.
 
-        The size is kept in a file, for looking at many entries takes long.  Processes that write
-        it at once lose some of it, and what an apparent overflow or a day's age triggers is a scan
-        that makes it exact again.
+        The size is kept in a file, for looking at many entries takes long.  It may be too large,
+        for entries are replaced; an apparent overflow or a day's age triggers a scan that makes it
+        exact again.
         """
-        with _lock:
+        with _lock, _alone(directory):
             noted = self._noted(directory)
             if noted is not None:
                 size, scanned = noted
@@ -206,6 +211,30 @@ class ObjectCache:
     def _entries(self) -> Iterator[tuple[Path, os.stat_result]]:
         if self.directory is not None:
             yield from _scan(self.directory, _SUFFIX)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep other processes from the note of the size meanwhile; not from what a stopped one has."""
+    with open(os.open(directory / _SIZE_FILE, os.O_RDWR | os.O_CREAT, 0o600), "rb") as file:
+        for _ in range(_MOST_TRIES):
+            if _locked(file.fileno()):
+                break
+            time.sleep(0.001)
+        yield
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the file is this process's until it is closed, where there are such locks."""
+    if sys.platform == "win32":
+        return True  # processes that write at once lose some of the size until the next scan
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True
 
 
 def _scan(directory: Path, suffix: str) -> Iterator[tuple[Path, os.stat_result]]:

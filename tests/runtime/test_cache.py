@@ -279,6 +279,39 @@ def test_processes_share_a_directory_and_its_bound(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+COUNTED = """
+import sys
+from pathlib import Path
+from graphc.runtime.cache import ObjectCache, cache_key
+store = ObjectCache(Path(sys.argv[1]))
+for turn in range(300):
+    store.put(cache_key(str(turn), sys.argv[2], ""), bytes(100))
+"""
+
+
+def test_what_processes_write_at_once_is_all_counted(tmp_path: Path) -> None:
+    root = Path(graphc.__file__).parent.parent
+    environment = dict(os.environ, PYTHONPATH=str(root))
+    command = [sys.executable, "-c", COUNTED, str(tmp_path)]
+    writers = [subprocess.Popen([*command, name], env=environment) for name in "abc"]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    entries = [p.stat().st_size for p in tmp_path.glob("*.o")]
+    assert len(entries) == 900
+    assert int((tmp_path / "size").read_bytes().split()[0]) == sum(entries)
+
+
+def test_another_process_that_stands_still_is_not_waited_for(store: ObjectCache) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    store.put(KEY, DATA)
+    with open(store.directory / "size") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        start = time.monotonic()
+        store.put(KEY[::-1], DATA)
+        assert time.monotonic() - start < 30
+    assert store.get(KEY[::-1]) == DATA
+    assert store.stats().entries == 2
+
+
 def test_a_hit_counts_as_use(store: ObjectCache) -> None:
     store.put(KEY, DATA)
     os.utime(entry(store), (1000, 1000))
