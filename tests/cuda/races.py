@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import subprocess
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import cuda_support
-from cuda_support import FLAGS, ShimDevice, ShimFault, ShimMemory, folder, shim_source
+from cuda_support import (
+    ShimDevice,
+    ShimFault,
+    ShimMemory,
+    compile_cpp,
+    folder,
+    shim_object,
+    shim_source,
+)
 
 __all__ = ["RaceDevice"]
 
@@ -21,15 +27,9 @@ def compile_watched(text: str) -> ctypes.CDLL:
     path, made, library = (folder() / f"{key}.{end}" for end in ("cpp", "o", "so"))
     if not library.exists():
         path.write_text(source)
-        plain = [flag for flag in FLAGS if flag != "-shared"]
         # The calls are compiled in, but what they call is the shim's.
-        watch = ["-DSHIM_RACES", "-fsanitize=thread"]
-        for command in (
-            [cuda_support.COMPILER, *plain, *watch, "-c", str(path), "-o", str(made)],
-            [cuda_support.COMPILER, "-shared", str(made), "-o", str(library)],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr[:4000]}"
+        compile_cpp(path, made, "-O0", "-c", "-fsanitize=thread")
+        compile_cpp(made, library, "-shared", str(shim_object("-DSHIM_RACES")))
     return ctypes.CDLL(str(library))
 
 

@@ -26,8 +26,7 @@ from graphc.runtime.cuda_device import MOST_LANES, nvrtc
 SHIM = Path(__file__).parent / "shim" / "shim.hpp"
 COMPILER = os.environ.get("CXX") or "g++"
 FLAGS = (
-    "-std=c++17", "-O0", "-march=native", "-ffp-contract=off", "-fPIC", "-shared",
-    "-Wno-unknown-pragmas", "-w",
+    "-std=c++17", "-march=native", "-ffp-contract=off", "-fPIC", "-Wno-unknown-pragmas", "-w",
 )  # fmt: skip
 WAITS = ("__syncthreads", "__syncwarp", "__shfl")
 
@@ -61,19 +60,31 @@ def shim_source(text: str) -> str:
     return "\n".join([f'#include "{SHIM}"', '#line 1 "kernels.cu"', text, *entries, ""])
 
 
+@functools.cache
+def shim_object(*flags: str) -> Path:
+    """What all kernels call, compiled: once for each process."""
+    made = folder() / f"shim-{hashlib.sha256(' '.join(flags).encode()).hexdigest()[:8]}.o"
+    compile_cpp(SHIM.with_suffix(".cpp"), made, "-O1", "-c", *flags)
+    return made
+
+
+def compile_cpp(source: Path, made: Path, *flags: str) -> None:
+    """What the C++ compiler makes of a source."""
+    command = [COMPILER, *FLAGS, *flags, str(source), "-o", str(made)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr[:4000]}"
+
+
 def compile_shim(text: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
-    """The kernels as a shared library."""
+    """The kernels as a shared library; ``flags`` are for them alone."""
     source = shim_source(text)
-    if SANITIZED:
-        flags = (*flags, "-fsanitize=address", "-g")
-    key = hashlib.sha256("\n".join([source, *flags]).encode()).hexdigest()[:24]
+    both = ("-fsanitize=address", "-g") if SANITIZED else ()
+    key = hashlib.sha256("\n".join([source, *flags, *both]).encode()).hexdigest()[:24]
     library = folder() / f"{key}.so"
     if not library.exists():
         path = folder() / f"{key}.cpp"
         path.write_text(source)
-        command = [COMPILER, *FLAGS, *flags, str(path), "-o", str(library)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr[:4000]}"
+        compile_cpp(path, library, "-O0", "-shared", str(shim_object(*both)), *flags, *both)
     return ctypes.CDLL(str(library))
 
 

@@ -13,11 +13,9 @@ static void begin_block() { forget_copies(); }
 
 #else
 
-#define SHIM_PLAIN __attribute__((no_sanitize("thread")))
-
 namespace shim {
 
-struct Access {  // no constructors: these would be watched themselves
+struct Access {
   int block, thread;
   unsigned generation, warp_generation;
 };
@@ -33,7 +31,7 @@ static int range_count = 0;
 static bool watching = false;
 static char race[160];
 
-SHIM_PLAIN static bool unordered(const Access& a) {
+static bool unordered(const Access& a) {
   if (a.block < 0 || (a.block == block_number && a.thread == thread_number)) return false;
   if (a.block != block_number) return true;
   if (a.generation != generation) return false;
@@ -41,7 +39,7 @@ SHIM_PLAIN static bool unordered(const Access& a) {
   return a.thread / 32 != warp || a.warp_generation == warp_generation[warp];
 }
 
-SHIM_PLAIN static void report(const Access& a, const char* did, bool writes, int range, long at) {
+static void report(const Access& a, const char* did, bool writes, int range, long at) {
   if (race[0] == 0)
     snprintf(race, sizeof race,
              "a race: thread %d of block %d %s byte %ld of %s %d, which thread %d of block %d %s",
@@ -49,7 +47,7 @@ SHIM_PLAIN static void report(const Access& a, const char* did, bool writes, int
              range == 0 ? "shared memory" : "argument", range, a.thread, a.block, did);
 }
 
-SHIM_PLAIN static void record(uintptr_t first, size_t size, bool writes) {
+static void record(uintptr_t first, size_t size, bool writes) {
   if (!watching) return;
   int r = 0;
   while (r < range_count && (first < ranges[r].begin || first >= ranges[r].end)) ++r;
@@ -75,11 +73,11 @@ SHIM_PLAIN static void record(uintptr_t first, size_t size, bool writes) {
   }
 }
 
-SHIM_PLAIN static void touch(const void* address, size_t size, bool writes) {
+static void touch(const void* address, size_t size, bool writes) {
   record((uintptr_t)address, size, writes);
 }
 
-SHIM_PLAIN static void watch(int number, const char* begin, size_t size) {
+static void watch(int number, const char* begin, size_t size) {
   if (number >= 64) abort();
   free(ranges[number].cells);
   Cell* cells = (Cell*)malloc(sizeof(Cell) * (size + 1));
@@ -90,7 +88,7 @@ SHIM_PLAIN static void watch(int number, const char* begin, size_t size) {
   if (number >= range_count) range_count = number + 1;
 }
 
-SHIM_PLAIN static void begin_block() {
+static void begin_block() {
   forget_copies();
   generation = 0;
   memset(warp_generation, 0, sizeof warp_generation);
@@ -102,33 +100,33 @@ SHIM_PLAIN static void begin_block() {
 }  // namespace shim
 
 // Memory that the next launch has as its arguments 1, 2, ...; 0 forgets all.
-extern "C" SHIM_PLAIN void shim_watch(int number, const char* begin, long long size) {
+extern "C" void shim_watch(int number, const char* begin, long long size) {
   if (number == 0) shim::watch(0, nullptr, 0), shim::range_count = 1, shim::race[0] = 0;
   else shim::watch(number, begin, size);
 }
-extern "C" SHIM_PLAIN const char* shim_race() {
+extern "C" const char* shim_race() {
   shim::watching = false;
   return shim::race;
 }
 
 extern "C" {
-SHIM_PLAIN void __tsan_init() {}
-SHIM_PLAIN void __tsan_func_entry(void*) {}
-SHIM_PLAIN void __tsan_func_exit() {}
-SHIM_PLAIN void __tsan_vptr_update(void**, void*) {}
-SHIM_PLAIN void __tsan_vptr_read(void**) {}
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+void __tsan_vptr_update(void**, void*) {}
+void __tsan_vptr_read(void**) {}
 #define SHIM_ACCESS(n)                                                                  \
-  SHIM_PLAIN void __tsan_read##n(void* p) { shim::record((uintptr_t)p, n, false); }     \
-  SHIM_PLAIN void __tsan_write##n(void* p) { shim::record((uintptr_t)p, n, true); }     \
-  SHIM_PLAIN void __tsan_unaligned_read##n(void* p) { shim::record((uintptr_t)p, n, false); } \
-  SHIM_PLAIN void __tsan_unaligned_write##n(void* p) { shim::record((uintptr_t)p, n, true); }
+  void __tsan_read##n(void* p) { shim::record((uintptr_t)p, n, false); }     \
+  void __tsan_write##n(void* p) { shim::record((uintptr_t)p, n, true); }     \
+  void __tsan_unaligned_read##n(void* p) { shim::record((uintptr_t)p, n, false); } \
+  void __tsan_unaligned_write##n(void* p) { shim::record((uintptr_t)p, n, true); }
 SHIM_ACCESS(1)
 SHIM_ACCESS(2)
 SHIM_ACCESS(4)
 SHIM_ACCESS(8)
 SHIM_ACCESS(16)
-SHIM_PLAIN void __tsan_read_range(void* p, size_t n) { shim::record((uintptr_t)p, n, false); }
-SHIM_PLAIN void __tsan_write_range(void* p, size_t n) { shim::record((uintptr_t)p, n, true); }
+void __tsan_read_range(void* p, size_t n) { shim::record((uintptr_t)p, n, false); }
+void __tsan_write_range(void* p, size_t n) { shim::record((uintptr_t)p, n, true); }
 }
 
 #endif

@@ -1,16 +1,11 @@
-// CUDA C on a CPU, for tests: every thread of a block is a fiber; barriers and shuffles are where
-// fibers give way to each other. Shared memory is poisoned for every block.
+// CUDA C on a CPU, for tests: what kernels see of it. Every thread of a block is a fiber; barriers and
+// shuffles are where fibers give way to each other. The rest is compiled once (shim.cpp).
 #pragma once
-#include <csetjmp>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstdint>
-#include <cstring>
-#include <string>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 #include <utility>
-#include <vector>
-#include <ucontext.h>
 
 #define __global__
 #define __device__
@@ -20,192 +15,33 @@
 #define __align__(n) __attribute__((aligned(n)))
 #define __shared__ static __attribute__((section("shim_shared")))
 
-extern "C" {
-extern char __start_shim_shared[] __attribute__((weak, visibility("hidden")));
-extern char __stop_shim_shared[] __attribute__((weak, visibility("hidden")));
-}
+#pragma GCC visibility push(hidden)
 
 struct Dim { unsigned x = 1, y = 1, z = 1; };
-static Dim threadIdx, blockIdx, blockDim, gridDim;
+extern Dim threadIdx, blockIdx, blockDim, gridDim;
 
 namespace shim {
 
-enum class State { ready, block, warp, done };
+// Runs a kernel; no message means that all went well. `together`: threads may wait for each other.
+const char* launch(void (*kernel)(void**), void** args, long long blocks, int x, int y,
+                   bool together, bool backwards);
+void sync_block(int line);
+void sync_warp(int line);
+// What another lane has given.
+unsigned long long exchange(unsigned mask, unsigned long long value, int lane_mask, int line);
+void misaligned(size_t bytes, int line);
 
-struct Fiber {
-  ucontext_t start;
-  jmp_buf point;
-  State state = State::ready;
-  bool begun = false;
-  Dim index;
-  int number = 0;
-  int line = 0;
-  unsigned mask = 0;
-  int partner = -1;             // the lane whose value a shuffle takes; -1 for __syncwarp
-  unsigned long long given = 0, taken = 0;
-  void (*collective)(Fiber**) = nullptr;  // what a warp does together, when all lanes have come
-  const void* in[3] = {};
-  void* out = nullptr;
-};
-
-static std::vector<Fiber> fibers;
-static std::vector<std::vector<char>> stacks;
-static Fiber* current;
-static jmp_buf scheduler;
-static void (*body)(void**);
-static void** arguments;
-static std::string fault;
-static ucontext_t unused;
-
-// What the detector of races knows an access by (races.hpp).
-static int thread_number, block_number;
-static unsigned generation, warp_generation[32];
-static void touch(const void* address, size_t size, bool writes);
-static void begin_block();
-
-static void enter() {
-  body(arguments);
-  current->state = State::done;
-  _longjmp(scheduler, 1);
-}
-
-static void give_way(State state, int line) {
-  current->state = state;
-  current->line = line;
-  if (_setjmp(current->point) == 0) _longjmp(scheduler, 1);
-}
-
-static void resume(Fiber& fiber) {
-  current = &fiber;
-  threadIdx = fiber.index;
-  thread_number = fiber.number;
-  if (_setjmp(scheduler) != 0) return;
-  if (fiber.begun) _longjmp(fiber.point, 1);
-  fiber.begun = true;
-  setcontext(&fiber.start);
-}
-
-static std::string where(const Fiber& f) {
-  return "thread " + std::to_string(f.number) +
-         (f.state == State::done ? " has ended" : " waits in line " + std::to_string(f.line));
-}
-
-// Whether the lanes of a shuffle have all come to it; then they have each other's values.
-static bool release_warp(Fiber& first) {
-  const int warp = first.number / 32 * 32;
-  for (int lane = 0; lane < 32; ++lane) {
-    if (!(first.mask >> lane & 1u)) continue;
-    if (warp + lane >= (int)fibers.size()) {
-      fault = "a mask with lanes that are no threads, in line " + std::to_string(first.line);
-      return false;
-    }
-    const Fiber& f = fibers[warp + lane];
-    if (f.state != State::warp || f.line != first.line || f.mask != first.mask) return false;
-  }
-  const unsigned mask = first.mask;
-  if (first.collective != nullptr) {
-    Fiber* lanes[32];
-    for (int lane = 0; lane < 32; ++lane) {
-      lanes[lane] = &fibers[warp + lane];
-      if (lanes[lane]->collective != first.collective) {
-        fault = "the lanes of a warp do not do the same, in line " + std::to_string(first.line);
-        return false;
-      }
-    }
-    first.collective(lanes);
-    for (Fiber* f : lanes) {
-      f->collective = nullptr;
-      f->state = State::ready;
-    }
-    return true;
-  }
-  if (!(mask >> (first.number - warp) & 1u)) {
-    fault = where(first) + " and is not in its mask";
-    return false;
-  }
-  for (int lane = 0; lane < 32; ++lane) {
-    if (!(mask >> lane & 1u)) continue;
-    Fiber& f = fibers[warp + lane];
-    if (f.partner >= 0) f.taken = fibers[warp + f.partner].given;
-  }
-  // A shuffle is no fence: only __syncwarp puts accesses to memory in order.
-  if (first.partner < 0 && mask == 0xffffffffu) ++warp_generation[warp / 32];
-  for (int lane = 0; lane < 32; ++lane)
-    if (mask >> lane & 1u) fibers[warp + lane].state = State::ready;
-  return true;
-}
-
-static bool release_block() {
-  for (const Fiber& f : fibers)
-    if (f.state != State::block || f.line != fibers[0].line) return false;
-  for (Fiber& f : fibers) f.state = State::ready;
-  ++generation;
-  return true;
-}
-
-static void run_block(int threads, bool backwards) {
-  const size_t size = 1 << 16;
-  fibers.assign(threads, Fiber());
-  if ((int)stacks.size() < threads) stacks.resize(threads, std::vector<char>(size));
-  for (int i = 0; i < threads; ++i) {
-    Fiber& f = fibers[i];
-    f.number = i;
-    f.index.x = i % blockDim.x;
-    f.index.y = i / blockDim.x;
-    f.index.z = 0;
-    getcontext(&f.start);
-    f.start.uc_stack.ss_sp = stacks[i].data();
-    f.start.uc_stack.ss_size = size;
-    f.start.uc_link = &unused;
-    makecontext(&f.start, enter, 0);
-  }
-  while (fault.empty()) {
-    for (int i = 0; i < threads; ++i) {
-      Fiber& f = fibers[backwards ? threads - 1 - i : i];
-      if (f.state == State::ready) resume(f);
-    }
-    bool released = false, ended = true;
-    for (Fiber& f : fibers) {
-      if (f.state == State::warp && release_warp(f)) released = true;
-      ended = ended && f.state == State::done;
-    }
-    if (ended) return;
-    if (!released && !release_block() && fault.empty()) {
-      const Fiber* other = nullptr;
-      const Fiber* first = nullptr;
-      for (const Fiber& f : fibers)
-        if (first == nullptr && f.state != State::done) first = &f;
-      for (const Fiber& f : fibers)
-        if (other == nullptr && (f.state != first->state || f.line != first->line)) other = &f;
-      fault = "a divergent barrier: " + where(*first) +
-              (other == nullptr ? ", others do not come" : ", " + where(*other));
-    }
-  }
-}
-
-static void launch(void (*kernel)(void**), void** args, long long blocks, int x, int y,
-                   bool together, bool backwards) {
-  body = kernel;
-  arguments = args;
-  blockDim = Dim{(unsigned)x, (unsigned)y, 1};
-  gridDim = Dim{(unsigned)blocks, 1, 1};
-  for (long long b = 0; b < blocks && fault.empty(); ++b) {
-    blockIdx = Dim{(unsigned)(backwards ? blocks - 1 - b : b), 0, 0};
-    block_number = (int)blockIdx.x;
-    begin_block();
-    if (__start_shim_shared != nullptr)
-      memset(__start_shim_shared, 0xff, __stop_shim_shared - __start_shim_shared);
-    if (together) {
-      run_block(x * y, backwards);
-      continue;
-    }
-    for (int i = 0; i < x * y; ++i) {  // nobody waits for anybody
-      const int number = thread_number = backwards ? x * y - 1 - i : i;
-      threadIdx = Dim{(unsigned)(number % x), (unsigned)(number / x), 0};
-      kernel(args);
-    }
-  }
-}
+// What warps do together (warp.hpp).
+void matrices(unsigned* out, const void* row, bool turned, int line);
+void mma_f16(float* total, const unsigned* left, const unsigned* right, int line);
+void mma_bf16(float* total, const unsigned* left, const unsigned* right, int line);
+void mma_tf32(float* total, const unsigned* left, const unsigned* right, int line);
+void mma_i8(int* total, const unsigned* left, const unsigned* right, int line);
+void mma_u8(int* total, const unsigned* left, const unsigned* right, int line);
+void copy_async(void* to, const void* from, int size, bool inside, int line);
+void copy_commit();
+void copy_wait(size_t pending);
+unsigned byte_perm(unsigned low, unsigned high, unsigned selector);
 
 template <class... A, size_t... I>
 static void call(void (*kernel)(A...), void** args, std::index_sequence<I...>) {
@@ -215,57 +51,56 @@ template <class... A> static void call(void (*kernel)(A...), void** args) {
   call(kernel, args, std::index_sequence_for<A...>());
 }
 
-template <class T> static T exchange(unsigned mask, T value, int lane_mask, int line) {
-  current->given = 0;
-  memcpy(&current->given, &value, sizeof value);
-  current->mask = mask;
-  current->partner = (current->number % 32) ^ lane_mask;
-  give_way(State::warp, line);
+template <class T> static T shuffled(unsigned mask, T value, int lane_mask, int line) {
+  unsigned long long given = 0;
+  memcpy(&given, &value, sizeof value);
+  const unsigned long long taken = exchange(mask, given, lane_mask, line);
   T result;
-  memcpy(&result, &current->taken, sizeof result);
+  memcpy(&result, &taken, sizeof result);
   return result;
 }
 
-static void sync_warp(unsigned mask, int line) {
-  current->mask = mask;
-  current->partner = -1;
-  give_way(State::warp, line);
-}
-
-}  // namespace shim
-
-#define __syncthreads() shim::give_way(shim::State::block, __LINE__)
-#define __syncwarp() shim::sync_warp(0xffffffffu, __LINE__)
-#define __shfl_xor_sync(mask, value, lane_mask) shim::exchange(mask, value, lane_mask, __LINE__)
-
-static unsigned long long atomicCAS(unsigned long long* place, unsigned long long old,
-                                    unsigned long long value) {
-  const unsigned long long found = *place;
-  if (found == old) *place = value;
-  return found;
-}
-
 // A pointer to elements that are read or written at once.
-#define GC_ALIGNED(address, ...) shim::aligned<__VA_ARGS__>(address, __LINE__)
-namespace shim {
 template <class T, class From> static T* aligned(From* address, int line) {
   if ((uintptr_t)address % alignof(T) != 0) {
-    fault = "a misaligned access of " + std::to_string(alignof(T)) + " bytes in line " +
-            std::to_string(line);
+    misaligned(alignof(T), line);
     alignas(64) static char nowhere[64];
     return (T*)nowhere;
   }
   return (T*)address;
 }
+
 }  // namespace shim
 
-#include "warp.hpp"
-#include "races.hpp"
+#pragma GCC visibility pop
 
-// What a kernel is called by: no message means that all went well.
+#define __syncthreads() shim::sync_block(__LINE__)
+#define __syncwarp() shim::sync_warp(__LINE__)
+#define __shfl_xor_sync(mask, value, lane_mask) shim::shuffled(mask, value, lane_mask, __LINE__)
+#define __byte_perm(low, high, selector) shim::byte_perm(low, high, selector)
+
+#define GC_ALIGNED(address, ...) shim::aligned<__VA_ARGS__>(address, __LINE__)
+#define gc_matrices(out, row) shim::matrices(out, row, false, __LINE__)
+#define gc_matrices_turned(out, row) shim::matrices(out, row, true, __LINE__)
+#define gc_mma_f16(total, left, right) shim::mma_f16(total, left, right, __LINE__)
+#define gc_mma_bf16(total, left, right) shim::mma_bf16(total, left, right, __LINE__)
+#define gc_mma_tf32(total, left, right) shim::mma_tf32(total, left, right, __LINE__)
+#define gc_mma_i8(total, left, right) shim::mma_i8(total, left, right, __LINE__)
+#define gc_mma_u8(total, left, right) shim::mma_u8(total, left, right, __LINE__)
+#define gc_copy_async(to, from, size, inside) shim::copy_async(to, from, size, inside, __LINE__)
+#define gc_copy_commit() shim::copy_commit()
+#define gc_copy_wait(pending) shim::copy_wait(pending)
+
+static inline unsigned long long atomicCAS(unsigned long long* place, unsigned long long old,
+                                           unsigned long long value) {
+  const unsigned long long found = *place;
+  if (found == old) *place = value;
+  return found;
+}
+
+// What a kernel is called by.
 #define SHIM_ENTRY(kernel, together)                                                            \
   extern "C" const char* shim_##kernel(void** args, long long blocks, int x, int y, int back) { \
-    shim::fault.clear();                                                                        \
-    shim::launch([](void** a) { shim::call(kernel, a); }, args, blocks, x, y, together, back);  \
-    return shim::fault.c_str();                                                                 \
+    return shim::launch([](void** a) { shim::call(kernel, a); }, args, blocks, x, y, together,  \
+                        back);                                                                  \
   }

@@ -34,10 +34,10 @@ template <bool turned> static void load_matrices(Fiber** lanes) {
   }
 }
 
-template <bool turned> static void matrices(unsigned* out, const void* row, int line) {
+void matrices(unsigned* out, const void* row, bool turned, int line) {
   current->in[0] = row;
   current->out = out;
-  together(load_matrices<turned>, line);
+  together(turned ? load_matrices<true> : load_matrices<false>, line);
 }
 
 // --- mma: 16 x 8 elements, the sums of products of 32 bytes of each row and column ------------------
@@ -124,6 +124,22 @@ static void mma(typename T::Sum* total, const unsigned* left, const unsigned* ri
   together(multiply<T>, line);
 }
 
+void mma_f16(float* total, const unsigned* left, const unsigned* right, int line) {
+  mma<F16>(total, left, right, line);
+}
+void mma_bf16(float* total, const unsigned* left, const unsigned* right, int line) {
+  mma<BF16>(total, left, right, line);
+}
+void mma_tf32(float* total, const unsigned* left, const unsigned* right, int line) {
+  mma<TF32>(total, left, right, line);
+}
+void mma_i8(int* total, const unsigned* left, const unsigned* right, int line) {
+  mma<S8>(total, left, right, line);
+}
+void mma_u8(int* total, const unsigned* left, const unsigned* right, int line) {
+  mma<U8>(total, left, right, line);
+}
+
 // --- cp.async: nothing is there before it is waited for ---------------------------------------------
 
 struct Copy {
@@ -142,7 +158,7 @@ static void forget_copies() {
   if (!copies.empty()) copies.assign(1024, Copies());
 }
 
-static void copy_async(void* to, const void* from, int size, bool inside, int line) {
+void copy_async(void* to, const void* from, int size, bool inside, int line) {
   if ((uintptr_t)to % size != 0 || (inside && (uintptr_t)from % size != 0)) {
     fault = "a misaligned copy of " + std::to_string(size) + " bytes in line " +
             std::to_string(line);
@@ -153,13 +169,13 @@ static void copy_async(void* to, const void* from, int size, bool inside, int li
   if (copies.empty()) copies.resize(1024);
   copies[thread_number].open.push_back({(char*)to, (const char*)from, size, inside});
 }
-static void copy_commit() {
+void copy_commit() {
   if (copies.empty()) copies.resize(1024);
   Copies& own = copies[thread_number];
   own.groups.push_back(own.open);
   own.open.clear();
 }
-static void copy_wait(size_t pending) {
+void copy_wait(size_t pending) {
   if (copies.empty()) return;
   Copies& own = copies[thread_number];
   while (own.groups.size() > pending) {
@@ -176,7 +192,7 @@ static void copy_wait(size_t pending) {
   }
 }
 
-static unsigned byte_perm(unsigned low, unsigned high, unsigned selector) {
+unsigned byte_perm(unsigned low, unsigned high, unsigned selector) {
   const unsigned long long both = (unsigned long long)high << 32 | low;
   unsigned result = 0;
   for (int k = 0; k < 4; ++k)
@@ -185,16 +201,3 @@ static unsigned byte_perm(unsigned low, unsigned high, unsigned selector) {
 }
 
 }  // namespace shim
-
-#define __byte_perm(low, high, selector) shim::byte_perm(low, high, selector)
-
-#define gc_matrices(out, row) shim::matrices<false>(out, row, __LINE__)
-#define gc_matrices_turned(out, row) shim::matrices<true>(out, row, __LINE__)
-#define gc_mma_f16(total, left, right) shim::mma<shim::F16>(total, left, right, __LINE__)
-#define gc_mma_bf16(total, left, right) shim::mma<shim::BF16>(total, left, right, __LINE__)
-#define gc_mma_tf32(total, left, right) shim::mma<shim::TF32>(total, left, right, __LINE__)
-#define gc_mma_i8(total, left, right) shim::mma<shim::S8>(total, left, right, __LINE__)
-#define gc_mma_u8(total, left, right) shim::mma<shim::U8>(total, left, right, __LINE__)
-#define gc_copy_async(to, from, size, inside) shim::copy_async(to, from, size, inside, __LINE__)
-#define gc_copy_commit() shim::copy_commit()
-#define gc_copy_wait(pending) shim::copy_wait(pending)
