@@ -21,7 +21,7 @@ from graphc.errors import FeedError, InvalidArgumentError, VerifyError
 from graphc.function import Function, Guard
 from graphc.graph import Operation
 from graphc.loop import ir
-from graphc.op import REGISTRY, ContractionOp, Op, SpecialOp, TemplateOp, evaluate_reference
+from graphc.op import REGISTRY, Op, SpecialOp, evaluate_reference
 from graphc.passes.assume import RanksNeeded, ValuesNeeded
 from graphc.passes.extract import VariableState, extract
 from graphc.passes.pipeline import default_pipeline
@@ -78,30 +78,31 @@ def check_case(case: Case, known: str) -> None:
         case.check(other, wanted, "program without fast versions")
 
 
-def check_some(op: Op, *picked: tuple[int, str]) -> None:
-    """Samples by number, each with known sizes or with known ranks alone."""
-    rows = list(islice(cases(op, op_dtypes(op)[0]), 4))
-    for number, known in picked:
-        if number < len(rows):
-            check_case(rows[number], known)
+def samples(op: Op) -> tuple[list[Case], list[Case]]:
+    """Four of the op's samples: those of few elements, and those that take the interpreter long."""
+    rows = sorted(islice(cases(op, op_dtypes(op)[0]), 4), key=elements)
+    few = [row for row in rows if elements(row) <= 4096] or rows[:1]
+    return few, rows[len(few) :]
 
 
-# Interpreted one product, or one comparison, at a time.
-LONG = tuple(op for op in OPS if isinstance(op, (TemplateOp, ContractionOp)))
+def elements(case: Case) -> int:
+    return sum(np.size(v) for v in case.values)
+
+
+LONG = tuple(op for op in OPS if samples(op)[1])
 
 
 @pytest.mark.parametrize("op", OPS, ids=row_id)
 def test_programs_of_every_op(op: Op):
-    if op in LONG:
-        check_some(op, (0, "rank"), (1, "shape"))
-    else:
-        check_some(op, *product(range(4), ("shape", "rank")))
+    for case, known in product(samples(op)[0], ("shape", "rank")):
+        check_case(case, known)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", LONG, ids=row_id)
-def test_more_programs_of_templates(op: Op):
-    check_some(op, (0, "shape"), (1, "rank"), *product((2, 3), ("shape", "rank")))
+def test_programs_of_many_elements(op: Op):
+    for case, known in product(samples(op)[1], ("shape", "rank")):
+        check_case(case, known)
 
 
 # --- training ---------------------------------------------------------------------------------
