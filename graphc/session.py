@@ -45,6 +45,8 @@ from graphc.runtime.trace import Recording
 PREFIX = "/job:localhost/replica:0/task:0/device:"
 ON_DEVICE = "on device"
 MODES = ("static", "eager", "reference")
+# In keys, behind the fetches that are a sequence of this kind.
+MARKS: dict[type, object] = {list: object(), tuple: object()}
 
 
 class Session:
@@ -121,8 +123,9 @@ class Session:
     def close(self) -> None:
         """Free the variables; later runs are refused."""
         self._closed = True
-        self._calls.clear()
-        self._directs.clear()
+        with self._state.lock:
+            self._calls.clear()
+            self._directs.clear()
         self._plans.clear()
         self._state.clear()
 
@@ -186,7 +189,8 @@ class Session:
         # What is known is called at once: this costs most of what a small run does.
         key: tuple[Any, ...] | None = None
         if options is None and (feed_dict is None or type(feed_dict) is dict):
-            key = (*fetches, list) if type(fetches) is list else (fetches,)
+            mark = MARKS.get(type(fetches))
+            key = (fetches,) if mark is None else (*fetches, mark)
             if feed_dict:
                 key = (*key, *feed_dict)
             try:
@@ -205,7 +209,7 @@ class Session:
         plan, values = self._prepare(fetches, feed_dict)
         found = self._built(plan, values)
         if key is not None and isinstance(plan.single, Executable):
-            self._know(key, fetches, plan)
+            self._know(key, plan, fetches, feed_dict or {})
         return found
 
     def _built(
@@ -222,28 +226,36 @@ class Session:
             self._check_open(e)
             raise
 
-    def _know(self, key: tuple[Any, ...], fetches: Any, plan: RunPlan) -> None:
+    def _know(
+        self, key: tuple[Any, ...], plan: RunPlan, fetches: Any, feeds: dict[Any, Any]
+    ) -> None:
         """Call a plan's executable without a search the next time that a run has this key."""
-        found = fetches if type(fetches) is list else [fetches]
+        found = fetches if type(fetches) in MARKS else (fetches,)
         # Other kinds may be equal and yet ask for something else, as named tuples do.
         if not all(isinstance(f, (Tensor, Operation, str)) for f in found):
             return
-        if [*key[len(key) - len(plan.feeds) :]] != plan.feeds:
+        if list(feeds) != plan.feeds:
             return
         session = weakref.ref(self)  # or nothing would be freed before a collection of garbage
 
-        def slow(values: Sequence[Any]) -> Any:
-            owner = session()
-            assert owner is not None
-            found = owner._built(plan, list(values))
-            owner._aim(owner._directs.get(key), plan)
+        def owner() -> Session:
+            found = session()
+            assert found is not None
             return found
 
-        turns = Turns(self._state, builder_of(plan.tree, plan.computed), slow)
+        def call(values: Sequence[Any]) -> Any:
+            found = owner()._built(plan, list(values))
+            owner()._aim(owner()._directs.get(key), plan)
+            return found
+
+        build = builder_of(plan.tree, plan.computed)
+        turns = Turns(self._state, build, call, lambda e: owner()._check_open(e))
         direct = Direct(turns, form_of(plan.tree, plan.computed))
-        self._aim(direct, plan)
-        self._state.watch(direct)
-        self._directs[key], self._calls[key] = direct, direct.function()
+        with self._state.lock:
+            if not self._closed:
+                self._state.watch(direct)
+                self._aim(direct, plan)
+                self._directs[key], self._calls[key] = direct, direct.function()
 
     def _aim(self, direct: Direct | None, plan: RunPlan) -> None:
         """Let a builtin call what was right for the last run."""
@@ -282,7 +294,7 @@ class Session:
         plan = self._plan(fetches, tuple(feeds), on_device)
         outs = None if out is None else Outs(plan.tree, out)
 
-        def slow(values: Sequence[Any], options: Any = None, run_metadata: Any = None) -> Any:
+        def call(values: Sequence[Any], options: Any = None, run_metadata: Any = None) -> Any:
             if self._closed:
                 raise FinalizedError("Attempted to use a closed Session.")
             if len(values) != len(feeds):
@@ -301,7 +313,7 @@ class Session:
         given = None if outs is None else outs.direct(plan.computed)
         build = builder_of(plan.tree, plan.computed) if outs is None else None
         form = form_of(plan.tree, plan.computed) if outs is None or given is not None else None
-        direct = Direct(Turns(self._state, build, slow), form, given)
+        direct = Direct(Turns(self._state, build, call, self._check_open), form, given)
         self._state.watch(direct)
         return direct.function()
 

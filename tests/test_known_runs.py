@@ -2,6 +2,7 @@
 
 import gc as garbage
 import itertools
+import signal
 import threading
 import weakref
 from collections import OrderedDict, namedtuple
@@ -224,3 +225,102 @@ def test_runs_that_are_traced_or_have_options(x):
         options = gc.RunOptions(trace=True)
         np.testing.assert_array_equal(s.run(y, {x: VALUE}, options, metadata), VALUE * 2)
         assert metadata.profile is not None
+
+
+def test_no_step_is_done_twice_where_memory_is_short(monkeypatch):
+    """What a run allocates last, it allocates after its changes."""
+    w, mask = gc.Variable(np.zeros(4, np.float32)), gc.placeholder(gc.bool, [4])
+    step = w.assign_add(np.ones(4, np.float32))
+    some = gc.boolean_mask(w.value(), mask)
+    with gc.Session() as s:
+        s.run(w.initializer)
+        feeds = {mask: np.ones(4, bool)}
+        call = s.make_callable([step.op, some], [mask])
+        for _ in range(3):
+            s.run([step.op, some], feeds)
+            call(feeds[mask])
+        (executable,) = {p.single for p in s._plans.values() if p.targets and p.computed}
+        real = executable.function
+
+        def short(*feeds):
+            real(*feeds)
+            return np.empty(1 << 60, np.int8)
+
+        monkeypatch.setattr(executable, "function", short)
+        for run in (lambda: s.run([step.op, some], feeds), lambda: call(feeds[mask])):
+            before = s.read_variable(w.op)
+            with pytest.raises(gc.errors.ResourceExhaustedError, match="OOM"):
+                run()
+            np.testing.assert_array_equal(s.read_variable(w.op), before + 1)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers of signals")
+def test_what_a_handler_of_signals_raises_is_raised(x):
+    y, n = x * 2, gc.placeholder(gc.int32, [])
+    long = gc.while_loop(lambda i, v: i < n, lambda i, v: [i + 1, gc.sin(v)], [0, 0.5])[1]
+    w = gc.Variable(np.zeros(4, np.float32))
+    step = w.assign_add(gc.ones([4]) * long)
+
+    class Late(ValueError):
+        pass
+
+    def late(*_):
+        raise Late
+
+    old = signal.signal(signal.SIGALRM, late)
+    try:
+        with gc.Session() as s:
+            s.run(w.initializer)
+            call = s.make_callable(long, [n])
+            for k in range(3):
+                s.run(long, {n: np.int32(k)})
+                s.run([step], {n: np.int32(k)})
+                call(np.int32(k))
+            before = s.read_variable(w.op)
+            for run in (
+                lambda v: s.run(long, {n: v}), lambda v: s.run([step], {n: v}), call,
+                lambda v: s.run([long], {n: v}),
+            ):  # fmt: skip
+                signal.setitimer(signal.ITIMER_REAL, 0.02)
+                with pytest.raises(Late):
+                    run(np.int32(2**31 - 1))
+            np.testing.assert_array_equal(s.read_variable(w.op), before)
+            assert s.run(y, {x: VALUE})[1] == 2
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def test_keys_that_are_no_feeds(x):
+    y = x * 2
+    with gc.Session() as s:
+        for _ in range(3):
+            np.testing.assert_array_equal(s.run([y], {x: VALUE}), [VALUE * 2])
+            # The later one of two feeds of one tensor counts.
+            np.testing.assert_array_equal(s.run(y, {"x:0": -VALUE, x: VALUE}), VALUE * 2)
+            for wrong in (list, 3, "no such:0"):
+                with pytest.raises(TypeError, match="feed_dict key"):
+                    s.run(y, {wrong: 3, x: VALUE})
+                with pytest.raises(TypeError, match="feed_dict key"):
+                    s.run(y, {x: VALUE, wrong: 3})
+
+
+def test_a_layout_that_changes_while_a_run_becomes_known(x, monkeypatch):
+    w = gc.Variable(VALUE, validate_shape=False)
+    grow = gc.assign(w, gc.concat([w, w], 0), validate_shape=False)
+    y = w + gc.reduce_sum(x)
+    with gc.Session() as s:
+        s.run(w.initializer)
+        s.run(y, {x: VALUE})
+        aim = gc.Session._aim
+
+        def late(self, direct, plan):
+            monkeypatch.undo()
+            self.run(grow.op)
+            aim(self, direct, plan)
+
+        s._calls.clear()
+        monkeypatch.setattr(gc.Session, "_aim", late)
+        s.run(y, {x: VALUE})
+        for _ in range(3):
+            assert s.run(y, {x: VALUE}).shape == (8,)

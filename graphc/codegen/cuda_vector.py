@@ -99,7 +99,7 @@ class _Read:
 
 
 def _reads(loop: For, width: int) -> Iterator[_Read]:
-    """The loads that all lanes do, or none, of what the loop has not written."""
+    """The loads that all lanes do, or none, and only before the loop has written there."""
     inside = {loop.var, *(s.var for s in loop.body.stmts if isinstance(s, Let))}
     stored = {s.buffer for s in loop.body.stmts if isinstance(s, Store)}
 
@@ -110,14 +110,17 @@ def _reads(loop: For, width: int) -> Iterator[_Read]:
         )
 
     found: dict[Load, set[Expr | None]] = {}
-    for load, conditions in _loads(loop):
+    late: set[Load] = set()
+    for load, conditions, behind in _loads(loop):
         below = conditions[0] if conditions else None
         # Below two conditions it may be that neither lets all lanes load.
         one = len(conditions) < 2 and (below is None or same_for_all(below))
         found.setdefault(load, set()).add(below if one else loop.var)
+        if behind:
+            late.add(load)
     for load, places in found.items():
         start = _start(load.buffer, load.index, loop.var, width)
-        if start is None:
+        if start is None or load in late:
             continue
         if None in places:
             yield _Read(load, start, None)
@@ -125,11 +128,11 @@ def _reads(loop: For, width: int) -> Iterator[_Read]:
             yield _Read(load, start, next(iter(places)))
 
 
-def _loads(loop: For) -> Iterator[tuple[Load, tuple[Expr, ...]]]:
-    """The loads of what the loop has not written, and the conditions that each is below."""
+def _loads(loop: For) -> Iterator[tuple[Load, tuple[Expr, ...], bool]]:
+    """The loads, the conditions that each is below, and whether the loop has written there."""
     written: set[Buffer] = set()
-    seen: set[tuple[Expr, tuple[Expr, ...]]] = set()
     for stmt in loop.body.stmts:
+        seen: set[tuple[Expr, tuple[Expr, ...]]] = set()
         stack: list[tuple[Expr, tuple[Expr, ...]]] = [(e, ()) for e in stmt_exprs(stmt)]
         while stack:
             pair = node, conditions = stack.pop()
@@ -147,7 +150,7 @@ def _loads(loop: For) -> Iterator[tuple[Load, tuple[Expr, ...]]]:
                     stack += [(n, (node.cond, node.cond)) for n in node.details]
                 continue
             stack += [(n, conditions) for n in node.operands]
-            if isinstance(node, Load) and node.buffer not in written:
-                yield node, conditions
+            if isinstance(node, Load):
+                yield node, conditions, node.buffer in written
         if isinstance(stmt, Store):
             written.add(stmt.buffer)

@@ -26,6 +26,8 @@ TILES = 16
 GPU_OPERATIONS = 16
 """Operations of float32 that a GPU does while it moves a byte: by the datasheets 13 on an A100, 20
 on an H100, 14 on an H200."""
+GPU_BYTES = 1 << 30
+"""The most memory that the factors of one convolution may take on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ def pays_on_gpu(op: Operation, hints: Mapping[Symbol, int]) -> bool:
     n = max(dims.lower_bound(dims.substitute(images, hints)), 1)
     rows, columns = tiles_of((h, w))
     saved = 2 * n * (9 * h * w - 16 * rows * columns) * into * out
-    moved = 2 * 4 * 16 * (n * rows * columns * (into + out) + into * out)
-    return saved > GPU_OPERATIONS * moved
+    factors = 4 * 16 * (n * rows * columns * (into + out) + into * out)
+    # They are written and read.
+    return saved > GPU_OPERATIONS * 2 * factors and factors <= GPU_BYTES
 
 
 def suits(op: Operation) -> bool:

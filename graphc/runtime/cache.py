@@ -175,7 +175,7 @@ class ObjectCache:
         for entries are replaced; an apparent overflow or a day's age triggers a scan that makes it
         exact again.
         """
-        with _lock, _alone(directory):
+        with _alone(directory), _lock:
             noted = self._noted(directory)
             if noted is not None:
                 size, scanned = noted
@@ -215,17 +215,24 @@ class ObjectCache:
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Keep other processes from the note of the size meanwhile; not from what a stopped one has."""
-    with open(os.open(directory / _SIZE_FILE, os.O_RDWR | os.O_CREAT, 0o600), "rb") as file:
+    """Keep others from the note of the size meanwhile; not from what a stopped process has."""
+    descriptor = -1
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory / _SIZE_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
         for _ in range(_MOST_TRIES):
-            if _locked(file.fileno()):
+            if descriptor < 0 or _locked(descriptor):
                 break
             time.sleep(0.001)
         yield
+    finally:
+        if descriptor >= 0:
+            _unlock(descriptor)
+            os.close(descriptor)
 
 
 def _locked(descriptor: int) -> bool:
-    """Whether the file is this process's until it is closed, where there are such locks."""
+    """Whether nobody else has the file's lock now, where there are such locks."""
     if sys.platform == "win32":
         return True  # processes that write at once lose some of the size until the next scan
     try:
@@ -235,6 +242,13 @@ def _locked(descriptor: int) -> bool:
     except OSError:
         pass  # a file system without locks
     return True
+
+
+def _unlock(descriptor: int) -> None:
+    """Give up the lock; to close the file is not enough while a fork has it open, too."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _scan(directory: Path, suffix: str) -> Iterator[tuple[Path, os.stat_result]]:

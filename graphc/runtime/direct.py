@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from graphc.errors import OpError
-from graphc.runtime.executable import Changes, Executable, GuardBroken, Mismatch
+from graphc.runtime.executable import Changes, Executable
 from graphc.runtime.library import runtime
 from graphc.runtime.structs import DirectStruct, ptr
 
@@ -40,17 +40,19 @@ class Turns:
       state: the session's.
       build: makes the fetches of an executable's answer; None where that takes more.
       slow: takes the values as one sequence, and is called for what is no plain success.
+      failed: is told of an error of a run before it is raised, and may raise another one.
     """
 
-    __slots__ = ("_build", "_slow", "_state", "executable")
+    __slots__ = ("_build", "_failed", "_slow", "_state", "executable")
 
     def __init__(
         self, state: Versions, build: Callable[[tuple[Any, ...]], Any] | None,
-        slow: Callable[..., Any],
+        slow: Callable[..., Any], failed: Callable[[OpError], None],
     ) -> None:  # fmt: skip
         self._state = state
         self._build = build
         self._slow = slow
+        self._failed = failed
         self.executable: Executable | None = None
 
     def aim(self, executable: Executable | None) -> None:
@@ -67,18 +69,20 @@ class Turns:
         try:
             if not executable.exclusive:
                 if executable.layout == state.layout:
-                    answer = executable.function(*values)
+                    answer = executable.answer(values)
             else:
                 with state.turn:
                     if executable.layout == state.layout:
                         if executable.preparation is not None:
                             executable.prepare(state)
-                        answer = executable.function(*values)
+                        answer = executable.answer(values)
                         if executable.changes and type(answer) is tuple:
                             state.note_change(executable.updates)
-        except (Mismatch, GuardBroken, OpError, MemoryError, ValueError):
-            answer = None  # nothing has changed: the slow way finds the same, and names it
+        except OpError as e:
+            self._failed(e)
+            raise
         if type(answer) is not tuple or self._build is None:
+            # It has changed nothing. The slow way finds another executable, or names the error.
             return self._slow(values)
         return self._build(answer)
 

@@ -253,17 +253,30 @@ class Executable(Runnable):
         """
         if self.host is not None:
             self.host.called = False
-        try:
-            answer = self.function(*feeds)
-        except (MemoryError, ValueError) as e:
-            # NumPy, asked for the array of a fetch.
-            raise ResourceExhaustedError(
-                None, None, f"OOM when allocating a fetch: {e}; no variable was changed"
-            ) from None
+        answer = self.answer(feeds)
         if type(answer) is tuple:
             return answer
         self.explain(answer)
         raise CompileError(f"a call answered {answer!r}")
+
+    def answer(self, feeds: Sequence[Any]) -> Any:
+        """What native code answers: a tuple, or what ``explain`` takes, nothing having changed.
+
+        Raises:
+          ResourceExhaustedError: there is no memory for a fetch.
+        """
+        try:
+            return self.function(*feeds)
+        except (MemoryError, ValueError) as e:
+            trace = e.__traceback__
+            if isinstance(e, ValueError) and trace is not None and trace.tb_next is not None:
+                raise  # of a handler of signals; NumPy, asked for an array, has no frame
+            changed = "no variable was changed"
+            if self.changes and any(r.late for r in self.program.results):
+                changed = "variables may have been changed"
+            raise ResourceExhaustedError(
+                None, None, f"OOM when allocating a fetch: {e}; {changed}"
+            ) from None
 
     def traced(self, feeds: Sequence[Any]) -> tuple[Any, Profile]:
         """A call, and how long the steps took."""

@@ -59,7 +59,8 @@ class State:
 
     def watch(self, direct: Direct) -> None:
         """Take its aim from a builtin when the layout changes."""
-        self._watchers.add(direct)
+        with self.lock:
+            self._watchers.add(direct)
 
     def note_change(self, keys: frozenset[str]) -> None:
         """Remember that these variables have new values; the caller holds the turn."""

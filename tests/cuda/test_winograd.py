@@ -49,6 +49,8 @@ def planned(x, w, *fetches, images=1):
         ({"into": 64, "out": 64}, 16, False),
         # Hardly anything is multiplied by the factors of the filter.
         ({"into": 256, "out": 256, "size": 8}, 1, False),
+        # Its factors would take 6.6 GiB.
+        ({"size": 224}, 32, False),
         ({"dtype": gc.float16}, 16, False),
     ],
 )

@@ -10,7 +10,7 @@ from ops_support import TARGETS, Case, cases, op_dtypes, op_rows, pure_ops, row_
 from graphc import dtypes
 from graphc.dtypes import DType
 from graphc.graph import Graph
-from graphc.op import Op, evaluate_reference
+from graphc.op import ContractionOp, Op, TemplateOp, evaluate_reference
 
 pytest.importorskip("graphc.session", exc_type=ImportError)
 
@@ -18,6 +18,8 @@ pytest.importorskip("graphc.session", exc_type=ImportError)
 EVERYWHERE = {None, dtypes.float32, dtypes.int32, dtypes.bool_}
 # Integers whose code differs little: each op runs with one of them, with all of them if `slow`.
 ALIKE = (dtypes.int8, dtypes.int16, dtypes.uint16, dtypes.uint32, dtypes.uint64)
+# So do products, which take longest to compile, with one of these.
+FLOATS = (dtypes.float64, dtypes.float16, dtypes.bfloat16)
 
 
 def target_rows() -> list[Any]:
@@ -25,10 +27,13 @@ def target_rows() -> list[Any]:
     rows = []
     wide = [op for op in pure_ops() if set(op_dtypes(op)) >= set(ALIKE)]
     one = {op: ALIKE[number % len(ALIKE)] for number, op in enumerate(wide)}
+    products = [op for op in pure_ops() if isinstance(op, (ContractionOp, TemplateOp))]
+    float_of = {op: FLOATS[number % len(FLOATS)] for number, op in enumerate(products)}
     for target in TARGETS:
         for op, dtype in op_rows():
             lesser = target != TARGETS[0] and dtype not in EVERYWHERE
             lesser = lesser or (dtype in ALIKE and one.get(op, dtype) is not dtype)
+            lesser = lesser or (dtype in FLOATS and float_of.get(op, dtype) is not dtype)
             marks = [pytest.mark.slow] if lesser else []
             name = f"{target}-{row_id(op)}-{row_id(dtype)}"
             rows.append(pytest.param(target, op, dtype, marks=marks, id=name))

@@ -312,6 +312,30 @@ def test_another_process_that_stands_still_is_not_waited_for(store: ObjectCache)
     assert store.stats().entries == 2
 
 
+def test_a_size_that_cannot_be_noted_bounds_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "size").mkdir()
+    small = ObjectCache(tmp_path, limit=20_000)
+    for number in range(40):
+        small.put(cache_key(str(number), "", ""), bytes(1000))
+    assert small.stats().bytes <= 20_000
+    assert small.stats().entries > 10
+
+
+def test_a_fork_does_not_keep_the_lock(store: ObjectCache) -> None:
+    store.put(KEY, DATA)
+    with cache_module._alone(store.directory):
+        held = os.fork()
+        if held == 0:
+            time.sleep(30)
+            os._exit(0)
+    try:
+        with open(store.directory / "size", "rb") as file:
+            assert cache_module._locked(file.fileno())
+    finally:
+        os.kill(held, 9)
+        os.waitpid(held, 0)
+
+
 def test_a_hit_counts_as_use(store: ObjectCache) -> None:
     store.put(KEY, DATA)
     os.utime(entry(store), (1000, 1000))

@@ -16,6 +16,8 @@
 @PyExc_ValueError = external global ptr
 declare ptr @PyObject_Vectorcall(ptr, ptr, i64, ptr)
 declare i32 @PyErr_ExceptionMatches(ptr)
+declare void @PyErr_Fetch(ptr, ptr, ptr)
+declare void @PyErr_Restore(ptr, ptr, ptr)
 
 ; METH_FASTCALL | METH_KEYWORDS
 define ptr @gc_direct(ptr %self, ptr %args, i64 %nargs, ptr %names) {
@@ -64,10 +66,27 @@ exception:
   %is.value = call i32 @PyErr_ExceptionMatches(ptr %value)
   %either = or i32 %is.memory, %is.value
   %named = icmp ne i32 %either, 0
-  br i1 %named, label %clear, label %pass
+  br i1 %named, label %fetch, label %pass
 
-clear:
-  call void @PyErr_Clear()
+fetch:
+  ; What a handler of signals has raised comes from Python: it has a traceback.
+  %kind.at = alloca ptr
+  %error.at = alloca ptr
+  %trace.at = alloca ptr
+  call void @PyErr_Fetch(ptr %kind.at, ptr %error.at, ptr %trace.at)
+  %kind = load ptr, ptr %kind.at
+  %error = load ptr, ptr %error.at
+  %trace = load ptr, ptr %trace.at
+  %handled = icmp ne ptr %trace, null
+  br i1 %handled, label %restore, label %drop
+
+restore:
+  call void @PyErr_Restore(ptr %kind, ptr %error, ptr %trace)
+  ret ptr null
+
+drop:
+  call void @Py_DecRef(ptr %kind)
+  call void @Py_DecRef(ptr %error)
   br label %other
 
 pass:
