@@ -8,7 +8,7 @@ import pytest
 import graphc as gc
 from tests.control.loops import POINT, WEIGHTS, F, check_bytes_are_linear, differences, loop
 
-CASES = {}
+CASES, LONG = {}, set()
 ts = gc.reduce_sum
 
 
@@ -17,26 +17,15 @@ def case(fn):
     return fn
 
 
+def long(fn):
+    """A case that takes long to compile."""
+    LONG.add(fn.__name__)
+    return case(fn)
+
+
 def fixed(x, n):
     """An array whose elements tell their shape when they are written, or stated."""
     return gc.TensorArray(F, size=n + 2).write(0, x)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_derivatives(name, everywhere, monkeypatch):
-    x, n = gc.placeholder(F, [3]), gc.placeholder(gc.int32, [])
-    y = CASES[name](x, n)
-    first = gc.gradients(y, x)[0]
-    second = gc.gradients(ts(first * WEIGHTS), x)[0]
-    everywhere([y, first], {x: POINT, n: 2}, rtol=1e-8)
-    # The verifiers have seen the loops; second derivatives are long.
-    monkeypatch.delenv("GRAPHC_VERIFY")
-    with gc.Session() as session:
-        for turns in (0, 3):
-            found = session.run([y, first, second], {x: POINT, n: turns})
-            wanted = differences(lambda p: session.run([y, first], {x: p, n: turns}), POINT)  # noqa: B023
-            np.testing.assert_allclose(found[1], wanted[0], rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(found[2], wanted[1], rtol=1e-4, atol=1e-5)
 
 
 def below(x, n, start, inner, first=None, last=None):
@@ -63,7 +52,7 @@ def written_two_loops_down(x, n):
     return below(x, n, fixed(x, n), inner)
 
 
-@case
+@long
 def before_and_after_and_twice(x, n):
     """A turn replaces rows in an order in which they must not be put back."""
 
@@ -81,7 +70,7 @@ def before_and_after_and_twice(x, n):
     return below(x, n, fixed(x, n), inner, first, last)
 
 
-@case
+@long
 def a_loop_in_a_branch_too(x, n):
     def inner(i, j, k, c, s):
         return (c.write((i + j + k) % (n + 1), gc.sin(c.read(i % (n + 1)) * s)),)
@@ -107,7 +96,7 @@ def an_array_that_grows(x, n):
     return below(x, n, start, inner)
 
 
-@case
+@long
 def scalars_three_loops_down(x, n):
     def inner(i, j, k, c, s):
         def last(m, d):
@@ -130,6 +119,25 @@ def nothing_is_in_an_element(x, n):
 
     a, s = loop(n, step, gc.TensorArray(F, size=n + 2).write(0, x[:0]), x)
     return ts(a.stack()) + ts(s)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(c, marks=[pytest.mark.slow] if c in LONG else []) for c in CASES]
+)
+def test_derivatives(name, everywhere, monkeypatch):
+    x, n = gc.placeholder(F, [3]), gc.placeholder(gc.int32, [])
+    y = CASES[name](x, n)
+    first = gc.gradients(y, x)[0]
+    second = gc.gradients(ts(first * WEIGHTS), x)[0]
+    everywhere([y, first], {x: POINT, n: 2}, rtol=1e-8)
+    # The verifiers have seen the loops; second derivatives are long.
+    monkeypatch.delenv("GRAPHC_VERIFY")
+    with gc.Session() as session:
+        for turns in (0, 3):
+            found = session.run([y, first, second], {x: POINT, n: turns})
+            wanted = differences(lambda p: session.run([y, first], {x: p, n: turns}), POINT)  # noqa: B023
+            np.testing.assert_allclose(found[1], wanted[0], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(found[2], wanted[1], rtol=1e-4, atol=1e-5)
 
 
 # --- memory ---------------------------------------------------------------------------------------

@@ -35,8 +35,8 @@ def point(turn: int) -> np.ndarray:
 
 
 def shards(count: int) -> list[object]:
-    """The first two, and with `slow` the others."""
-    marks = [[] if k < 2 else [pytest.mark.slow] for k in range(count)]
+    """The first, and with `slow` the others."""
+    marks = [[] if k < 1 else [pytest.mark.slow] for k in range(count)]
     return [pytest.param(k, marks=mark) for k, mark in enumerate(marks)]
 
 
