@@ -88,6 +88,8 @@ def test_one_call_and_one_compilation(monkeypatch):
     y = gc.boolean_mask(x, x > 0.0) * 2.0
     calls = []
     call = Executable.call
+    # A run that is known is one call by itself, which cannot be counted here.
+    monkeypatch.setattr(gc.Session, "_know", lambda *_: None)
     monkeypatch.setattr(Executable, "call", lambda *a: calls.append(1) or call(*a))
     with gc.Session() as session:
         for n in (3, 50, 1, 0, 7):

@@ -303,7 +303,10 @@ def inputs():
     return gc.placeholder(F, [3]), gc.placeholder(gc.int32, [])
 
 
-@pytest.mark.parametrize("name", CASES)
+# Each case by one of two tests; by both if `slow`.
+@pytest.mark.parametrize(
+    "name", [pytest.param(c, marks=[] if c in DEEP else [pytest.mark.slow]) for c in CASES]
+)
 def test_first_derivatives(name, inputs, everywhere):
     x, n = inputs
     y = CASES[name](x, n)

@@ -44,6 +44,8 @@ def calls(monkeypatch):
         made.append(self)
         return call(self, *feeds)
 
+    # A run that is known is one call by itself, which cannot be counted here.
+    monkeypatch.setattr(gc.Session, "_know", lambda *_: None)
     monkeypatch.setattr(Executable, "call", counted)
     return made
 
