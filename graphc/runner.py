@@ -314,12 +314,13 @@ class Runner:
     ) -> Sequence[Any]:  # fmt: skip
         answer: Sequence[Any]
         executable.prepare(self.state)
+        if executable.changes:
+            # Before it: what fails late has changed them, too.
+            self.state.note_change(executable.updates)
         if recording is None:
             answer = executable.call(*arguments)
         else:
             answer = recording.call(executable, arguments)
-        if executable.changes:
-            self.state.note_change(executable.updates)
         self.commit(executable)
         if executable.stores or executable.flat:
             count = len(plan.computed)

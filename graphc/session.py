@@ -419,10 +419,9 @@ class Session:
                     if executable.layout != state.layout:
                         return None
                     executable.prepare(state)
-                    answer = executable.call(*values)
                     if executable.changes:
                         state.note_change(executable.updates)
-                    return answer
+                    return executable.call(*values)
             return executable.call(*values) if executable.layout == state.layout else None
         except (Mismatch, GuardBroken):
             return None

@@ -2,10 +2,12 @@
 
 import gc as garbage
 import itertools
+import operator
 import signal
 import threading
 import weakref
 from collections import OrderedDict, namedtuple
+from functools import partial, reduce
 
 import numpy as np
 import pytest
@@ -240,28 +242,31 @@ def test_no_step_is_done_twice_where_memory_is_short(monkeypatch):
             s.run([step.op, some], feeds)
             call(feeds[mask])
         (executable,) = {p.single for p in s._plans.values() if p.targets and p.computed}
-        real = executable.function
-
-        def short(*feeds):
-            real(*feeds)
-            return np.empty(1 << 60, np.int8)
-
-        monkeypatch.setattr(executable, "function", short)
-        for run in (lambda: s.run([step.op, some], feeds), lambda: call(feeds[mask])):
+        real, mine = executable.function, feeds[mask]
+        row = gc.placeholder(gc.float32, [1, 4])
+        product, ones = gc.matmul(row, gc.reshape(w, [4, 1])), {row: np.ones((1, 4), np.float32)}
+        for run in (lambda: s.run([step.op, some], feeds), lambda: call(mine)):
             before = s.read_variable(w.op)
-            with pytest.raises(gc.errors.ResourceExhaustedError, match="OOM"):
+            assert s.run(product, ones) == before.sum()
+            # As NumPy fails: in C, where there are no frames, and after the step.
+            both = map(operator.call, [partial(real, mine), partial(operator.mul, b"x", 1 << 62)])
+            monkeypatch.setattr(executable, "function", partial(reduce, operator.is_, both))
+            with pytest.raises(gc.errors.ResourceExhaustedError, match="may have been changed"):
                 run()
             np.testing.assert_array_equal(s.read_variable(w.op), before + 1)
+            # What was prepared of the weights is not what it was.
+            assert s.run(product, ones) == before.sum() + 4
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers of signals")
-def test_what_a_handler_of_signals_raises_is_raised(x):
+@pytest.mark.parametrize("error", [ValueError, MemoryError, KeyboardInterrupt])
+def test_what_a_handler_of_signals_raises_is_raised(x, error):
     y, n = x * 2, gc.placeholder(gc.int32, [])
     long = gc.while_loop(lambda i, v: i < n, lambda i, v: [i + 1, gc.sin(v)], [0, 0.5])[1]
     w = gc.Variable(np.zeros(4, np.float32))
     step = w.assign_add(gc.ones([4]) * long)
 
-    class Late(ValueError):
+    class Late(error):
         pass
 
     def late(*_):
@@ -324,3 +329,64 @@ def test_a_layout_that_changes_while_a_run_becomes_known(x, monkeypatch):
         s.run(y, {x: VALUE})
         for _ in range(3):
             assert s.run(y, {x: VALUE}).shape == (8,)
+
+
+@pytest.mark.parametrize("what", ["run", "load", "compile"])
+def test_python_in_a_run_and_other_threads_wait_for_nothing(x, what):
+    w = gc.Variable(VALUE)
+    step = w.assign_add(gc.ones([4]))
+    stop, refused = threading.Event(), []
+
+    def inside(value):
+        try:
+            if what == "run":
+                s.run(step.op)
+            elif what == "load":
+                s.load_variable(w.op, VALUE)
+            else:
+                s.run(x * float(len(refused)), {x: VALUE})
+        except (RuntimeError, InvalidArgumentError) as e:
+            refused.append(e)
+        return value
+
+    y = gc.py_func(inside, [x], gc.float32)
+    with gc.Session() as s:
+        s.run(w.initializer)
+
+        def others(work):
+            while not stop.is_set():
+                work()
+
+        works = (lambda: s.run(step.op), lambda: s.load_variable(w.op, VALUE))
+        threads = [threading.Thread(target=others, args=(f,), daemon=True) for f in works]
+
+        def work():
+            for _ in range(30):
+                s.run(y, {x: VALUE})
+
+        runs = threading.Thread(target=work, daemon=True)
+        for t in (*threads, runs):
+            t.start()
+        runs.join(60)
+        stop.set()
+        for t in threads:
+            t.join(60)
+        assert not any(t.is_alive() for t in (*threads, runs))
+
+
+def test_a_variable_that_is_refused_another_shape_keeps_its_value(x):
+    w = gc.Variable(VALUE, validate_shape=False)
+    refused = []
+
+    def inside(value):
+        try:
+            s.load_variable(w.op, np.full(7, 5, np.float32))
+        except RuntimeError as e:
+            refused.append(e)
+        return value
+
+    with gc.Session() as s:
+        s.run(w.initializer)
+        s.run(gc.py_func(inside, [x], gc.float32), {x: VALUE})
+        assert refused
+        np.testing.assert_array_equal(s.read_variable(w.op), VALUE)

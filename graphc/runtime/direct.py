@@ -75,9 +75,10 @@ class Turns:
                     if executable.layout == state.layout:
                         if executable.preparation is not None:
                             executable.prepare(state)
-                        answer = executable.answer(values)
-                        if executable.changes and type(answer) is tuple:
+                        if executable.changes:
+                            # Before it: what fails late has changed them, too.
                             state.note_change(executable.updates)
+                        answer = executable.answer(values)
         except OpError as e:
             self._failed(e)
             raise

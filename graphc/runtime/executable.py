@@ -6,7 +6,7 @@ import abc
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -221,7 +221,8 @@ class Executable(Runnable):
                 preparation = Preparation(code.prepare, variables, None)
                 preparation.compute()
                 self._take(preparation)
-        self.exclusive = self.changes or self.preparation is not None
+        # Python may run others inside of a run, which take their turn: so does what calls it.
+        self.exclusive = self.changes or self.preparation is not None or bool(program.hosts)
         self.host: HostCaller | None = None
         self._tracer: Tracer | None = None
         if program.hosts:
@@ -269,7 +270,7 @@ class Executable(Runnable):
             return self.function(*feeds)
         except (MemoryError, ValueError) as e:
             trace = e.__traceback__
-            if isinstance(e, ValueError) and trace is not None and trace.tb_next is not None:
+            if trace is not None and trace.tb_next is not None:
                 raise  # of a handler of signals; NumPy, asked for an array, has no frame
             changed = "no variable was changed"
             if self.changes and any(r.late for r in self.program.results):
@@ -292,8 +293,8 @@ class Executable(Runnable):
 
     def prepare(self, state: Changes) -> None:
         """Before a call: compute anew what was prepared of variables that have changed since."""
-        if self.preparation is not None and self.preparation.refresh(state):
-            self._take(self.preparation)
+        if self.preparation is not None:
+            self.preparation.refresh(state, self._take)
 
     def _take(self, preparation: Preparation) -> None:
         """Point the slots of what is prepared at their arrays."""
@@ -359,15 +360,16 @@ class Preparation:
         self.executable = Executable(code, variables, lock)
         self.version = -1
 
-    def refresh(self, state: Changes) -> bool:
-        """Compute the arrays anew if a variable has changed; whether there are new ones."""
-        if self.version == state.version:
-            return False
-        stale = self.version < 0 or state.changed_since(self.version, self.keys)
-        if stale:
+    def refresh(self, state: Changes, take: Callable[[Preparation], None]) -> None:
+        """Compute the arrays anew if a variable has changed; ``take`` is told of new ones."""
+        version = state.version
+        if self.version == version:
+            return
+        if self.version < 0 or state.changed_since(self.version, self.keys):
+            self.version = -1  # until they are taken, whatever comes between
             self.compute()
-        self.version = state.version
-        return stale
+            take(self)
+        self.version = version
 
     def compute(self) -> None:
         """Compute the arrays."""

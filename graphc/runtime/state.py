@@ -117,14 +117,19 @@ class State:
         """Give a variable a value, in its array where that has the shape."""
         with self.turn, self.lock:
             cell = self.cells.get(key)
-            if cell is None or cell.array.shape != value.shape:
+            fits = cell is not None and cell.array.shape == value.shape
+            if cell is None or not fits:
                 cell = Cell(aligned_array(value.shape, value.dtype), True)
-                self.cells[key] = cell
-                self._moved()
-            with self.native_lock:
                 cell.array[...] = value
-            cell.initialized = True
-            self.note_change(frozenset((key,)))
+            # Refused inside of a run, which leaves everything as it was.
+            with self.native_lock:
+                self.note_change(frozenset((key,)))
+                if fits:
+                    cell.array[...] = value
+                    cell.initialized = True
+                else:
+                    self.cells[key] = cell
+                    self._moved()
 
     def load(self, op: Operation, value: Any) -> None:
         """Give a variable a value without running anything."""
