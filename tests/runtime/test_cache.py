@@ -321,6 +321,8 @@ def test_a_size_that_cannot_be_noted_bounds_all_the_same(tmp_path: Path) -> None
     assert small.stats().entries > 10
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_fork_does_not_keep_the_lock(store: ObjectCache) -> None:
     store.put(KEY, DATA)
     with cache_module._alone(store.directory):
