@@ -281,13 +281,14 @@ def test_what_a_handler_of_signals_raises_is_raised(x, error):
                 s.run(long, {n: np.int32(k)})
                 s.run([step], {n: np.int32(k)})
                 call(np.int32(k))
+                s.run({"it": long}, {n: np.int32(k)})
             before = s.read_variable(w.op)
             for run in (
                 lambda v: s.run(long, {n: v}), lambda v: s.run([step], {n: v}), call,
-                lambda v: s.run([long], {n: v}),
+                lambda v: s.run({"it": long}, {n: v}),  # Never a known run.
             ):  # fmt: skip
-                signal.setitimer(signal.ITIMER_REAL, 0.02)
                 with pytest.raises(Late):
+                    signal.setitimer(signal.ITIMER_REAL, 0.02)
                     run(np.int32(2**31 - 1))
             np.testing.assert_array_equal(s.read_variable(w.op), before)
             assert s.run(y, {x: VALUE})[1] == 2

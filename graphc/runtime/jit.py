@@ -326,7 +326,8 @@ class LoadedObject:
     def __del__(self, at_end: Callable[[], bool] = sys.is_finalizing) -> None:
         # What is left of Python while its modules are torn down may still call the code.
         if not at_end():
-            for tracker in self._trackers:
+            # A handler of signals may have raised before the first line of ``__init__``.
+            for tracker in getattr(self, "_trackers", ()):
                 ctypes.pythonapi.Py_DecRef(ctypes.py_object(tracker))
 
     def _reason(self, message: str) -> str:
