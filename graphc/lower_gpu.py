@@ -13,6 +13,7 @@ from graphc.kernels.grid_attention_tensor import attention_tensor_grid
 from graphc.kernels.grid_library import LibraryProduct, library_product
 from graphc.kernels.grid_positions import positions_grid
 from graphc.kernels.grid_scan import scan_grid
+from graphc.kernels.grid_scatter import scatter_add_grid
 from graphc.kernels.grid_sort import first_sorted_grid
 from graphc.kernels.grid_windows import windows_grid
 from graphc.loop.gpu_grid import GpuTarget
@@ -59,7 +60,7 @@ def grid_template(
             or thread_per_iteration(build(), target)
         )
     rows: dict[str | None, Callable[..., Kernel | None]] = {
-        "scan": scan_grid, "first_sorted": first_sorted_grid
+        "scan": scan_grid, "first_sorted": first_sorted_grid, "scatter_add": scatter_add_grid
     }  # fmt: skip
     row = rows.get(kind)
     if row is not None:

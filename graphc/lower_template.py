@@ -121,15 +121,13 @@ class TemplateLowering(GroupOperands):
         probe = Var("i")
         reader.operand(1, (probe,))
         update(probe, Var("c"))
-        sizes = {
-            "rows": self.size(rows), "count": self.size(shape[0]), "columns": self.size(columns)
-        }  # fmt: skip
         self.memo.clear()
         params, scalars = tuple(self.buffers.values()), tuple(self.symbols.values())
-        return lambda: scatter_add_kernel(
-            self.name, params, scalars, **sizes, index=lambda i: reader.operand(1, (i,)),
-            update=update, out=buffer,
+        self.arguments = arguments = dict[str, Any](
+            rows=self.size(rows), count=self.size(shape[0]), columns=self.size(columns),
+            index=lambda i: reader.operand(1, (i,)), update=update, out=buffer,
         )  # fmt: skip
+        return lambda: scatter_add_kernel(self.name, params, scalars, **arguments)
 
     def positions(self, op: Operation) -> Callable[[], Kernel]:
         """The positions of true elements, one after the other."""

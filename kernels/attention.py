@@ -188,7 +188,7 @@ class _Rows:
     def __init__(self, problem: Attention, target: Target, batch: Indices, number: Expr) -> None:
         self.p, self.target, self.batch = problem, target, batch
         self.first = ir.mul(number, ROWS)
-        self.rows = part_of(problem.queries, self.first, ROWS)
+        self.rows = emit.part_of(problem.queries, self.first, ROWS)
         self.lanes = target.vector_bytes // problem.dtype.size
         dtype, lanes = problem.dtype, self.lanes
         self.stride = -(-(known(problem.width) or 0) // lanes) * lanes
@@ -220,7 +220,7 @@ class _Rows:
         """A block of keys: its scores, their weights, the values."""
         out: list[Stmt] = []
         start = emit.let(out, "start", ir.mul(number, COLUMNS))
-        columns = emit.let(out, "columns", part_of(self.p.keys, start, COLUMNS))
+        columns = emit.let(out, "columns", emit.part_of(self.p.keys, start, COLUMNS))
         out.append(Block(tuple(self._products(start, columns))))
         out += emit.loop(self.rows, lambda row: self._weights(row, columns))
         out.append(Block(tuple(self._values(start, columns))))
@@ -342,14 +342,3 @@ class _Rows:
         out += emit.chunks(self.p.width, lanes, element)
         found = Load(self.largest, row), Load(self.total, row)
         return out + self.p.statistics(self.batch, ir.add(self.first, row), *found)
-
-
-def part_of(extent: Expr, start: Expr, most: int) -> Expr:
-    """How many of an extent are in a block that begins at ``start``."""
-    size = known(extent)
-    if size is not None and size % most == 0:
-        return ir.const(most)
-    if size is not None and size < most:
-        return extent
-    return emit.minimum(ir.sub(extent, start), ir.const(most))
-

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from graphc.dtypes import DType
 from graphc.kernels import emit, tiling
-from graphc.kernels.attention import MOST_WIDTH, part_of
+from graphc.kernels.attention import MOST_WIDTH
 from graphc.kernels.attention_gradient_problem import AttentionGradient
 from graphc.kernels.attention_gradient_rows import gradient_rows
 from graphc.kernels.panel import one_block
@@ -219,7 +219,7 @@ class _Blocks:
         p, b = self.p, self.batch
         out: list[Stmt] = []
         start = emit.let(out, "start", ir.mul(number, QUERIES))
-        rows = emit.let(out, "rows", part_of(p.queries, start, QUERIES))
+        rows = emit.let(out, "rows", emit.part_of(p.queries, start, QUERIES))
         out += self.query.filled(rows, lambda i, d: p.query(b, ir.add(start, i), d))
         out += self.grad.filled(rows, lambda i, n: p.grad(b, ir.add(start, i), n))
         zero = ir.const(0, p.dtype)
@@ -245,7 +245,7 @@ class _Blocks:
         p, b = self.p, self.batch
         out: list[Stmt] = []
         offset = emit.let(out, "offset", ir.mul(number, KEYS))
-        count = emit.let(out, "keys", part_of(self.count, offset, KEYS))
+        count = emit.let(out, "keys", emit.part_of(self.count, offset, KEYS))
         first = emit.let(out, "first", ir.add(self.first, offset))
 
         def at(j: Expr, i: Expr) -> Expr:

@@ -50,6 +50,23 @@ def minimum(a: Expr, b: Expr) -> Expr:
     return ir.apply("min", a, b)
 
 
+def maximum(a: Expr, b: Expr) -> Expr:
+    """The larger of two sizes."""
+    if isinstance(a, Const) and isinstance(b, Const):
+        return a if a.value >= b.value else b
+    return ir.apply("max", a, b)
+
+
+def part_of(extent: Expr, start: Expr, most: int) -> Expr:
+    """How many of an extent are in a block that begins at ``start``."""
+    size = extent.value if isinstance(extent, Const) else None
+    if size is not None and size % most == 0:
+        return ir.const(most)
+    if size is not None and size < most:
+        return extent
+    return minimum(ir.sub(extent, start), ir.const(most))
+
+
 def is_const(expr: Expr, value: int) -> bool:
     """Whether the expression is this literal."""
     return isinstance(expr, Const) and bool(expr.value == value)

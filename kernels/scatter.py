@@ -10,6 +10,11 @@ from graphc.loop.ir import Buffer, Expr, If, Kernel, LoopKind, Reduce, Stmt, Sto
 
 COLUMNS = 256
 """Columns of one chunk of work: a row of a chunk is a few cache lines, and threads share none."""
+PARTS = 8
+"""Into how many parts rows are divided at most: each of them goes through all of the numbers."""
+WORTH = 1 << 15
+"""Elements of the result that are worth a part."""
+LANES = 16
 
 
 def scatter_add_kernel(
@@ -17,49 +22,80 @@ def scatter_add_kernel(
     params: Sequence[Buffer],
     scalars: Sequence[Var],
     *,
-    rows: Expr | int,
-    count: Expr | int,
-    columns: Expr | int,
+    rows: Expr,
+    count: Expr,
+    columns: Expr,
     index: Callable[[Expr], Expr],
     update: Callable[[Expr, Expr], Expr],
     out: Buffer,
 ) -> Kernel:
     """``out[rows, columns]``, zero but for ``update(i, column)`` added to row ``index(i)``.
 
-    Every chunk of columns is worked on alone, and in it the rows are added in the order of ``i``:
-    the sums are the same with any number of threads.  Rows out of range are left out.
+    Every part of the rows and chunk of columns is worked on alone, and in it the rows are added in
+    the order of ``i``: the sums are the same with any number of threads.  Rows out of range are
+    left out.
     """
-    height, number, width = (ir.wrap(v, ir.ZERO.dtype) for v in (rows, count, columns))
+    worth = emit.ceil_div(ir.mul(rows, columns), WORTH)
+    parts = emit.minimum(emit.maximum(worth, ir.ONE), ir.const(PARTS))
+    chunks = emit.ceil_div(columns, COLUMNS)
 
-    def chunk(block: Expr) -> list[Stmt]:
+    def piece(flat: Expr) -> list[Stmt]:
         stmts: list[Stmt] = []
-        first = emit.let(stmts, "first", block * COLUMNS)
-        here = emit.let(stmts, "width", emit.minimum(ir.const(COLUMNS), width - first))
+        part, chunk = emit.unflatten(stmts, flat, (parts, chunks))
+        begin = emit.let(stmts, "begin", ir.index_div(ir.mul(part, rows), parts))
+        end = emit.let(stmts, "end", ir.index_div(ir.mul(part + 1, rows), parts))
+        first = emit.let(stmts, "first", ir.mul(chunk, COLUMNS))
+        width = emit.let(stmts, "width", emit.part_of(columns, first, COLUMNS))
 
-        def clear(row: Expr) -> list[Stmt]:
-            zero = ir.Const(0, out.dtype)
-            return emit.loop(here, lambda c: [Store(out, row * width + first + c, zero)])
+        def across(row: Expr, body: Callable[[Expr, Expr], Stmt]) -> list[Stmt]:
+            start = ir.add(ir.mul(row, columns), first)
+            return _row(width, lambda c: [body(ir.add(start, c), ir.add(first, c))])
 
         def add(i: Expr) -> list[Stmt]:
             body: list[Stmt] = []
             row = emit.let(body, "row", ir.cast(index(i), ir.ZERO.dtype))
 
-            def column(c: Expr) -> list[Stmt]:
-                value = ir.cast(update(i, first + c), out.dtype)
-                return [Reduce(out, row * width + first + c, "add", value)]
+            def one(place: Expr, column: Expr) -> Stmt:
+                return Reduce(out, place, "add", ir.cast(update(i, column), out.dtype))
 
-            inside = ir.logical_and(row >= 0, row < height)
-            body.append(If(inside, ir.block(*emit.loop(here, column))))
-            return body
+            inside = ir.logical_and(row >= begin, row < end)
+            return [*body, If(inside, ir.block(*across(row, one)))]
 
-        return stmts + emit.loop(height, clear) + emit.loop(number, add)
+        zero, here = ir.Const(0, out.dtype), emit.let(stmts, "here", ir.sub(end, begin))
+        if emit.is_const(chunks, 1):
+            # Rows lie one behind the other.
+            place = emit.let(stmts, "place", ir.mul(begin, columns))
+            clear = _row(ir.mul(here, columns), lambda at: [Store(out, ir.add(place, at), zero)])
+        else:
+            clear = emit.loop(
+                here, lambda r: across(ir.add(begin, r), lambda at, _: Store(out, at, zero))
+            )
+        return [*stmts, *clear, *emit.loop(count, add)]
 
-    chunks = emit.ceil_div(width, COLUMNS)
-    body = emit.loop(chunks, chunk, LoopKind.PARALLEL)
+    body = emit.loop(ir.mul(parts, chunks), piece, LoopKind.PARALLEL)
     return Kernel(name, tuple(params), tuple(scalars), ir.block(*body))
 
 
-LANES = 16
+def _row(width: Expr, body: Callable[[Expr], list[Stmt]]) -> list[Stmt]:
+    """Vectors along a row, then narrower ones.
+
+    None has a mask: what one has stored could not be forwarded to the next sum of the same row.
+    """
+    stmts: list[Stmt] = []
+    done: Expr = ir.ZERO
+    for lanes in (LANES, LANES // 4, 1):
+        rest = ir.sub(width, done)
+        count = ir.index_div(rest, ir.const(lanes))
+
+        def vector(c: Expr, lanes: int = lanes, done: Expr = done) -> list[Stmt]:
+            start = ir.add(done, ir.mul(c, lanes))
+            if lanes == 1:
+                return body(start)
+            return emit.loop(ir.const(lanes), lambda x: body(ir.add(start, x)), LoopKind.VECTORIZED)
+
+        stmts += emit.loop(count, vector)
+        done = ir.add(done, ir.mul(count, lanes))
+    return stmts
 
 
 def put_row_kernel(

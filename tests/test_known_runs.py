@@ -272,6 +272,10 @@ def test_what_a_handler_of_signals_raises_is_raised(x, error):
     def late(*_):
         raise Late
 
+    def soon(run, times):
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        run(times)
+
     old = signal.signal(signal.SIGALRM, late)
     try:
         with gc.Session() as s:
@@ -288,8 +292,7 @@ def test_what_a_handler_of_signals_raises_is_raised(x, error):
                 lambda v: s.run({"it": long}, {n: v}),  # Never a known run.
             ):  # fmt: skip
                 with pytest.raises(Late):
-                    signal.setitimer(signal.ITIMER_REAL, 0.02)
-                    run(np.int32(2**31 - 1))
+                    soon(run, np.int32(2**31 - 1))
             np.testing.assert_array_equal(s.read_variable(w.op), before)
             assert s.run(y, {x: VALUE})[1] == 2
     finally:

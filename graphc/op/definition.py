@@ -224,6 +224,8 @@ class TemplateOp(Op):
     template: ClassVar[str] = ""
     #: Operands whose elements are read so often that they have to lie in order.
     dense_operands: ClassVar[tuple[int, ...]] = ()
+    #: Operands of which the template reads each element once: they may be computed there.
+    once: ClassVar[tuple[int, ...]] = ()
 
     def dense(self, op: Operation) -> tuple[int, ...]:
         """Which operands of ``op`` these are."""

@@ -199,6 +199,7 @@ class ScatterAddRows(TemplateOp):
         "T": dtypes.NUMERIC, "Tindices": INDEX, "Tshape": INDEX,
     }  # fmt: skip
     template = "scatter_add"
+    once: ClassVar[tuple[int, ...]] = (2,)
 
     def infer(self, ctx: InferContext) -> Sequence[TensorType]:
         """The shape asked for."""

@@ -135,22 +135,42 @@ class Fuser:
         groups = self.trimmed(groups, merger.reads)
         return Plan(groups, self.inliner.inlined, self.inliner.aliases)
 
-    def trimmed(
-        self, groups: Sequence[Group], reads: dict[Group, set[Tensor]]
-    ) -> list[Group]:
+    def trimmed(self, groups: Sequence[Group], reads: dict[Group, set[Tensor]]) -> list[Group]:
         """The groups that are needed, each storing what others need of it."""
         root = self.inliner.root
         needed = {root(t) for t in self.inliner.results}
-        needed |= {
-            t for op in self.fn.operations if op.definition.can_fail(op) for t in op.outputs
-        }
+        failing = {self.inliner.checked(t) for op in self.fn.operations
+                   if op.definition.can_fail(op) for t in op.outputs}  # fmt: skip
         kept = []
         for group in reversed(groups):
-            group.outputs = [t for t in dict.fromkeys(group.outputs) if t in needed]
+            outputs = list(dict.fromkeys(group.outputs))
+            wanted = {t for t in outputs if t in needed}
+            for t in reversed(outputs):
+                if t in failing and t not in self.computed_for(group, wanted):
+                    wanted.add(t)
+            group.outputs = [t for t in outputs if t in wanted]
             if group.outputs:
                 needed |= reads[group]
                 kept.append(group)
         return kept[::-1]
+
+    def computed_for(self, group: Group, wanted: Iterable[Tensor]) -> set[Tensor]:
+        """What of a group is computed wherever it would be stored, since this depends on it."""
+        found = set(wanted)
+        if group.template is not None:
+            return found
+        roles = {m.tensor: "row" if m.role == "row" else "point" for m in group.members}
+        sums = {m.tensor for m in group.members if m.role == "reduce"}
+        stack = [t for t in found if t in roles]
+        while stack:
+            t = stack.pop()
+            for read in self.inliner.surely(t):
+                # Of a row that has no elements what is computed once for it would be computed, too.
+                level = "row" if read in sums else roles.get(read)
+                if read not in found and level == roles[t]:
+                    found.add(read)
+                    stack.append(read)
+        return found
 
 
 def fuse(fn: Function) -> Plan:

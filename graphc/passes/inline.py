@@ -7,6 +7,7 @@ from graphc.function import Function
 from graphc.graph import Operation, Tensor
 from graphc.loop import ir
 from graphc.op import ElementOp, ReductionOp, TemplateOp
+from graphc.ops.host import calls_host
 from graphc.passes.plan import is_literal, is_view, only_unit_dims
 from graphc.passes.trace import Index, Trace, trace
 
@@ -20,6 +21,12 @@ def loaded(op: Operation) -> list[Tensor]:
     return [t for k, t in enumerate(op.inputs) if k not in unread and not is_literal(t)]
 
 
+def read_once(tensor: Tensor, op: Operation) -> bool:
+    """Whether a template reads each of these elements once, and no others in their place."""
+    once = op.definition.once if isinstance(op.definition, TemplateOp) else ()
+    return bool(once) and all(k in once for k, t in enumerate(op.inputs) if t is tensor)
+
+
 class Inliner:
     """Decides for every elementwise tensor whether it is *inlined*, an alias or stored."""
 
@@ -31,6 +38,7 @@ class Inliner:
         self.aliases: dict[Tensor, Tensor] = {}
         self.costs: dict[Tensor, int] = {}
         self.deep: dict[Tensor, list[tuple[Tensor, Index]]] = {}
+        self.hosted = any(calls_host(op) for op in fn.operations)
         self.consumers: dict[Tensor, list[Operation]] = {}
         for op in fn.operations:
             for t in dict.fromkeys(self.operands(op)):
@@ -78,7 +86,9 @@ class Inliner:
     def may_inline(self, tensor: Tensor) -> bool:
         """Whether computing ``tensor`` at its uses is right and cheaper than storing it."""
         uses = self.consumers.get(tensor, [])
-        if tensor in self.results or tensor.op.definition.can_fail(tensor.op):
+        if tensor in self.results:
+            return False
+        if tensor.op.definition.can_fail(tensor.op) and not self.summed_up(tensor, uses):
             return False
         cost = self.costs[tensor]
         if cost > MAX_INLINE_COST:
@@ -88,14 +98,50 @@ class Inliner:
             if "bodies" in op.attrs or op.type == "Host":
                 return False
             if isinstance(op.definition, TemplateOp):
-                dense = any(op.inputs[k] is tensor for k in op.definition.dense(op))
-                if dense or not (free and self.moved(tensor)):
+                definition, inputs = op.definition, op.inputs
+                dense = any(inputs[k] is tensor for k in definition.dense(op))
+                moved = free and self.moved(tensor)
+                if dense or not (moved or read_once(tensor, op)):
                     return False
                 continue
-            turned = is_view(op) and not only_unit_dims(op)
+            turned = is_view(op) and not (only_unit_dims(op) or self.taken_by_row(op))
             if turned or (cost > CHEAP and self.repeats(tensor, op)):
                 return False
         return len(uses) <= 1 or cost <= CHEAP
+
+    def summed_up(self, tensor: Tensor, uses: list[Operation]) -> bool:
+        """Whether its only use is a reduction that reads each element once, whatever they are.
+
+        What can fail then fails there.  Among operations in Python it has its place in their order.
+        """
+        if self.hosted or len(uses) != 1 or not isinstance(uses[0].definition, ReductionOp):
+            return False
+        traces = [self.trace(out) for out in uses[0].outputs]
+        if len(traces) != 1 or traces[0].guarded or len(traces[0].reads) != 1:
+            return False
+        (info,) = traces
+        ((_, index),) = info.reads
+        sizes = (*(uses[0].outputs[0].sizes or ()), *info.extents)
+        moving = [v for v, s in zip((*info.out, *info.inner), sizes, strict=True) if s != 1]
+        read = [x for x in index if x is not ir.ZERO]
+        return len(read) == len(moving) and set(read) == set(moving)
+
+    def taken_by_row(self, view: Operation) -> bool:
+        """Whether a template alone reads a view, once and by rows that are the viewed one's, too.
+
+        It takes indices apart for each row then, not for each element.
+        """
+        (inner,), (out,) = view.inputs[:1], view.outputs
+        uses = self.consumers.get(out, [])
+        alone = len(uses) == 1 and out not in self.results and read_once(out, uses[0])
+        return alone and (inner.sizes or ())[-1:] == (out.sizes or ())[-1:] != ()
+
+    def checked(self, tensor: Tensor) -> Tensor:
+        """The stored tensor whose computation finds out whether this one fails."""
+        while tensor in self.inlined:
+            (use,) = self.consumers[tensor]
+            tensor = use.outputs[0]
+        return tensor
 
     def moved(self, tensor: Tensor) -> bool:
         """Whether the elements are others' in memory, in another place and no more."""
@@ -118,6 +164,15 @@ class Inliner:
                 ):
                     return True
         return False
+
+    def surely(self, tensor: Tensor) -> set[Tensor]:
+        """The stored tensors that each element of this one reads, whatever others are."""
+        info = self.trace(tensor)
+        found: set[Tensor] = set()
+        if not info.guarded:
+            for read, _ in info.reads:
+                found |= self.surely(read) if read in self.inlined else {read}
+        return found
 
     # --- reads through inlined tensors -----------------------------------------------------------
 

@@ -121,3 +121,35 @@ def test_there_is_no_race(shim):
     fetches = [gc.sort(x), gc.nn.top_k(x, 9)[0], gc.sort(y), gc.cumsum(x, 1)]
     with gc.Session(device=RaceDevice(both_orders=False)) as session:
         session.run(fetches, {x: few(gc.float32, 2, 2500), y: few(gc.float32, 2, 300)})
+
+
+@pytest.mark.parametrize("columns", [None, 1, 7, 64, 600])
+def test_rows_added_up_by_number(columns, device):
+    """Blocks with some rows each, whose threads have some columns; most rows go to the last one."""
+    rows, count, width = 37, 300, columns or 70
+    where = np.minimum(RNG.integers(0, 2 * rows, count), rows - 1)
+    updates = gc.placeholder(gc.float32, [None, columns])
+    feed = gc.placeholder(gc.int32, [None])
+    params = gc.placeholder(gc.float32, [None, columns])
+    (found,) = gc.gradients(gc.gather(params, feed), [params], grad_ys=[updates])
+    what = RNG.normal(size=(count, width)).astype(np.float32)
+    table = np.zeros((rows, width), np.float32)
+    both([found], {feed: where, updates: what, params: table}, device)
+    nothing = {feed: where[:0], updates: what[:0], params: table}
+    both([found], nothing, device)
+
+
+def test_lookups_that_are_summed_up(device):
+    feed, table = gc.placeholder(gc.int32, [None, 9]), RNG.normal(size=(50, 40)).astype(np.float32)
+    weights = gc.Variable(table)
+    found = gc.reduce_sum(gc.nn.embedding_lookup(weights, feed), 1)
+    (grad,) = gc.gradients(found, [weights])
+    numbers = RNG.integers(0, 50, (6, 9))
+    with gc.Session(device=device) as s:
+        s.run(weights.initializer)
+        sums, spread = s.run([found, grad], {feed: numbers})
+        np.testing.assert_allclose(sums, table[numbers].sum(1), rtol=1e-5, atol=1e-5)
+        times = np.bincount(numbers.ravel(), minlength=50)
+        np.testing.assert_array_equal(spread, np.repeat(times[:, None], 40, 1))
+        with pytest.raises(gc.errors.InvalidArgumentError, match="is not in"):
+            s.run(found, {feed: numbers + 50})
