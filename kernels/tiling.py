@@ -16,6 +16,11 @@ K_LONG = 512
 MANY_K_ROWS = 512
 K_RUN = 1024
 """The same where the right operand is read in one run: it need not stay in the first cache."""
+LEAST_STEPS = 64
+"""Of a block of them, to be worth the sums that are read and stored."""
+FIRST_CACHE = 24 * 1024
+"""What a block of two operands takes of the first cache, where both move by whole lines with each
+step of ``k`` and vectors are shorter than lines: the second cache is too slow for both."""
 PANEL_BYTES = 512 * 1024
 """A panel of the right operand that is larger is packed, block by block."""
 FAR_BYTES = 8 * 1024 * 1024
@@ -49,6 +54,8 @@ PACKED_ROWS = (256, 1024)
 many."""
 ITERATIONS = 64
 """So many are enough for any machine."""
+FEW_ITERATIONS = 8
+"""Of fewer, one that is left over makes all other threads wait."""
 SCRATCH_BYTES = 128 * 1024
 """The most that the accumulators of a block may take."""
 SERIAL_FLOPS = 4_000_000
@@ -276,6 +283,24 @@ def _depth(
     return whole
 
 
+def _near_steps(
+    problem: Contraction, found: Access, target: Target, tiles: int | None
+) -> int | None:
+    """Steps whose rows of both operands the first cache holds for all tiles; None if it needs not.
+
+    That is the gradient of a convolution's filter: both operands are images.
+    """
+    n, size = known(problem.n), problem.acc.size
+    several = len(problem.k) > 1 and tiles is not None and tiles > 1
+    images = found.lhs_m == {1} and found.rhs_n == {1} and found.rhs_k == {n}
+    if n is None or not several or not images or len(found.lhs_k) != 1:
+        return None
+    (stride,) = found.lhs_k
+    if target.vector_bytes >= ir.LINE_BYTES or stride is None or stride * size < ir.LINE_BYTES:
+        return None
+    return max(LEAST_STEPS, FIRST_CACHE // ((stride + n) * size))
+
+
 def tile_count(m: tuple[Expr, ...], rows: Rows) -> int | None:
     """Row tiles in all, if known."""
     extents = volume(m[: rows.split + 1])
@@ -338,17 +363,22 @@ def choose(
     narrow = target.vector_bytes < ir.LINE_BYTES and not lies_well
     pack_rhs = (not plain and not few) or (plain and _strains_cache(problem, tiles, narrow))
     depth = _depth(problem, pack_lhs or pack_rhs, panel_bytes, tiles, in_a_run)
+    near = _near_steps(problem, found, target, tiles)
+    if near is not None and not (pack_lhs or pack_rhs):
+        depth = blocks(problem.k, near)
     panels = _panels(problem, width, lanes, pack_lhs, target)
     if pack_rhs and narrow and n is not None:
         panels = max(panels, min(NARROW_PANELS, math.ceil(n / width)))
     block = _tiles(problem, rows, panels * width, depth, pack_rhs)
     block = max(1, int(block * wanted.blocks))
-    if tiles is not None:
-        block = balanced(tiles, block)
     flops = None
     if total is not None and n is not None and steps is not None:
         flops = 2 * total * n * steps * (volume(problem.batch) or 1 << 20)
     serial = flops is not None and flops <= SERIAL_FLOPS
+    if tiles is not None:
+        block = balanced(tiles, block)
+        if not serial:
+            block = _shared(problem, tiles, block, panels * width, pack_lhs or pack_rhs)
     chunk = grain(problem, block * rows.count, panels * width)
     if serial and few and _read(problem) > SERIAL_BYTES:
         each = min(panels * width, n or 1) * (steps or 1) * problem.acc.size
@@ -357,6 +387,29 @@ def choose(
         lanes, vectors, rows, depth, pack_lhs, pack_rhs, block, panels, not serial, chunk,
         None if pack_rhs else ahead(problem, found, width),
     )  # fmt: skip
+
+
+def _shared(problem: Contraction, tiles: int, block: int, columns: int, packs: bool) -> int:
+    """Row tiles of an iteration, so that two threads share a few iterations evenly.
+
+    Where operands are packed for each of them there is one more than needed, at most.
+    """
+    n, batch = known(problem.n), volume(problem.batch)
+    parts = math.ceil(tiles / block)
+    if n is None or batch is None or not tiles:
+        return block
+    others = math.ceil(n / columns) * batch
+    if parts * others >= FEW_ITERATIONS:
+        return block
+    most, least = block, math.ceil(tiles / (parts + 1))
+    if parts * others == 1 and not packs:
+        most, least = math.ceil(2 * tiles / FEW_ITERATIONS), 1
+
+    def longest(size: int) -> int:
+        """What one of two threads does, in row tiles."""
+        return math.ceil(math.ceil(tiles / size) * others / 2) * size
+
+    return min(range(most, least - 1, -1), key=longest)
 
 
 def ahead(problem: Contraction, found: Access, width: int) -> int | None:

@@ -148,6 +148,7 @@ CASES = [
     Case((2, 8, 8, 5), (3, 3, 1, 5), groups=5, strides=(2, 2), padding="SAME"),
     Case((3, 6, 6, 17), (1, 1, 17, 35)),
     Case((1, 40, 20, 64), (3, 3, 64, 40), padding="SAME"),
+    Case((2, 13, 23, 16), (3, 3, 16, 32)),
     Case((0, 6, 6, 2), (3, 3, 2, 4)),
     Case((2, 2, 6, 2), (3, 3, 2, 4)),
     Case((1, 1, 1, 1), (1, 1, 1, 1)),
@@ -192,6 +193,19 @@ def run_native(batch: Any, cases: list[Case], kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_native(batch: Any, kind: str) -> None:
     run_native(batch, CASES, kind)
+
+
+@pytest.mark.parametrize(
+    ("image", "channels"),
+    [((32, 34, 34, 16), 16), ((32, 18, 18, 32), 32), ((32, 10, 10, 64), 64), ((8, 58, 58, 64), 64)],
+)
+@pytest.mark.parametrize("target", ["avx2", "avx512"])
+def test_two_threads_share_the_gradient_of_a_small_filter(target, image, channels):
+    case = Case(image, (3, 3, image[3], channels))
+    loop = case.build("weight_gradient", target, "conv").parallel
+    assert loop is not None
+    assert isinstance(loop.extent, ir.Const)
+    assert -(-loop.extent.value // 2) <= 0.6 * loop.extent.value
 
 
 @pytest.mark.parametrize("kind", KINDS)
