@@ -16,7 +16,7 @@ from graphc.loop import ir
 from graphc.loop.gpu_grid import GpuTarget
 from graphc.loop.ir import PRODUCTS, WARP, Expr, Kernel, Load, Stmt, WarpProduct
 
-_LARGE = 128  # a side from which on tiles have this size
+LARGE = 128  # a side from which on tiles have this size
 LEAST_ARCH = 80
 """The first with copies that are not waited for."""
 
@@ -37,7 +37,7 @@ def tensor_tiles(
 ) -> Kernel:
     """The kernel by tiles of the result, a block of warps for each."""
     sides = (emit.product(problem.m), problem.n)
-    large = all((known(side) or 0) >= _LARGE for side in sides)
+    large = all((known(side) or 0) >= LARGE for side in sides)
     return _TensorTiles(problem, dtypes, 4 if large else 2).kernel(kernel, target)
 
 

@@ -10,7 +10,8 @@ rows. The iterations of the kept dimensions, *items*, are independent of each ot
 * gives every other item a thread where there is nothing to reduce, where a row is short, and where
   the rows lie side by side in memory, so that neighbouring threads read neighbouring elements;
 * gives rows that lie side by side a block for 32 items where these alone are too few: its warps
-  share out the iterations, and leave their totals in shared memory;
+  share out the iterations, and leave their totals in shared memory; of long rows that are few, many
+  blocks share each, and leave their totals in a workspace;
 * else gives every item a warp or a block, whose threads share out the iterations of each nest,
   have totals of their own and combine them;
 * gives a sum of everything many blocks, which leave their totals in a workspace, and a second
@@ -29,6 +30,7 @@ from graphc.loop.cpu import iterations_are_independent
 from graphc.loop.cpu_cost import SYMBOLIC, accesses, step
 from graphc.loop.cpu_rows import tidy_nest
 from graphc.loop.gpu_columns import columns
+from graphc.loop.gpu_few_columns import few_columns
 from graphc.loop.gpu_grid import GpuTarget, grid_stride
 from graphc.loop.gpu_rows import has_spread, spread_rows, total_of_everything, waits
 from graphc.loop.gpu_tile import turned_tiles
@@ -77,7 +79,8 @@ def schedule_gpu(kernel: Kernel, target: GpuTarget) -> Kernel:
     if spread and length > _SHORT and _side_by_side(loops, body):
         items = known(_items(loops)[0])
         if items is None or items < _MANY:
-            found = columns(kernel, *_items(loops), body, target)
+            found = few_columns(kernel, *_items(loops), body, target)
+            found = found or columns(kernel, *_items(loops), body, target)
             if found is not None:
                 return found
     if not spread or _alone(loops, body, length):

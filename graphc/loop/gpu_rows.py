@@ -182,7 +182,7 @@ def total_of_everything(kernel: Kernel, body: Block, target: GpuTarget) -> Kerne
     assert isinstance(nest, For)
     reduces = accumulators(open_nest(nest)[1])
     before, after = body.stmts[: nests[0]], body.stmts[nests[0] + 1 :]
-    if len(nests) > 1 or stored(nest) or not _begin_with_identities(before, reduces):
+    if len(nests) > 1 or stored(nest) or not begin_with_identities(before, reduces):
         return None
     blocks = min(_BLOCKS, target.blocks)
     spaces = {
@@ -209,7 +209,7 @@ def total_of_everything(kernel: Kernel, body: Block, target: GpuTarget) -> Kerne
     return replace(kernel, params=params, body=Block((first, second)))
 
 
-def _begin_with_identities(stmts: Sequence[Stmt], reduces: dict[Buffer, Reduce]) -> bool:
+def begin_with_identities(stmts: Sequence[Stmt], reduces: dict[Buffer, Reduce]) -> bool:
     """Whether all that is done beforehand is to clear what is reduced into."""
     for stmt in stmts:
         if isinstance(stmt, Store) and stmt.buffer in reduces:
