@@ -12,9 +12,10 @@ COLUMNS = 256
 """Columns of one chunk of work: a row of a chunk is a few cache lines, and threads share none."""
 PARTS = 8
 """Into how many parts rows are divided at most: each of them goes through all of the numbers."""
+LANES = 16
+"""Columns that are worth a part: of narrow rows, the numbers take longer than the sums."""
 WORTH = 1 << 15
 """Elements of the result that are worth a part."""
-LANES = 16
 
 
 def scatter_add_kernel(
@@ -35,7 +36,9 @@ def scatter_add_kernel(
     the order of ``i``: the sums are the same with any number of threads.  Rows out of range are
     left out.
     """
-    worth = emit.ceil_div(ir.mul(rows, columns), WORTH)
+    worth = emit.minimum(
+        emit.ceil_div(ir.mul(rows, columns), WORTH), ir.index_div(columns, ir.const(LANES))
+    )
     parts = emit.minimum(emit.maximum(worth, ir.ONE), ir.const(PARTS))
     chunks = emit.ceil_div(columns, COLUMNS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphc import dims
 from graphc.function import Function
 from graphc.graph import Operation, Tensor
-from graphc.loop.ir import ZERO, Expr, Var
+from graphc.loop.ir import ZERO, Expr
 from graphc.op import ContractionOp, ElementOp, ReductionOp, TemplateOp
 from graphc.ops.host import calls_host
 from graphc.passes.basic import symbols_in
@@ -49,18 +49,8 @@ class Grouper:
             place = tuple(None if s == 1 else k for k, s in enumerate(sizes))
             return Group(sizes, (), [Member(tensor, "point", place)], None, [tensor])
         info = self.inliner.trace(tensor)
-        variables = info.out + info.inner
         first, index = info.reads[0]
-        known = {v: k for k, v in enumerate(variables)}
-        needed = {v for v, s in zip(info.out, sizes, strict=True) if s != 1}
-        needed |= {v for v, s in zip(info.inner, info.extents, strict=True) if s != 1}
-        simple = (
-            len(info.reads) == 1
-            and any(s != 1 for s in info.extents)
-            and needed <= set(index)
-            and all((isinstance(x, Var) and x in known) or x is ZERO for x in index)
-            and len({x for x in index if x is not ZERO}) == sum(x is not ZERO for x in index)
-        )
+        simple = any(s != 1 for s in info.extents) and info.reads_all(sizes, first)
         if not simple:
             frame = sizes + info.extents
             reduced = tuple(range(len(sizes), len(frame)))

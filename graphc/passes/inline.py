@@ -116,15 +116,12 @@ class Inliner:
         """
         if self.hosted or len(uses) != 1 or not isinstance(uses[0].definition, ReductionOp):
             return False
-        traces = [self.trace(out) for out in uses[0].outputs]
-        if len(traces) != 1 or traces[0].guarded or len(traces[0].reads) != 1:
-            return False
-        (info,) = traces
-        ((_, index),) = info.reads
-        sizes = (*(uses[0].outputs[0].sizes or ()), *info.extents)
-        moving = [v for v, s in zip((*info.out, *info.inner), sizes, strict=True) if s != 1]
-        read = [x for x in index if x is not ir.ZERO]
-        return len(read) == len(moving) and set(read) == set(moving)
+        outputs = uses[0].outputs
+        info = self.trace(outputs[0])
+        return (
+            len(outputs) == 1 and not info.guarded
+            and info.reads_all(outputs[0].sizes or (), tensor)
+        )  # fmt: skip
 
     def taken_by_row(self, view: Operation) -> bool:
         """Whether a template alone reads a view, once and by rows that are the viewed one's, too.
@@ -166,10 +163,10 @@ class Inliner:
         return False
 
     def surely(self, tensor: Tensor) -> set[Tensor]:
-        """The stored tensors that each element of this one reads, whatever others are."""
+        """The stored tensors that each element of this one depends on, whatever others are."""
         info = self.trace(tensor)
         found: set[Tensor] = set()
-        if not info.guarded:
+        if info.depends:
             for read, _ in info.reads:
                 found |= self.surely(read) if read in self.inlined else {read}
         return found

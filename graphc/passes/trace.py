@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.dims import DimLike, Symbol
@@ -42,7 +43,8 @@ class Tracer(ElementContext):
 class Trace:
     """What one output of an operation reads, in terms of index variables of its own.
 
-    ``symbols`` are those of the sizes that it counts with, be they in its type or not.
+    ``symbols`` are those of the sizes that it counts with, be they in its type or not;
+    ``depends``: whether the value depends on each read, whatever others are.
     """
 
     out: tuple[Var, ...]
@@ -53,6 +55,25 @@ class Trace:
     moves: bool
     guarded: bool
     symbols: frozenset[Symbol]
+    depends: bool
+
+    def reads_all(self, sizes: Sequence[DimLike], tensor: Tensor) -> bool:
+        """Whether all that is read is each element of ``tensor`` once, for results of ``sizes``."""
+        variables = (*self.out, *self.inner)
+        extents: dict[Expr, DimLike] = dict(zip(variables, (*sizes, *self.extents), strict=True))
+        if len(self.reads) != 1 or self.reads[0][0] is not tensor:
+            return False
+        index = self.reads[0][1]
+        read = {x for x in index if x is not ZERO}
+        moving = {v for v, s in extents.items() if s != 1}
+        return (
+            moving <= read <= extents.keys()
+            and len(read) == sum(x is not ZERO for x in index)
+            and all(
+                s == (1 if x is ZERO else extents[x])
+                for x, s in zip(index, tensor.sizes or (), strict=True)
+            )
+        )
 
 
 def trace(tensor: Tensor) -> Trace:
@@ -83,4 +104,7 @@ def trace(tensor: Tensor) -> Trace:
     moves = isinstance(value, Var)
     guarded = any(isinstance(n, (ir.Guard, ir.Require)) for n in nodes)
     symbols = frozenset(tracer.symbols)
-    return Trace(out, inner, extents, tracer.reads, cost, moves, guarded, symbols)
+    # Where literals choose, or absorb, the rest of the value goes when it is lowered.
+    folds = any(isinstance(n, ir.Apply) and n.fn in ("select", "and", "or") for n in nodes)
+    depends = value.dtype.is_floating and not guarded and not folds
+    return Trace(out, inner, extents, tracer.reads, cost, moves, guarded, symbols, depends)

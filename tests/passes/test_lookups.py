@@ -99,6 +99,54 @@ def test_a_number_fails_where_nothing_needs_the_row(graph):
             s.run(fetch, {**feeds, feed: NUMBERS})
 
 
+def chosen_away(rows: Any) -> list[Any]:
+    """What literals make of a condition while kernels are made."""
+    zero, never = gc.zeros_like(rows), gc.fill(gc.shape(rows), False)
+    found = [
+        gc.where(gc.constant(False), rows, zero), gc.where(gc.constant(True), zero, rows * 2.0),
+        gc.where(never, rows, zero), gc.where(gc.equal(gc.rank(rows), 7), rows, zero),
+        gc.where(gc.less(gc.shape(rows)[2], 0), rows + 1.0, zero),
+        gc.logical_and(never, rows > 0), gc.cast(rows, gc.int32) * 0,
+        gc.cast(rows, gc.int32) * gc.zeros_like(rows, gc.int32), rows * 0.0, gc.pow(rows, 0.0),
+    ]  # fmt: skip
+    return [*found, gc.reduce_sum(found[0], 1)]
+
+
+def test_a_number_fails_where_literals_choose_something_else(graph):
+    feed = numbers()
+    cases = chosen_away(nn.embedding_lookup(table(), feed))
+    with gc.Session() as s:
+        s.run(gc.global_variables_initializer())
+        for fetch in cases:
+            with pytest.raises(gc.errors.InvalidArgumentError, match="is not in"):
+                s.run(fetch, {feed: BAD})
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "strides"),
+    [((1, 3, 1, 2), (1, 1), (3, 1)), ((1, 3, 1, 2), (2, 1), (3, 1)), ((2, 4, 4, 2), (2, 3), (4, 4)),
+     ((1, 4, 1, 2), (4, 1), (3, 1)), ((1, 3, 3, 16), (2, 2), (2, 2))],
+)  # fmt: skip
+def test_windows_that_leave_elements_out(shape, window, strides):
+    """Not each element of the image is read: its rows are stored, and are all checked."""
+    image = gc.Variable(RNG.normal(size=shape).astype(np.float32))
+    feed = gc.placeholder(gc.int32, [shape[1]])
+    rows = gc.gather(image, feed, axis=1)
+    sizes, steps = [1, *window, 1], [1, *strides, 1]
+    fetches = [f(x, sizes, steps, "VALID") for f in (nn.avg_pool, nn.max_pool)
+               for x in (image * 1.0, rows)]  # fmt: skip
+    every = np.arange(shape[1])
+    with gc.Session() as s, gc.Session(mode="reference") as reference:
+        for session in (s, reference):
+            session.run(gc.global_variables_initializer())
+        reference.run(image.assign(s.run(image)))
+        for a, b in zip(*(t.run(fetches, {feed: every}) for t in (s, reference)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+        for fetch in fetches[1::2]:
+            with pytest.raises(gc.errors.InvalidArgumentError, match="is not in"):
+                s.run(fetch, {feed: np.where(every == shape[1] - 1, 99, every)})
+
+
 def test_a_lookup_beside_python_keeps_its_place(graph):
     """What can fail behind a step in Python waits for it, also inside of a sum."""
     feed, calls = numbers(), []
