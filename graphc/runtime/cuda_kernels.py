@@ -14,8 +14,6 @@ from graphc.program import Program
 from graphc.runtime.cuda_device import Blas, Device, Memory
 from graphc.runtime.cuda_products import Products, Room
 
-_ITEM = 8  # bytes: no element is larger
-
 
 class Texts:
     """The kernels of a program as one source text.
@@ -128,4 +126,4 @@ class Kernels:
         """
         evaluator = Evaluator()
         wanted = self._kernels[id(low)].params[len(low.buffers) :]
-        return [self.device.allocate(int(evaluator.eval(p.size)) * _ITEM) for p in wanted]
+        return [self.device.allocate(int(evaluator.eval(p.size)) * p.dtype.size) for p in wanted]
