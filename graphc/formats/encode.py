@@ -123,7 +123,10 @@ class GraphEncoder:
             return int(size)
         if size.as_symbol is not None:
             return self.symbol(size.as_symbol)
-        return [[coef, *(self.atom(a) for a in mono)] for mono, coef in size.terms]
+        terms = [(sorted((self.atom(a) for a in mono), key=_order), c) for mono, c in size.terms]
+        # Symbols have other names, and another order, in the process that loads the file.
+        terms.sort(key=lambda t: (-len(t[0]), [_order(a) for a in t[0]]))
+        return [[coef, *factors] for factors, coef in terms]
 
     def atom(self, atom: Symbol | Func) -> Any:
         """A factor of a term."""
@@ -167,6 +170,13 @@ class GraphEncoder:
         name = f"constant:{op.name}" + ("" if key == "value" else f":{key}")
         self.arrays[name] = value
         return {"tensor": name}
+
+
+def _order(factor: Any) -> tuple[int, int, str]:
+    """Symbols by their numbers, then functions."""
+    if isinstance(factor, str):
+        return 0, int(factor[1:]), factor
+    return 1, 0, repr(factor)
 
 
 def _text(value: Any) -> str:
