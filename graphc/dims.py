@@ -10,9 +10,17 @@ out constant becomes an ``int`` again.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Union
+
+_NUMBER = re.compile(r"\d+")
+
+
+def in_order(size: object) -> str:
+    """By what sizes and symbols are put in order: their text, ``d9`` before ``d10``."""
+    return _NUMBER.sub(lambda found: found[0].zfill(9), str(size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +35,13 @@ class Symbol:
 
     name: str
     positive: bool = True
+    sort_key: str = field(init=False, repr=False, compare=False)
+    """A stable order of atoms in polynomials: that in which symbols were made."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sort_key", in_order(self.name))
 
     def __str__(self) -> str:
-        return self.name
-
-    @property
-    def sort_key(self) -> str:
-        """A stable order of atoms in printed polynomials."""
         return self.name
 
 
@@ -45,11 +53,11 @@ class Func:
     a: DimLike
     b: DimLike
     sort_key: str = field(init=False, repr=False, compare=False)
-    """A stable order of atoms in printed polynomials."""
+    """A stable order of atoms in polynomials."""
 
     def __post_init__(self) -> None:
         # Kept: every sum and product of sizes is put in order by it.
-        object.__setattr__(self, "sort_key", f"~{self}")
+        object.__setattr__(self, "sort_key", f"~{in_order(self)}")
 
     def __hash__(self) -> int:
         return hash(self.sort_key)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc import dims, dtypes
-from graphc.dims import DimLike
+from graphc.dims import DimLike, in_order
 from graphc.dtypes import DType
 from graphc.graph import TensorType
 from graphc.loop import ir
@@ -30,7 +30,7 @@ def joint_size(a: DimLike, b: DimLike) -> DimLike:
         return b
     if isinstance(a, int) or isinstance(b, int):
         return a if isinstance(a, int) else b
-    a, b = sorted((a, b), key=str)
+    a, b = sorted((a, b), key=in_order)
     # With one of them 0 the other is 0 or 1.
     return dims.maximum(a, b) * dims.minimum(a, 1) * dims.minimum(b, 1)
 

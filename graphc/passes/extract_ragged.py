@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc import dims, dtypes
-from graphc.dims import Dim, DimLike, Symbol, symbols_of
+from graphc.dims import Dim, DimLike, Symbol, in_order, symbols_of
 from graphc.dtypes import DType
 from graphc.errors import InvalidArgumentError
 from graphc.function import Input, Late, Output
@@ -205,7 +205,7 @@ class Stacks:
         after = self.body.emit("JoinPart", user.op, [parts, tensor])
         start = empty_rows(self.around, user.op, dtype, row)
         self.vectors.append((out, parts, after, start))
-        sources = {s: self.source(user, s) for s in sorted(self.changing(tensor), key=str)}
+        sources = {s: self.source(user, s) for s in sorted(self.changing(tensor), key=in_order)}
         shape, offset = self.shape_of(tensor), self.shape_of(vector_of(self.body, parts))
         self.env.ragged[out] = Ragged(sizes, offset, shape, sources)
 
