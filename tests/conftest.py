@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,14 +29,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write golden texts instead of comparing them"
     )
+    parser.addoption(
+        "--emulate-avx512",
+        action="store_true",
+        help="run what is compiled for AVX-512 by AVX2, on a CPU that has no AVX-512",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--emulate-avx512"):
+        _load("emulate").install()
     # The workers of pytest-xdist inherit the variable, and share one cache.
     if not hasattr(config, "workerinput"):
         cache = tempfile.mkdtemp(prefix="graphc-tests-")
         config.stash[_OWN_CACHE] = cache
         os.environ["GRAPHC_CACHE"] = cache
+
+
+def _load(name: str) -> Any:
+    """A module beside this one."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
