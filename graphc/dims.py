@@ -37,9 +37,14 @@ class Symbol:
     positive: bool = True
     sort_key: str = field(init=False, repr=False, compare=False)
     """A stable order of atoms in polynomials: that in which symbols were made."""
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sort_key", in_order(self.name))
+        object.__setattr__(self, "_hash", hash((self.name, self.positive)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         return self.name

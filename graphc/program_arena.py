@@ -48,32 +48,36 @@ def plan_arena(steps: Sequence[Step], slots: Sequence[Slot]) -> list[tuple[DimLi
     for number, (first, last) in lives.items():
         begin.setdefault(first, []).append(number)
         end.setdefault(last, []).append(number)
-    blocks: list[tuple[DimLike, int]] = []
-    free: list[int] = []
+    blocks = Blocks()
     for n in sorted({*begin, *end}):
         for number in begin.get(n, ()):
-            slots[number].block = take_block(blocks, free, slots[number])
-        free += [slots[number].block for number in end.get(n, ())]
-    return blocks
+            slots[number].block = blocks.take(slots[number])
+        blocks.free += [slots[number].block for number in end.get(n, ())]
+    return blocks.sizes
 
 
-def take_block(blocks: list[tuple[DimLike, int]], free: list[int], slot: Slot) -> int:
-    """A free block that is surely large enough, else a new one."""
-    best = -1
-    need = slot.size * slot.dtype.size
-    for b in free:
-        have = blocks[b][0] * blocks[b][1]
-        fits = have == need or (isinstance(have, int) and isinstance(need, int) and have >= need)
-        if fits and (best < 0 or smaller(blocks, b, best)):
-            best = b
-    if best >= 0:
-        free.remove(best)
-        return best
-    blocks.append((slot.size, slot.dtype.size))
-    return len(blocks) - 1
+class Blocks:
+    """The blocks of an arena, each by its elements and their bytes, and which are free."""
 
+    def __init__(self) -> None:
+        self.sizes: list[tuple[DimLike, int]] = []
+        self.free: list[int] = []
+        self._bytes: list[DimLike] = []
 
-def smaller(blocks: list[tuple[DimLike, int]], a: int, b: int) -> bool:
-    """Whether block ``a`` is known to be smaller than ``b``."""
-    x, y = blocks[a][0] * blocks[a][1], blocks[b][0] * blocks[b][1]
-    return isinstance(x, int) and isinstance(y, int) and x < y
+    def take(self, slot: Slot) -> int:
+        """The least free block that is surely large enough, else a new one."""
+        need = slot.size * slot.dtype.size
+        best, least = -1, 0
+        for b in self.free:
+            have = self._bytes[b]
+            if isinstance(have, int) and isinstance(need, int):
+                if have >= need and (best < 0 or have < least):
+                    best, least = b, have
+            elif best < 0 and have == need:
+                best = b
+        if best >= 0:
+            self.free.remove(best)
+            return best
+        self.sizes.append((slot.size, slot.dtype.size))
+        self._bytes.append(need)
+        return len(self.sizes) - 1

@@ -136,7 +136,8 @@ class FunctionPlanner:
                 low = lower_group(self.lowering, group, f"k{len(shared.kernels)}")
                 shared.kernels.append(low)
                 if not low.fallible:
-                    twin = shared.twins.setdefault(group_key(self.lowering, group), low)
+                    key = group_key(self.lowering, group, low.symbols)
+                    twin = shared.twins.setdefault(key, low)
                     low.twin = None if twin is low else twin
                 if self.lowering.verify:
                     _ = low.kernel, low.fast

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graphc.dims import DimLike
+from graphc.dims import DimLike, Symbol, symbols_of
 from graphc.dtypes import DType
 from graphc.errors import DTypeError, GraphError, Location, OperatorNotAllowedInGraphError
 from graphc.graph.stacks import default_session
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from graphc.graph.graph import Graph
     from graphc.graph.region import Region
     from graphc.op import Op
+
+
+_UNASKED: tuple[Any, frozenset[Symbol]] = (None, frozenset())
 
 
 class TensorType(NamedTuple):
@@ -30,7 +33,7 @@ class TensorType(NamedTuple):
 class Tensor:
     """A symbolic value: one output of an :class:`Operation`. Operators build further operations."""
 
-    __slots__ = ("_type", "_value_sizes", "index", "op")
+    __slots__ = ("_symbols", "_type", "_value_sizes", "index", "op")
     __array_priority__ = 100
 
     def __init__(self, op: Operation, index: int, type_: TensorType) -> None:
@@ -38,6 +41,7 @@ class Tensor:
         self.index = index
         self._type = type_
         self._value_sizes: Any = None
+        self._symbols = _UNASKED
 
     @property
     def value_index(self) -> int:
@@ -53,6 +57,14 @@ class Tensor:
     def sizes(self) -> tuple[DimLike, ...] | None:
         """The symbolic sizes; None for unknown rank."""
         return self._type.sizes
+
+    @property
+    def symbols(self) -> frozenset[Symbol]:
+        """Every symbol in the sizes."""
+        sizes = self._type.sizes
+        if self._symbols[0] is not sizes:
+            self._symbols = sizes, frozenset().union(*map(symbols_of, sizes or ()))
+        return self._symbols[1]
 
     @property
     def dtype(self) -> DType:

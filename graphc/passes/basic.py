@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from graphc.build import constant, create, single
@@ -119,10 +119,14 @@ def _zeros(rebuilder: Rebuilder, like: Tensor, shape: Tensor) -> Tensor:
 
 def symbols_in(op: Operation) -> set[Symbol]:
     """The symbols in the sizes of an operation, and in its bodies."""
-    found = {s for t in op.outputs for size in t.sizes or () for s in symbols_of(size)}
-    for body in op.attrs.get("bodies", ()):
-        for inner in body.operations:
-            found |= symbols_in(inner)
+    found: set[Symbol] = set()
+    stack = [op]
+    while stack:
+        inner = stack.pop()
+        for t in inner.outputs:
+            found |= t.symbols
+        for body in inner.attrs.get("bodies", ()):
+            stack += body.operations
     return found
 
 
@@ -154,7 +158,7 @@ class CommonSubexpressions:
         return resolved(rebuilder.finish())
 
 
-def attrs_key(op: Operation) -> object:
+def attrs_key(op: Operation) -> tuple[tuple[str, Hashable], ...]:
     """The attributes as something hashable; equal for equal attributes."""
     key = []
     for name, value in op.attrs.items():

@@ -109,7 +109,7 @@ class Grouper:
         """The stored tensors whose computation tells sizes that the group's kernel needs."""
         symbols = {s for size in group.frame for s in dims.symbols_of(size)}
         for t in self.touched(group):
-            symbols |= {s for size in t.sizes or () for s in dims.symbols_of(size)}
+            symbols |= t.symbols
             if isinstance(t.op.definition, (ElementOp, ReductionOp)):
                 # Where a part begins that is cut off is in no type.
                 symbols |= self.inliner.trace(t).symbols

@@ -136,6 +136,8 @@ def run_nested(p: Pass, fn: Function) -> Function:
     changed = {}
     for op in fn.operations:
         old = op.attrs.get("bodies", ())
+        if not old:
+            continue
         new = tuple(run_nested(p, body) for body in old)
         if any(a is not b for a, b in zip(old, new, strict=True)):
             changed[op] = op.attrs | {"bodies": new}

@@ -31,6 +31,7 @@ from graphc.program import (
 )
 from graphc.program_steps import slots_of
 from graphc.runtime.driver_loops import RAISED, LoopText
+from graphc.runtime.driver_text import Body
 from graphc.runtime.layout import (
     ARENA,
     BROKEN,
@@ -47,6 +48,8 @@ __all__ = ["ARENA", "FAILED", "GUARD_BROKEN", "PlanPrinter", "cells", "driver"]
 
 GUARD_BROKEN = 2
 FAILED = 1
+SHORT = 64
+"""How many steps a function has at most whose addresses are all known from its beginning."""
 
 
 class DriverPrinter(LoopText):
@@ -70,13 +73,8 @@ class DriverPrinter(LoopText):
             used = self.layout.scalars[segment.number]
             total = len(used)
             self.do(f"%args = alloca [{total + 2} x i64], align 16")
-            self.do("store ptr %dims, ptr %args")
-            for k, number in enumerate(used):
-                value = self.at("%syms", number)
-                place = self.emit(f"getelementptr i64, ptr %args, i64 {k + 1}")
-                self.do(f"store i64 {value}, ptr {place}")
-            place = self.emit(f"getelementptr i64, ptr %args, i64 {total + 1}")
-            self.do(f"store ptr null, ptr {place}")
+            sizes = [f"i64 {self.at('%syms', number)}" for number in used]
+            self.arguments(["ptr %dims", *sizes, "ptr null"])
             self.do(f"call void @{plan_name(segment.number)}(ptr %args, i64 0, i64 1)")
             if segment.number == 0:
                 work = self.at("%dims", WORK)
@@ -97,49 +95,83 @@ class DriverPrinter(LoopText):
 
     def run(self) -> str:
         """The function ``run``."""
-        offsets = context_offsets()
-        for name in ("syms", "dims", "buffers", "status", "pool", "arena", "cells"):
-            place = self.emit(f"getelementptr i8, ptr %ctx, i64 {offsets[name]}")
-            self.do(f"%{name} = load ptr, ptr {place}")
-        self.do("store i64 0, ptr %status")
         steps = list(walk(self.program.steps))
-        most = max(map(argument_count, steps), default=1)
-        self.do(f"%args = alloca [{most} x i64], align 16")
+        self.tables(steps)
+        self.do("store i64 0, ptr %status")
         if self.program.guards:
             broken = self.at("%dims", BROKEN)
             good = self.emit(f"icmp eq i64 {broken}, 0")
             self.unless(good, "broken", GUARD_BROKEN)
-        for s in self.program.symbols:
-            self.symbols[s] = self.at("%syms", self.places[s])
-        self.compare_hints()
-        self.bind_slots(steps)
+        self.begin(steps)
         self.steps(self.program.steps)
         self.do("ret i32 0")
         return "".join(self.functions) + self.function(self.entry)
 
+    def part(self, steps: list[Step]) -> None:
+        """Steps in order; if these are many, as a function of their own.
+
+        Allocating registers takes more than twice as long for a function twice as long.
+        """
+        inner = list(walk(steps))
+        if len(inner) <= SHORT or self.registers:
+            self.steps(steps)
+            return
+        around = self.body, self.pointers, self.symbols, self.fast
+        self.body, self.pointers, self.symbols = Body(), {}, {}
+        self.tables(inner)
+        self.begin(inner)
+        self.steps(steps)
+        self.do("ret i32 0")
+        name = self.label("part")
+        self.functions.append(self.function(f"internal i32 @{name}(ptr %ctx)"))
+        self.body, self.pointers, self.symbols, self.fast = around
+        self.leave_with(self.emit(f"call i32 @{name}(ptr %ctx)"))
+        self.changed("%cells", "%dims", "%syms", "%buffers")
+
+    def tables(self, steps: list[Step]) -> None:
+        """Where the tables are that the context has, and the table of arguments."""
+        offsets = context_offsets()
+        for name in ("syms", "dims", "buffers", "status", "pool", "arena", "cells"):
+            place = self.emit(f"getelementptr i8, ptr %ctx, i64 {offsets[name]}")
+            self.do(f"%{name} = load ptr, ptr {place}")
+        most = max(map(argument_count, steps), default=1)
+        self.do(f"%args = alloca [{most} x i64], align 16")
+
+    def begin(self, steps: list[Step]) -> None:
+        """What stays the same for the run: in a short function, all that its steps need."""
+        if len(steps) <= SHORT:
+            for s in self.program.symbols:
+                self.symbols[s] = self.at("%syms", self.places[s])
+        if any(isinstance(s, Call) and s.lowered.has_fast for s in steps):
+            self.compare_hints()
+        if len(steps) <= SHORT:
+            for number in dict.fromkeys(n for step in steps for n in slots_of(step)):
+                found = self.fixed(number)
+                if found is not None:
+                    self.pointers[number] = found
+
     def compare_hints(self) -> None:
         """Whether the sizes are those that the fast kernels were made for."""
-        if not any(low.has_fast for low in self.program.kernels):
-            return
         self.fast = "true"
+        known = set(self.program.symbols)
         for symbol, value in self.program.hints.items():
-            if symbol in self.symbols:
-                same = self.emit(f"icmp eq i64 {self.symbols[symbol]}, {value}")
+            if symbol in known:
+                same = self.emit(f"icmp eq i64 {self.symbol(symbol)}, {value}")
                 self.fast = self.emit(f"and i1 {self.fast}, {same}")
 
-    def bind_slots(self, steps: list[Step]) -> None:
-        """The address of every slot that a step uses, where it stays the same for the run."""
-        for number in dict.fromkeys(n for step in steps for n in slots_of(step)):
-            slot = self.program.slots[number]
-            if slot.kind == "temp" and self.program.segment_of(slot.size) == 0:
-                offset = self.at("%dims", self.layout.blocks[slot.block])
-                self.pointers[number] = self.emit(f"getelementptr i8, ptr %arena, i64 {offset}")
-            elif slot.kind not in ("temp", "grown", "row"):
-                self.pointers[number] = self.at("%buffers", number, "ptr")
+    def fixed(self, number: int) -> str | None:
+        """The address of a slot, if it stays the same for the run."""
+        slot = self.program.slots[number]
+        if slot.kind == "temp" and self.program.segment_of(slot.size) == 0:
+            offset = self.at("%dims", self.layout.blocks[slot.block])
+            return self.address("%arena", offset)
+        if slot.kind not in ("temp", "grown", "row"):
+            return self.at("%buffers", number, "ptr")
+        return None
 
     def pointer(self, number: int) -> str:
         """The address of a slot."""
-        found = self.pointers.get(number)
+        found = self.pointers.get(number) or self.fixed(number)
         if found is not None:
             return found
         slot = self.program.slots[number]
@@ -148,10 +180,9 @@ class DriverPrinter(LoopText):
         if slot.kind == "row":
             stack, turns = slot.source
             offset, _ = self.turn(turns, number)
-            return self.emit(f"getelementptr i8, ptr {self.pointer(stack)}, i64 {offset}")
+            return self.address(self.pointer(stack), offset)
         arena = self.at("%cells", 2 * (self.program.segment_of(slot.size) - 1), "ptr")
-        offset = self.at("%dims", self.layout.blocks[slot.block])
-        return self.emit(f"getelementptr i8, ptr {arena}, i64 {offset}")
+        return self.address(arena, self.at("%dims", self.layout.blocks[slot.block]))
 
     def steps(self, steps: list[Step]) -> None:
         """Steps in order."""
@@ -198,13 +229,14 @@ class DriverPrinter(LoopText):
             f"call i1 @gc_ensure(ptr %ctx, i64 {cell}, i64 {need}, i64 {keep})"
         )
         self.unless(got, "full", int(FailureCode.OUT_OF_MEMORY))
+        self.changed("%cells")
 
     def extend(self, step: Extend) -> None:
         """Make a slot longer; zeros come behind what it holds."""
         place = self.layout.bytes[id(step)]
         before, after = self.at("%dims", place), self.at("%dims", place + 1)
         self.ensure(self.cells[step.slot], after, before)
-        end = self.emit(f"getelementptr i8, ptr {self.pointer(step.slot)}, i64 {before}")
+        end = self.address(self.pointer(step.slot), before)
         rest = self.emit(f"sub i64 {after}, {before}")
         self.do(f"call void @llvm.memset.p0.i64(ptr {end}, i8 0, i64 {rest}, i1 false)")
 
@@ -214,8 +246,7 @@ class DriverPrinter(LoopText):
         for part in (0, 1):
             values = [self.at("%cells", cell + part) for cell in cells]
             for cell, value in zip(cells, [*values[1:], values[0]], strict=True):
-                place = self.emit(f"getelementptr i64, ptr %cells, i64 {cell + part}")
-                self.do(f"store i64 {value}, ptr {place}")
+                self.put("%cells", cell + part, f"i64 {value}")
 
     def turn(self, turns: int, row: int) -> tuple[str, str]:
         """Where a turn's row begins in its slot, and its bytes."""
@@ -237,13 +268,12 @@ class DriverPrinter(LoopText):
         offset = self.emit(f"mul i64 {wide}, {bytes_}")
         need = self.emit(f"add i64 {offset}, {bytes_}")
         self.ensure(self.cells[step.target], need, offset)
-        place = self.emit(f"getelementptr i8, ptr {self.pointer(step.target)}, i64 {offset}")
+        place = self.address(self.pointer(step.target), offset)
         self.move(place, step, step.source)
 
     def publish(self, step: Publish) -> None:
         """Tell the call from Python where an output is."""
-        place = self.emit(f"getelementptr ptr, ptr %buffers, i64 {step.output}")
-        self.do(f"store ptr {self.pointer(step.source)}, ptr {place}")
+        self.put("%buffers", step.output, f"ptr {self.pointer(step.source)}")
 
     def bind(self, step: Bind) -> None:
         """Learn a segment's sizes, check them, and make room for its temporaries."""
@@ -255,9 +285,9 @@ class DriverPrinter(LoopText):
                 values.append(self.at("%dims", place))
         segment = self.program.segments[step.segment]
         for symbol, value in zip(segment.symbols, values, strict=True):
-            place_ = self.emit(f"getelementptr i64, ptr %syms, i64 {self.places[symbol]}")
-            self.do(f"store i64 {value}, ptr {place_}")
+            self.put("%syms", self.places[symbol], f"i64 {value}")
         self.do(f"call void @plan_{segment.number}(ptr %syms, ptr %dims)")
+        self.changed("%dims")
         fault = self.at("%dims", self.layout.faults[segment.number])
         self.unless(self.emit(f"icmp ne i64 {fault}, {GUARD}"), "broken", GUARD_BROKEN)
         self.unless(
@@ -295,7 +325,7 @@ class DriverPrinter(LoopText):
             self.do(f"switch i32 {value}, label %{labels[-1]} [ {rows} ]")
         for name, case in zip(labels, step.cases, strict=True):
             self.start(name)
-            self.steps(case)
+            self.part(case)
             self.do(f"br label %{done}")
         self.start(done)
 
@@ -307,6 +337,7 @@ class DriverPrinter(LoopText):
             pointers.append("null" if grown else self.pointer(number))
         self.arguments([f"ptr {p}" for p in pointers])
         good = self.emit(f"call i1 @gc_host(ptr %ctx, i64 {step.number}, ptr %args)")
+        self.changed("%cells", "%dims", "%syms", "%buffers")
         self.unless(good, "raised", RAISED)
 
     # --- kernels ----------------------------------------------------------------------------------
@@ -323,11 +354,11 @@ class DriverPrinter(LoopText):
                 fits = self.on_a_line(fits, self.pointer(step.slots[low.buffers.index(t)]))
             self.do(f"br i1 {fits}, label %{fast}, label %{general}")
             self.start(fast)
-            self.launch(low.fast, [*values, "ptr %status"])
+            self.launch(low, low.fast, [*values, "ptr %status"])
             self.do(f"br label %{done}")
             self.start(general)
         values += [f"i64 {self.symbol(s)}" for s in low.symbols]
-        self.launch(low.kernel, [*values, "ptr %status"])
+        self.launch(low, low.kernel, [*values, "ptr %status"])
         if low.fast is not None:
             self.do(f"br label %{done}")
             self.start(done)
@@ -340,16 +371,10 @@ class DriverPrinter(LoopText):
         aligned = self.emit(f"icmp eq i64 {offset}, 0")
         return self.emit(f"and i1 {condition}, {aligned}")
 
-    def arguments(self, values: list[str]) -> None:
-        """Fill the table of arguments."""
-        for k, value in enumerate(values):
-            place = self.emit(f"getelementptr i64, ptr %args, i64 {k}")
-            self.do(f"store {value}, ptr {place}")
-
-    def launch(self, kernel: Kernel, values: list[str]) -> None:
-        """Fill the table of arguments and call one kernel."""
+    def launch(self, low: Lowered, kernel: Kernel, values: list[str]) -> None:
+        """Fill the table of arguments and call one of the two kernels."""
         self.arguments(values)
-        place_of = self.layout.launches.get(kernel.name)
+        place_of = self.layout.launches.get((kernel.name, tuple(low.symbols)))
         if place_of is None:
             name = inlined_name(kernel.name) if self.registers else kernel.name
             self.do(f"call void @{name}(ptr %args, i64 0, i64 1)")

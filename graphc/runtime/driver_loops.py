@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import abc
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.loop.ir import Kernel
 from graphc.program import Branch, Call, Copy, Loop, Program, Slot, Step, walk
 from graphc.program_steps import slots_of
-from graphc.runtime.driver_text import FunctionText
+from graphc.runtime.driver_text import Body, FunctionText
 from graphc.runtime.jit import IN_REGISTERS
 from graphc.runtime.layout import Layout
 
@@ -45,21 +45,16 @@ class SmallLoop:
     kernels: list[Kernel]
 
 
-def small_loops(program: Program, parallel: Container[str]) -> dict[int, SmallLoop]:
-    """The loops of a program that run in registers, by the identities of their steps.
-
-    ``parallel`` has the names of the kernels that threads share.
-    """
+def small_loops(program: Program) -> dict[int, SmallLoop]:
+    """The loops of a program that run in registers, by the identities of their steps."""
     steps = list(walk(program.steps))
     loops = [s for s in steps if isinstance(s, Loop) and s.quick]
     uses = Counter(n for step in steps for n in slots_of(step)) if loops else Counter()
-    found = ((id(s), _small_loop(s, program.slots, uses, parallel)) for s in loops)
+    found = ((id(s), _small_loop(s, program.slots, uses)) for s in loops)
     return {key: loop for key, loop in found if loop is not None}
 
 
-def _small_loop(
-    loop: Loop, slots: Sequence[Slot], uses: Counter[int], parallel: Container[str]
-) -> SmallLoop | None:
+def _small_loop(loop: Loop, slots: Sequence[Slot], uses: Counter[int]) -> SmallLoop | None:
     """A loop as one to run in registers, if it is one."""
     steps = list(walk([loop]))
     mine = Counter(n for step in steps for n in slots_of(step))
@@ -70,7 +65,7 @@ def _small_loop(
     for step in steps[1:]:
         if isinstance(step, Call):
             low = step.lowered
-            if low.fast is not None or low.symbols or low.kernel.name in parallel:
+            if low.fast is not None or low.symbols or low.kernel.parallel is not None:
                 return None
             kernels[low.kernel.name] = low.kernel
             own = dict(zip(low.buffers, step.slots, strict=True))
@@ -105,11 +100,15 @@ class LoopText(FunctionText, abc.ABC):
         self.registers: dict[int, str] = {}
         #: Finished functions besides the one that is printed now.
         self.functions: list[str] = []
-        self._small = small_loops(program, layout.launches) if self.in_registers else {}
+        self._small = small_loops(program) if self.in_registers else {}
 
     @abc.abstractmethod
     def steps(self, steps: list[Step]) -> None:
         """Print steps in order."""
+
+    @abc.abstractmethod
+    def part(self, steps: list[Step]) -> None:
+        """Print steps in order, where they may be many."""
 
     @abc.abstractmethod
     def pointer(self, number: int) -> str:
@@ -129,7 +128,7 @@ class LoopText(FunctionText, abc.ABC):
         more = self._test(step)
         self.do(f"br i1 {more}, label %{body}, label %{done}")
         self.start(body)
-        self.steps(step.body)
+        self.part(step.body)
         after = self._add(turns, 1)
         if step.quick:
             low = self.emit(f"and i32 {after}, {POLL - 1}")
@@ -164,21 +163,16 @@ class LoopText(FunctionText, abc.ABC):
         """Call a function that runs a loop in registers."""
         name = f"{IN_REGISTERS}{len(self.functions)}"
         outside = [self.pointer(n) for n in small.known]
-        around, self.lines = self.lines, []
+        around, self.body = self.body, Body()
         pointers, self.pointers = self.pointers, {}
         self._turns(step, small)
         slots = "".join(f", ptr %slot{n}" for n in small.known)
         self.functions.append(self.function(f"internal i32 @{name}(ptr %ctx, ptr %status{slots})"))
-        self.lines, self.pointers, self.registers = around, pointers, {}
+        self.body, self.pointers, self.registers = around, pointers, {}
         self.layout.inlined.update((k.name, k) for k in small.kernels)
         values = "".join(f", ptr {p}" for p in outside)
         code = self.emit(f"call i32 @{name}(ptr %ctx, ptr %status{values})")
-        left, on = self.label("left"), self.label("on")
-        good = self.emit(f"icmp eq i32 {code}, 0")
-        self.do(f"br i1 {good}, label %{on}, label %{left}")
-        self.start(left)
-        self.do(f"ret i32 {code}")
-        self.start(on)
+        self.leave_with(code)
 
     def _turns(self, step: Loop, small: SmallLoop) -> None:
         """The loop in registers.

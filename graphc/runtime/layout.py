@@ -36,7 +36,8 @@ class Layout:
       hosts: the first size of each host step: those that it is told of, in order.
       blocks: the offset of each arena block.
       faults, arenas: of each segment but the first, whether its sizes are wrong, and its memory.
-      launches: of each parallel kernel, its extent, then its grain.
+      launches: of each parallel kernel, by its name and the symbols of its sizes, the extent,
+        then the grain.
       bytes: of each step that moves bytes, how many.
       rows: of each slot that is a turn's part of another one, its bytes.
       sources: of each Bind, the sizes that it takes (-1 for elements of tensors).
@@ -50,7 +51,7 @@ class Layout:
     blocks: list[int] = field(default_factory=list)
     faults: dict[int, int] = field(default_factory=dict)
     arenas: dict[int, int] = field(default_factory=dict)
-    launches: dict[str, int] = field(default_factory=dict)
+    launches: dict[tuple[str, tuple[Symbol, ...]], int] = field(default_factory=dict)
     bytes: dict[int, int] = field(default_factory=dict)
     rows: dict[int, int] = field(default_factory=dict)
     sources: dict[int, list[int]] = field(default_factory=dict)
@@ -179,12 +180,11 @@ class PlanPrinter:
         dims = Buffer("dims", ir.int64, ir.const(len(layout.values)))
         numbers = {var: k for k, var in enumerate(self.vars.values())}
         found = []
+        entries: list[list[Store]] = [[] for _ in program.segments]
+        for k, (number, value) in enumerate(layout.values):
+            entries[number].append(Store(dims, ir.const(k), value))
         for segment in program.segments:
-            stores = [
-                Store(dims, ir.const(k), v)
-                for k, (s, v) in enumerate(layout.values)
-                if s == segment.number
-            ]
+            stores = entries[segment.number]
             # Of many segments none would be short if all took all sizes.
             used = {n for s in stores for n in ir.walk_expr(s.value) if isinstance(n, Var)}
             scalars = tuple(v for v in numbers if v in used)
@@ -249,7 +249,7 @@ class PlanPrinter:
             loop = kernel.parallel if kernel is not None else None
             if kernel is not None and loop is not None:
                 place = self.layout.add(ir.substitute(loop.extent, binding), segment)
-                self.layout.launches[kernel.name] = place
+                self.layout.launches[kernel.name, tuple(low.symbols)] = place
                 self.layout.add(ir.substitute(kernel.grain, binding), segment)
 
 
