@@ -56,7 +56,11 @@ class _Key:
             for t in group.template.outputs:
                 self.tensor(t)
         members = [(m.role, m.place, self.tensor(m.tensor)) for m in group.members]
-        stored = [(self.tensor(t), self.buffer(t), self.length(t)) for t in group.outputs]
+        # What is written over another tensor's memory cannot keep anything else there before.
+        stored = [
+            (self.tensor(t), self.buffer(t), self.length(t), self.lowering.storage(t) is t)
+            for t in group.outputs
+        ]
         frame = self.sizes(group.frame)
         return (
             frame, tuple(group.reduced), group.plain, group.template is None, tuple(members),
@@ -65,7 +69,8 @@ class _Key:
 
     def numbered(self, scalars: tuple[Symbol, ...]) -> object:
         """The sizes that were written, and what else is known of their symbols."""
-        hints = self.lowering.hints
+        # Templates alone have a version for the sizes that were seen first.
+        hints = self.lowering.hints if self.group.template is not None else {}
         ordered = sorted(self.symbols | {*scalars}, key=lambda s: s.sort_key)
         names = {s.name: f"s{k}" for k, s in enumerate(ordered)}
         known = tuple((s.positive, hints.get(s)) for s in ordered)

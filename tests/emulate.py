@@ -23,18 +23,24 @@ def install() -> None:
     if jit.named_target("avx512bf16").is_host:
         return
     found = jit._host_features() | FEATURES
-    compiled = jit.compile_object
+    compiled, assembly = jit.compile_object, jit.emit_assembly
 
     def compile_object(ir: str, target: jit.CpuTarget) -> bytes:
         if target.has_avx512:
             return compiled(emulated(ir), jit.named_target("avx2"))
         return compiled(ir, target)
 
+    def emit_assembly(ir: str, target: jit.CpuTarget, *, comments: bool = True) -> str:
+        # This machine's own CPU, which LLVM knows, has not what its target now says.
+        real = jit.named_target("avx512bf16") if target.name == "host" else target
+        return assembly(ir, real, comments=comments)
+
     jit._host_features = lambda: found
     jit.named_target.cache_clear()
-    for module in list(sys.modules.values()):
-        if getattr(module, "compile_object", None) is compiled:
-            module.compile_object = compile_object  # type: ignore[attr-defined]
+    for new, old in ((compile_object, compiled), (emit_assembly, assembly)):
+        for module in list(sys.modules.values()):
+            if getattr(module, old.__name__, None) is old:
+                setattr(module, old.__name__, new)
 
 
 def emulated(ir: str) -> str:
@@ -139,9 +145,7 @@ def _madd(name: str, lanes: int) -> str:
     """PMADDWD: the sum of two products of int16 as an int32."""
     total, halves = f"<{lanes} x i32>", f"<{2 * lanes} x i16>"
     products = f"<{2 * lanes} x i32>"
-    even, odd = (
-        ", ".join(f"i32 {2 * lane + k}" for lane in range(lanes)) for k in range(2)
-    )
+    even, odd = (", ".join(f"i32 {2 * lane + k}" for lane in range(lanes)) for k in range(2))
     lines = [
         f"%sa = sext {halves} %a to {products}",
         f"%sb = sext {halves} %b to {products}",

@@ -108,3 +108,61 @@ def test_what_can_fail_names_its_own_operation():
         with pytest.raises(gc.errors.InvalidArgumentError) as e:
             s.run([first, second], {x: none, v: one})
         assert e.value.op.name == "second"
+
+
+def test_sizes_of_other_names():
+    """Rows of unknown numbers: what is done with each is one kernel, called with its own sizes."""
+    fed_in = [gc.placeholder(gc.float32, [None, 3]) for _ in range(4)]
+    found = [gc.nn.softmax(gc.exp(gc.sin(x)) * 2.0, axis=0) for x in fed_in]
+    values = [fed(n, 3) for n in (5, 1, 300, 0)]
+    feeds = dict(zip(fed_in, values, strict=True))
+    with gc.Session() as s, gc.Session(mode="reference") as reference:
+        # The second run with other sizes, through what was compiled for the first.
+        for turn in (feeds, dict(zip(fed_in, reversed(values), strict=True))):
+            for a, b in zip(s.run(found, turn), reference.run(found, turn), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-5)
+        called, _ = kernels(s)
+    assert len({k.kernel.name for k in called}) * 4 == len(called)
+
+
+def test_templates_for_the_sizes_seen_first_have_their_own():
+    xs = [gc.placeholder(gc.float32, [None, 64]) for _ in range(3)]
+    w = gc.placeholder(gc.float32, [64, 32])
+    ys = [gc.matmul(x, w) for x in xs]
+    values = [fed(n, 64) for n in (70, 70, 9)]
+    with gc.Session() as s:
+        for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+            feeds = {x: values[k] for x, k in zip(xs, order, strict=True)}
+            found = s.run(ys, feeds | {w: fed(64, 32)})
+            for got, k in zip(found, order, strict=True):
+                np.testing.assert_allclose(got, values[k] @ fed(64, 32), rtol=1e-4, atol=1e-4)
+        called, _ = kernels(s)
+    assert len({k.kernel.name for k in called}) == 2
+
+
+def test_sizes_in_another_order_are_other_kernels():
+    x = gc.placeholder(gc.float32, [None, None])
+    rows, columns = gc.shape(x)[0], gc.shape(x)[1]
+    wide = gc.zeros([rows, columns]) + gc.reduce_sum(x)
+    high = gc.zeros([columns, rows]) + gc.reduce_sum(x)
+    value = fed(7, 2)
+    with gc.Session() as s:
+        a, b = s.run([gc.exp(wide), gc.exp(high)], {x: value})
+    assert a.shape == (7, 2)
+    assert b.shape == (2, 7)
+    np.testing.assert_allclose(a, np.exp(np.full((7, 2), value.sum())), rtol=1e-4)
+    np.testing.assert_allclose(b, a.T)
+
+
+def test_parallel_loops_of_twins_have_their_own_extents():
+    a, b = gc.placeholder(gc.float32, [None]), gc.placeholder(gc.float32, [None])
+    ys = gc.exp(gc.tanh(a)), gc.exp(gc.tanh(b))
+    with gc.Session() as s:
+        for sizes in ((3, 400_000), (400_000, 3), (100_000, 0)):
+            u, v = (np.linspace(-1, 1, n, dtype=np.float32) for n in sizes)
+            for found, value in zip(s.run(ys, {a: u, b: v}), (u, v), strict=True):
+                np.testing.assert_allclose(found, np.exp(np.tanh(value)), rtol=1e-5)
+        called, _ = kernels(s)
+    assert len({k.kernel.name for k in called}) == 1
+    assert len(called) == 2
+
