@@ -8,9 +8,7 @@ inlined operands as prologue and its members as epilogue.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 
 from graphc.dims import DimLike, Symbol, product
 from graphc.errors import CompileError, VerifyError
@@ -23,7 +21,7 @@ from graphc.loop.cpu import schedule_cpu
 from graphc.loop.cpu_stream import stream
 from graphc.loop.gpu import GpuTarget, schedule_gpu
 from graphc.loop.ir import Kernel
-from graphc.loop.printer import format_kernel
+from graphc.loop.printer import format_unnamed
 from graphc.loop.verify import verify_kernel
 from graphc.lower_cost import Cost, kernel_cost
 from graphc.lower_gpu import grid_template, template_library
@@ -155,11 +153,13 @@ class Lowered:
 
     def _check_twin(self, twin: Lowered) -> None:
         """Build the kernel after all, and compare all but names."""
+        if self._unnamed != twin._unnamed:
+            raise VerifyError(f"kernel {self.name} is not {twin.name}:\n{self._unnamed}")
+
+    @functools.cached_property
+    def _unnamed(self) -> str:
         emit.restart()
-        own = numbered_names(format_kernel(replace(self._build(), name=twin.name)))
-        emit.restart()
-        if own != numbered_names(format_kernel(twin._build())):
-            raise VerifyError(f"kernel {self.name} is not {twin.name}:\n{own}")
+        return format_unnamed(self._build())
 
     @functools.cached_property
     def fast(self) -> Kernel | None:
@@ -215,14 +215,6 @@ class Lowered:
                 operations = ", ".join(t.op.name for t in self._group.tensors)
                 raise VerifyError(f"lowering of {operations}: {e}") from e
         return kernel
-
-
-def numbered_names(text: str) -> str:
-    """A kernel's text with names that say only in which order they come."""
-    found: dict[str, str] = {}
-    return re.sub(
-        r"\b[a-z_]+[0-9]+[a-z]?\b", lambda m: found.setdefault(m[0], f"n{len(found)}"), text
-    )
 
 
 def prepare(

@@ -21,8 +21,8 @@ from graphc.function import Function
 from graphc.graph import Graph
 from graphc.kernels.tiling import Tiles
 from graphc.loop.ir import Kernel
-from graphc.loop.printer import format_kernel
-from graphc.lower import Lowered, numbered_names
+from graphc.loop.printer import format_unnamed
+from graphc.lower import Lowered
 from graphc.passes.plan import Plan
 from graphc.program import Call, Program, Segment, Slot
 from graphc.runtime import cache
@@ -50,7 +50,7 @@ def autotune(program: Program, target: Any, seconds: float) -> None:
         if not others:
             continue
         plain = low.tiled("k", None)
-        text = f"tiles\n{numbered_names(format_kernel(plain))}"
+        text = f"tiles\n{format_unnamed(plain)}"
         key = cache.cache_key(text, target.description, compiler_version())
         found = decoded(store.get(key), others)
         if found is not None:

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from graphc.kernels.grid_library import Gemm
 from graphc.loop.interpret_values import Evaluator
-from graphc.loop.printer import format_kernel
-from graphc.lower import Lowered, numbered_names
+from graphc.loop.printer import format_unnamed
+from graphc.lower import Lowered
 from graphc.runtime import cache
 from graphc.runtime.cuda_device import Blas, BlasError, CaptureError, Device, Memory, recorded
 from graphc.runtime.executable import compiler_version
@@ -156,7 +156,7 @@ class Products:
         assert self.blas is not None
         name = low.kernel.name
         if name not in self._texts:
-            self._texts[name] = numbered_names(format_kernel(low.kernel))
+            self._texts[name] = format_unnamed(low.kernel)
         about = f"{self.device.model} {self.device.arch} cublas-{self.blas.version}"
         key = cache.cache_key(f"{gemm}\n{self._texts[name]}", about, compiler_version())
         known = _found.get(key) or cache.default_cache().get(key)
