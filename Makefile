@@ -13,7 +13,12 @@ unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint ruff mypy bench bench-micro bench-scaling gpu-check tf1-semantics docs clean
+# What depends on the CPU that code is made for.
+AVX512 := tests/codegen tests/kernels tests/ops tests/passes tests/nn tests/train tests/fuzz \
+    tests/formats tests/runtime tests/control/test_small_loops.py tests/test_program.py \
+    tests/test_bfloat16.py tests/test_streaming.py
+
+.PHONY: help demo test test-slow test-avx512 lint ruff mypy bench bench-micro bench-scaling gpu-check tf1-semantics docs clean
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -27,6 +32,9 @@ test: $(VENV)/.with-test ## run the tests (PYTEST_ARGS=..., WORKERS=2)
 
 test-slow: $(VENV)/.with-test ## run the tests that take long (PYTEST_ARGS=...)
 	$(RUN) -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
+
+test-avx512: $(VENV)/.with-test ## run the tests as on a CPU with AVX-512, emulated where there is none
+	$(RUN) -m pytest -n $(WORKERS) -m "not slow" --emulate-avx512 $(or $(PYTEST_ARGS),$(AVX512))
 
 lint: ruff mypy ## check style and types
 

@@ -13,7 +13,8 @@ COLUMNS = 256
 PARTS = 8
 """Into how many parts rows are divided at most: each of them goes through all of the numbers."""
 LANES = 16
-"""Columns that are worth a part: of narrow rows, the numbers take longer than the sums."""
+"""Columns of a vector, and those that are worth a part: of narrower rows, the numbers take longer
+than the sums."""
 WORTH = 1 << 15
 """Elements of the result that are worth a part."""
 

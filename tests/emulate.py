@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 import sys
 
+import pytest
+
 from graphc.runtime import jit
 
 FEATURES = jit._V4 | {"avx512vnni", "avx512bf16"}
@@ -18,8 +20,13 @@ _INTRINSIC = re.compile(r"@(llvm\.x86\.avx512[\w.]*)")
 
 
 def install() -> None:
-    """From now on this process takes itself for one on a CPU with AVX-512, VNNI and bfloat16."""
-    assert jit.named_target("avx2").is_host
+    """From now on this process takes itself for one on a CPU with AVX-512, VNNI and bfloat16.
+
+    Raises:
+      UsageError: the CPU has no AVX2.
+    """
+    if not jit.named_target("avx2").is_host:
+        raise pytest.UsageError("AVX-512 is emulated by AVX2, which this machine's CPU lacks")
     if jit.named_target("avx512bf16").is_host:
         return
     found = jit._host_features() | FEATURES

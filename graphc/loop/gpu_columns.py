@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from graphc.dtypes import int64
@@ -117,15 +117,30 @@ class _Columns:
     def nest(self, stmt: For, inside: Expr, thread: Var) -> list[Stmt]:
         """A nest by warps, whose totals are combined in the order of the warps."""
         stmts, totals = shared_out(stmt, self.warp, self.warps, inside)
-        stmts += [Store(self.shared[r.buffer], thread, Load(own, ZERO)) for own, r in totals]
         if not totals:
             return stmts
-        stmts.append(Barrier())
-        for _, reduce in totals:
-            turn = Var("w")
-            left = add(mul(turn, _WARP), index_mod(thread, _WARP))
-            total = Reduce(
-                reduce.buffer, reduce.index, reduce.op, Load(self.shared[reduce.buffer], left)
-            )
-            stmts.append(For(turn, const(self.warps), LoopKind.UNROLLED, block(total)))
-        return [*stmts, Barrier()]
+        lane = index_mod(thread, _WARP)
+        return [*stmts, *combined(totals, self.shared, thread, lane, self.warps), Barrier()]
+
+
+def combined(
+    totals: Sequence[tuple[Buffer, Reduce]], shared: Mapping[Buffer, Buffer], thread: Var,
+    lane: Expr, warps: int,
+) -> list[Stmt]:  # fmt: skip
+    """What the threads of each warp have found, put together in the order of the warps.
+
+    Args:
+      totals: a thread's own total, and the reduction that it belongs to.
+      shared: where all threads of a block leave theirs, by what these belong to.
+      lane: which of a warp's threads this is: its item is that of the same thread of every warp.
+    """
+    stmts: list[Stmt] = [
+        Store(shared[reduce.buffer], thread, Load(own, ZERO)) for own, reduce in totals
+    ]
+    stmts.append(Barrier())
+    for _, reduce in totals:
+        turn = Var("w")
+        left = Load(shared[reduce.buffer], add(mul(turn, _WARP), lane))
+        total = replace(reduce, value=left)
+        stmts.append(For(turn, const(warps), LoopKind.UNROLLED, block(total)))
+    return stmts

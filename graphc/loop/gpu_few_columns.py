@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from graphc.dtypes import int64
 from graphc.loop.affine import known
+from graphc.loop.gpu_columns import combined
 from graphc.loop.gpu_grid import GpuTarget, grid_stride
 from graphc.loop.gpu_rows import begin_with_identities, loaded, shared_out, stored
 from graphc.loop.ir import (
@@ -23,7 +24,6 @@ from graphc.loop.ir import (
     Kernel,
     Let,
     Load,
-    LoopKind,
     Reduce,
     Scope,
     Stmt,
@@ -166,17 +166,10 @@ class _FewColumns:
             ]  # fmt: skip
             mine = add(mul(part, self.warps), warp)
             found, totals = shared_out(nest, mine, parts * self.warps, inside)
-            stmts += [*found, *(Store(self.shared[r.buffer], thread, Load(own, ZERO))
-                                for own, r in totals), Barrier()]  # fmt: skip
-            for _, reduce in totals:
-                turn, acc = Var("w"), reduce.buffer
-                left = Load(self.shared[acc], add(mul(turn, _WARP), lane))
-                total = replace(reduce, value=left)
-                stmts.append(For(turn, const(self.warps), LoopKind.UNROLLED, block(total)))
-                to = add(mul(part, self.count), place)
-                first = logical_and(inside, apply("eq", warp, ZERO))
-                put = Store(self.spaces[acc], to, Load(acc, reduce.index))
-                stmts.append(If(first, block(put)))
+            stmts += [*found, *combined(totals, self.shared, thread, lane, self.warps)]
+            to = add(mul(part, self.count), place)
+            puts = [Store(self.spaces[r.buffer], to, Load(r.buffer, r.index)) for _, r in totals]
+            stmts.append(If(logical_and(inside, apply("eq", warp, ZERO)), block(*puts)))
             # The next item's totals come where these are.
             return instance(Block((*stmts, Barrier())), {})
 
