@@ -13,7 +13,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Union
+from typing import Any, Union
 
 _NUMBER = re.compile(r"\d+")
 
@@ -45,6 +45,10 @@ class Symbol:
 
     def __hash__(self) -> int:
         return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Texts have another hash in another process.
+        return Symbol, (self.name, self.positive)
 
     def __str__(self) -> str:
         return self.name
@@ -95,6 +99,9 @@ class Dim:
     def symbol(name: str, positive: bool = True) -> Dim:
         """The size that is just the named symbol."""
         return Dim((((Symbol(name, positive),), 1),))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Dim, (self.terms,)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Dim) and self._hash == other._hash and self.terms == other.terms

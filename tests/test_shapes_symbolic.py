@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 import graphc as gc
-from graphc import errors, nn
+from graphc import dims, errors, nn
 from graphc.graph import Graph
 from graphc.ops.contraction_functions import matmul
 
@@ -257,3 +263,24 @@ def test_sizes_that_are_too_large_are_refused(static):
     with pytest.raises((errors.ResourceExhaustedError, errors.InvalidArgumentError, MemoryError)):
         static.run(x, {n: 2**40})
     assert static.run(y, {n: 3}).tolist() == [3.0] * 3
+
+
+def test_sizes_travel_to_other_processes():
+    """They are equal there to those that are made there, whose hashes are others."""
+    d, e = dims.Dim.symbol("d"), dims.Dim.symbol("e", positive=False)
+    sizes = [d, d * e + 3, dims.floordiv(d * 4 + 1, 3), dims.maximum(e, 0), 7]
+    text = pickle.dumps((sizes, {s: str(s) for s in sizes}, {*d.symbols()})).hex()
+    program = f"""
+import pickle
+from graphc import dims
+sizes, names, symbols = pickle.loads(bytes.fromhex({text!r}))
+d, e = dims.Dim.symbol("d"), dims.Dim.symbol("e", positive=False)
+made = [d, d * e + 3, dims.floordiv(d * 4 + 1, 3), dims.maximum(e, 0), 7]
+assert sizes == made
+assert [names[s] for s in made] == [str(s) for s in made]
+assert symbols == {{dims.Symbol("d")}}
+"""
+    for seed in ("1", "2"):
+        env = os.environ | {"PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", program], env=env, check=True)
+    assert copy.deepcopy(sizes) == sizes
