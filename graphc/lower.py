@@ -82,15 +82,20 @@ class Lowered:
         if self._group.template is None and self._hinted():
             self.streamed.append(root)
             self.has_fast = True
-            self.__dict__.pop("fast", None)
+            self.__dict__.pop("_fast", None)
 
-    @functools.cached_property
+    @property
     def kernel(self) -> Kernel:
         """The scheduled kernel."""
-        if self.twin is not None:
-            if self._lowering.verify:
-                self._check_twin(self.twin)
-            return self.twin.kernel
+        # A twin keeps none: the other one's may be built again, by other tiles.
+        if self.twin is None:
+            return self._kernel
+        if self._lowering.verify and self._unnamed != self.twin._unnamed:
+            raise VerifyError(f"kernel {self.name} is not {self.twin.name}:\n{self._unnamed}")
+        return self.twin.kernel
+
+    @functools.cached_property
+    def _kernel(self) -> Kernel:
         if self.tiles is not None and not self.has_fast:
             return self.tiled(self.name, self.tiles)
         emit.restart()
@@ -118,9 +123,9 @@ class Lowered:
     def retile(self, tiles: Tiles | None) -> None:
         """Take these tiles for the sizes that are known."""
         self.tiles = tiles
-        self.__dict__.pop("fast", None)
+        self.__dict__.pop("_fast", None)
         if not self.has_fast:
-            self.__dict__.pop("kernel", None)
+            self.__dict__.pop("_kernel", None)
 
     def other_tiles(self) -> list[Tiles]:
         """What may be better than the estimate, where a contraction's sizes are known."""
@@ -151,23 +156,21 @@ class Lowered:
             raise CompileError(f"kernel {self.name}: its fast version has other parameters")
         return second, build
 
-    def _check_twin(self, twin: Lowered) -> None:
-        """Build the kernel after all, and compare all but names."""
-        if self._unnamed != twin._unnamed:
-            raise VerifyError(f"kernel {self.name} is not {twin.name}:\n{self._unnamed}")
-
     @functools.cached_property
     def _unnamed(self) -> str:
+        """The kernel, built for itself, by a text in which names do not count."""
         emit.restart()
         return format_unnamed(self._build())
 
-    @functools.cached_property
+    @property
     def fast(self) -> Kernel | None:
         """The kernel for the sizes that were seen first, as constants: it takes no scalars."""
         if not self.has_fast:
             return None
-        if self.twin is not None:
-            return self.twin.fast
+        return self._fast if self.twin is None else self.twin.fast
+
+    @functools.cached_property
+    def _fast(self) -> Kernel:
         if self.tiles is not None:
             return self.tiled(f"{self.name}_fast", self.tiles)
         second, build = self._for_known_sizes(f"{self.name}_fast")

@@ -338,8 +338,14 @@ def format_kernel(kernel: Kernel) -> str:
 class _Numbered(_Printer):
     """Names say only in which order things come."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.declared = 0
+
     def declare(self, thing: Var | Buffer) -> str:
-        name = self.names[thing] = f"n{len(self.names)}"
+        # Of two sibling scopes, both may declare one variable.
+        name = self.names[thing] = f"n{self.declared}"
+        self.declared += 1
         return name
 
 

@@ -29,7 +29,7 @@ from graphc.loop.ir import (
     const,
 )
 from graphc.loop.parser import parse_kernel
-from graphc.loop.printer import format_expr, format_kernel, format_stmt
+from graphc.loop.printer import format_expr, format_kernel, format_stmt, format_unnamed
 
 EVERYTHING = """\
 kernel everything(x: f32[n * m], y: f32[n * m], flags: b1[4]; n, m) grain max(1, 4096 // m):
@@ -198,3 +198,29 @@ def test_wrong_text_is_refused_with_its_line(text, message):
     with pytest.raises(CompileError) as caught:
         parse_kernel(text)
     assert message in str(caught.value)
+
+
+def test_texts_without_names_tell_variables_apart():
+    """Also behind a variable that two loops declare, one after the other."""
+    x, i, j, n = Buffer("x", float32, const(16)), Var("i"), Var("j"), Var("n")
+
+    def kernel(at, size=16):
+        one, two = (Const(v, float32) for v in (1.0, 2.0))
+        first = For(i, const(4), LoopKind.SERIAL, Block((Store(x, i, one),)))
+        inner = For(j, const(4), LoopKind.SERIAL, Block((Store(x, at, two),)))
+        second = For(i, const(size), LoopKind.SERIAL, Block((inner,)))
+        return Kernel("k", (x,), (n,), Block((first, second)))
+
+    texts = {format_unnamed(kernel(at)) for at in (i, j, n)} | {format_unnamed(kernel(i, 5))}
+    assert len(texts) == 4
+
+
+def test_texts_without_names_are_the_same_for_any_names():
+    text = "kernel {k}({x}: f32[{n}]; {n}):\n  for {i} in {n}:\n    {x}[{i}] = {x}[{i}] + 1.0f32\n"
+    long = "a" * 60
+    one, two = (
+        parse_kernel(text.format(k=k, x=x, n=n, i=i))
+        for k, x, n, i in (("k", "x", "n", "i"), ("f", "b12", long + "1", long + "2"))
+    )
+    assert format_kernel(one) != format_kernel(two)
+    assert format_unnamed(one) == format_unnamed(two)

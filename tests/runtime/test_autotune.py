@@ -241,3 +241,29 @@ def test_variables_are_left_alone():
             values.append(session.run(w))
     np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-6)
     assert not np.array_equal(values[0], normal(100, 200))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_products_of_one_form_are_tuned_as_one(known, monkeypatch):
+    """Also where verifying has built the kernels before: no other keeps what is built again."""
+    monkeypatch.setenv("GRAPHC_VERIFY", "1")
+    other = Tiles(vectors=1, rows=4)
+    monkeypatch.setattr(autotune, "_fastest", lambda *_: Found(other))
+    xs = [gc.placeholder(gc.float32, [64 if known else None, 100]) for _ in range(3)]
+    w = gc.placeholder(gc.float32, [100, 200])
+    ys = [gc.nn.relu(gc.matmul(x, w)) for x in xs]
+    values = [normal(64, 100, seed=k) for k in range(3)]
+    feeds = dict(zip(xs, values, strict=True)) | {w: normal(100, 200, seed=9)}
+    with gc.Session() as s, gc.compile_options(autotune=True):
+        for found, value in zip(s.run(ys, feeds), values, strict=True):
+            expected = np.maximum(value @ normal(100, 200, seed=9), 0)
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+        (program,) = {
+            id(e.code.program): e.code.program
+            for plan in s._plans.values()
+            for e in plan.executables.values()
+        }.values()
+    first, *others = program.kernels
+    assert first.tiles == other
+    assert all(k.twin is first and k.kernel is first.kernel for k in others)
+    assert all(k.fast is first.fast for k in others)
