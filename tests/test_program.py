@@ -182,7 +182,7 @@ def test_fast_versions_are_for_the_sizes_seen_first(n):
         (found,) = run_program(program, {"x:0": np.ones((rows, 3))})
         np.testing.assert_array_equal(found, np.full((rows, 2), 3.0))
     fast = calls(program)[0].lowered
-    fast.fast = ir.Kernel("other", fast.fast.params[:-1], (), ir.Block(()))
+    fast._fast = ir.Kernel("other", fast.fast.params[:-1], (), ir.Block(()))
     with pytest.raises(VerifyError, match="other takes 2 buffers and 0 scalars"):
         verify_program(program)
 
@@ -244,7 +244,7 @@ def rebuilt(kernel: ir.Kernel, body: ir.Block) -> ir.Kernel:
 def broken_kernel(program: Program) -> None:
     low = calls(program)[0].lowered
     stray = ir.Store(low.kernel.params[0], ir.Var("nowhere"), ir.const(0, dtypes.float32))
-    low.kernel = rebuilt(low.kernel, ir.Block((stray,)))
+    low._kernel = rebuilt(low.kernel, ir.Block((stray,)))
 
 
 def writes_its_input(program: Program) -> None:
@@ -258,7 +258,7 @@ def early(program: Program) -> None:
 
 def same_name(program: Program) -> None:
     other = copy.copy(program.kernels[0])
-    other.__dict__["kernel"] = replace(other.kernel)
+    other.__dict__["_kernel"] = replace(other.kernel)
     program.kernels.append(other)
 
 
