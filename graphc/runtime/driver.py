@@ -125,8 +125,8 @@ class DriverPrinter(LoopText):
         name = self.label("part")
         self.functions.append(self.function(f"internal i32 @{name}(ptr %ctx)"))
         self.body, self.pointers, self.symbols, self.fast = around
+        # The block that begins here knows nothing of the tables, which the part may have changed.
         self.leave_with(self.emit(f"call i32 @{name}(ptr %ctx)"))
-        self.changed("%cells", "%dims", "%syms", "%buffers")
 
     def tables(self, steps: list[Step]) -> None:
         """Where the tables are that the context has, and the table of arguments."""
