@@ -16,8 +16,10 @@ from graphc.loop.ir import Alloc, Block, Expr, Guard, Load, LoopKind, Reduce, St
 
 FEW_COLUMNS = 3
 """Up to so many columns, dot products beat vectors along ``n``."""
-PACKING_ROWS = 96
-"""From so many rows, packing a transposed right operand pays."""
+PACKING_ROWS, LONG_PACKING_ROWS = 32, 96
+"""From so many rows, packing a transposed right operand pays: of few steps, and of many."""
+LONG_STEPS = 768
+"""With AVX-512's width, what a dot product costs beside its steps is little from so many on."""
 
 
 def applies(problem: Contraction, found: Access, target: Target) -> bool:
@@ -28,7 +30,8 @@ def applies(problem: Contraction, found: Access, target: Target) -> bool:
     inner, n, rows = known(problem.k[-1]), known(problem.n), tiling.volume(problem.m)
     if n is not None and n <= FEW_COLUMNS:
         return inner is None or inner >= lanes
-    few = rows is None or rows <= PACKING_ROWS
+    is_long = target.has_avx512 and (inner is None or inner >= LONG_STEPS)
+    few = rows is None or rows <= (LONG_PACKING_ROWS if is_long else PACKING_ROWS)
     return not found.rhs_n <= {1} and few and (inner is None or inner >= 8 * lanes)
 
 

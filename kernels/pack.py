@@ -9,6 +9,7 @@ from graphc.kernels.problem import Contraction, Indices, access
 from graphc.kernels.tiles import Panel, RowTile, Steps, probe
 from graphc.kernels.tiling import Schedule, known
 from graphc.loop import ir
+from graphc.loop.cpu_tile import MOST, fits, tiles, turned_loads
 from graphc.loop.ir import Buffer, Expr, LoopKind, Stmt, Store
 
 TOGETHER = 8
@@ -152,11 +153,18 @@ def pack_rhs(
         at = ir.add(ir.mul(ir.add(base, steps.position(place)), schedule.width), lane)
         return [Store(packed.rhs, at, zero)]
 
+    def columns(outer: Indices) -> list[Stmt]:
+        along, across = (emit.fresh("lane"), count), (emit.fresh("k"), steps.extents[-1])
+        body = ir.block(*one((*outer, across[0]), along[0], None))
+        loads = turned_loads(body, along[0], across[0])
+        if not loads or not all(fits(loop, size) for loop in (along, across)):
+            return emit.loop(count, lambda lane: column(outer, lane))
+        strips, inner = tiles(along, across, body, loads, size)
+        return [ir.For(*strips, LoopKind.SERIAL, inner)]
+
     count = ir.const(panel.width) if panel.valid is None else panel.valid
-    out = emit.nest(
-        steps.extents[:-1],
-        lambda outer: emit.loop(count, lambda lane: column(outer, lane)),
-    )
+    size = min(schedule.lanes, MOST)
+    out = emit.nest(steps.extents[:-1], columns)
     if panel.valid is None:
         return out
     missing = ir.sub(ir.const(panel.width), panel.valid)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 from graphc.kernels import emit
 from graphc.kernels.pack import Packed, pack_lhs, pack_rhs
+from graphc.kernels.panel_ahead import asked
 from graphc.kernels.problem import Contraction, Indices, epilogue_cost
 from graphc.kernels.tiles import Panel, RowTile, Steps, probe, row_variants
 from graphc.kernels.tiling import Schedule, known
@@ -330,7 +331,8 @@ class BlockOf:
                     LoopKind.UNROLLED,
                 )
 
-            return [*self.ahead(k, panel), *panel.vector(lanes)]
+            coming = [] if blocked else asked(self.p, self.batch, tile, panel, steps, pos)
+            return [*coming, *self.ahead(k, panel), *panel.vector(lanes)]
 
         def keep(row: Expr, lane: Expr) -> list[Stmt]:
             value = Load(acc, at(row, lane))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.llvm_index import LANE, Index, Indices
 from graphc.codegen.llvm_text import TYPES, Emitter, Val, type_name
+from graphc.codegen.llvm_turn import column
 from graphc.dtypes import DType
 from graphc.loop.ir import LINE_BYTES
 
@@ -119,10 +120,27 @@ class Memory:
         stride = ix.stride
         if stride in (1, -1):
             return self._load_lanes(st, ix, stride == -1, mask, other)
+        tile = self._tile(st, ix) if mask is None else None
+        if tile is not None:
+            return self._register(st, tile)
         n = self.indices.width
         chosen = mask or self.e.splat(self.e.truth(True), n)
         args = (self.pointers(st, ix), chosen, self._passthru(st, other, n))
         return self._masked(st, "gather", args, n)
+
+    def _tile(self, st: Storage, ix: Index) -> Val | None:
+        """Every ``pitch``-th element of a local buffer: a column of a tile, turned in registers."""
+        n, pitch = self.indices.width, ix.stride
+        if not st.local or st.private or ix.split()[0] or pitch is None or pitch < n:
+            return None
+        number = ix.const % pitch % n
+        first = ix.const - number
+        whole = first >= 0 and first + (n - 1) * pitch + n <= st.size
+        if n & (n - 1) or not whole:
+            return None
+        starts = (Index({}, first + row * pitch) for row in range(n))
+        rows = [self._plain(st, self.address(st, start), n) for start in starts]
+        return column(self.e, rows, st.dtype.size, number)
 
     def words(self, st: Storage, ix: Index, size: int) -> Val:
         """The integer of ``size`` bytes from ``ix`` on; in lanes, of bytes that follow those."""

@@ -13,6 +13,7 @@ from typing import Protocol
 from graphc.dims import Symbol
 from graphc.errors import CompileError, GraphcError, VerifyError
 from graphc.function import Function, Rebuilder, format_function
+from graphc.passes.added import JoinProducts
 from graphc.passes.attention import FuseAttention
 from graphc.passes.attention_gradient import ITERATIONS
 from graphc.passes.basic import CommonSubexpressions, DeadCode, Decompose, ShapesOfInputs
@@ -72,6 +73,7 @@ def default_pipeline(
         DeadCode(),
         # Loops are rid by now of what nobody needs.
         NarrowProducts(),
+        JoinProducts(),
         DeadCode(),
         CommonSubexpressions(),
         MergeProducts(),
