@@ -88,6 +88,7 @@ class _Verifier:
         self.bound = set(program.symbols)
         self.all = set(program.all_symbols)
         self.written: set[int] = set()
+        self.committed: set[int] = set()
         self.changed: int | None = None
 
     def run(self) -> None:
@@ -450,15 +451,18 @@ class _Verifier:
         if known and not self.same(target.size, source.size):
             raise _Fault(f"{source.size} elements to {target.size}")
         self.read(step.source)
-        if source.kind == "variable" and step.source in self.written and step.commit:
+        # What a kernel has put there is the new value, a commit is where old ones are wanted still.
+        if step.source in self.committed:
             raise _Fault(f"variable {source.name} was changed before it is copied")
         if step.commit != (target.kind == "variable"):
             raise _Fault("variables, and they alone, change by commits")
         if step.commit and target.source.key not in self.program.updated:
             raise _Fault(f"variable {target.name} is not listed as updated")
         self.write(step.target)
-        if step.commit and self.changed is None:
-            self.changed = self.number[id(step)]
+        if step.commit:
+            self.committed.add(step.target)
+            if self.changed is None:
+                self.changed = self.number[id(step)]
 
     # --- the arena and the end --------------------------------------------------------------------
 

@@ -154,7 +154,9 @@ class Driver:
                 self.by_type.setdefault(type_, []).append(rule)
 
     def run(self) -> Function:
-        """The rewritten function."""
+        """The rewritten function; the given one where no pattern matches."""
+        if not any(map(self.matches, self.fn.operations)):
+            return self.fn
         for operation in self.fn.operations:
             new = self.rebuilder.copy(operation)
             if len(new.outputs) == 1 and operation.type in self.by_type:
@@ -162,6 +164,13 @@ class Driver:
                     new.outputs[0], operation
                 )
         return self.rebuilder.finish()
+
+    def matches(self, operation: Operation) -> bool:
+        """Whether some rule may apply to an operation as it is."""
+        return len(operation.outputs) == 1 and any(
+            match(rule.pattern, operation.outputs[0], {}, set())
+            for rule in self.by_type.get(operation.type, ())
+        )
 
     def simplify(self, tensor: Tensor, source: Operation) -> Tensor:
         """Apply rules to a tensor until none applies."""

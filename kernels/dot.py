@@ -18,6 +18,8 @@ FEW_COLUMNS = 3
 """Up to so many columns, dot products beat vectors along ``n``."""
 PACKING_ROWS, LONG_PACKING_ROWS = 32, 96
 """From so many rows, packing a transposed right operand pays: of few steps, and of many."""
+WIDE_VECTORS = 4
+"""Of fewer columns than so many vectors have, packed panels leave too many lanes idle."""
 LONG_STEPS = 768
 """With AVX-512's width, what a dot product costs beside its steps is little from so many on."""
 
@@ -30,8 +32,10 @@ def applies(problem: Contraction, found: Access, target: Target) -> bool:
     inner, n, rows = known(problem.k[-1]), known(problem.n), tiling.volume(problem.m)
     if n is not None and n <= FEW_COLUMNS:
         return inner is None or inner >= lanes
+    is_narrow = n is None or n < WIDE_VECTORS * lanes
     is_long = target.has_avx512 and (inner is None or inner >= LONG_STEPS)
-    few = rows is None or rows <= (LONG_PACKING_ROWS if is_long else PACKING_ROWS)
+    most = LONG_PACKING_ROWS if is_narrow or is_long else PACKING_ROWS
+    few = rows is None or rows <= most
     return not found.rhs_n <= {1} and few and (inner is None or inner >= 8 * lanes)
 
 

@@ -230,6 +230,11 @@ def uncommitted(program: Program) -> None:
     next(s for s in program.steps if isinstance(s, Copy) and s.commit).commit = False
 
 
+def from_a_changed_one(program: Program) -> None:
+    commit = next(s for s in program.steps if isinstance(s, Copy) and s.commit)
+    program.steps.append(Copy(commit.source, commit.target, commit.size, commit=True))
+
+
 def one_block(program: Program) -> None:
     size, bytes_ = program.blocks[0]
     program.blocks[0] = (size * 8 + 1000, bytes_)
@@ -301,6 +306,7 @@ MISTAKES: dict[str, tuple[Callable[[Program], Any], str]] = {
     ),
     "fallible after commit": (fallible_last, "it can fail, and step .* has changed a variable"),
     "copy for commit": (uncommitted, "variables, and they alone, change by commits"),
+    "changed source": (from_a_changed_one, "variable . was changed before it is copied"),
     "not updated": (lambda p: p.updated.clear(), "is not listed as updated"),
     "result slot": (lambda p: setattr(p.results[0], "slot", 0), r"they are in the slots \[0\]"),
     "result shape": (lambda p: setattr(p.results[0], "sizes", (9,)), r"is no f32\[9\]"),
@@ -317,6 +323,21 @@ def test_planted_mistakes_are_found(plant, match):
     plant(program)
     with pytest.raises(VerifyError, match=match):
         verify_program(program)
+
+
+def test_one_value_for_two_variables_is_written_in_the_place_of_one():
+    """The slots of Adam begin with the same zeros, say."""
+    with gc.Graph().as_default():
+        x = gc.placeholder(gc.float32, [], name="x")
+        a, b = (gc.Variable(np.ones(40000, np.float32), name=n) for n in "ab")
+        zeros = gc.fill([40000], x)
+        program = planned([], [a.assign(zeros).op, b.assign(zeros).op], {x: ()})
+        with gc.Session() as s:
+            s.run(gc.global_variables_initializer())
+            s.run([a.assign(zeros).op, b.assign(zeros).op], {x: 3})
+            assert (np.array(s.run([a, b])) == 3).all()
+    (commit,) = (s for s in program.steps if isinstance(s, Copy))
+    assert {program.slots[n].kind for n in (commit.source, commit.target)} == {"variable"}
 
 
 def test_the_message_shows_the_step():

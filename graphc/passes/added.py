@@ -1,7 +1,8 @@
 """Products that are only added up made one product, where their operands are smaller than they.
 
 ``A1 @ B1 + A2 @ B2`` is ``[A1 A2] @ [B1; B2]``: the gradient of a weight that the steps of an
-unrolled network share, say. No product is stored, and the long sum runs at a product's speed.
+unrolled network share, say. No product is stored, and the long sum runs at a product's speed. The
+terms are the same and are added up in one sum: it differs by rounding, and by where it overflows.
 :mod:`control_sums` does the same for the turns of a loop.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from graphc.dtypes import float32, float64
 from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.ops.base import call
@@ -63,7 +65,8 @@ def _sums(fn: Function) -> dict[Operation, list[Operation]]:
 
 def _gains(op: Operation) -> bool:
     """Whether the operands of a product, of one batch, are no larger than it is."""
-    if op.type not in TRANSPOSED or not op.outputs[0].dtype.is_floating:
+    # Of 16 bits, each product is rounded to its type: together they would be rounded once.
+    if op.type not in TRANSPOSED or op.outputs[0].dtype not in (float32, float64):
         return False
     turned = op.attrs[TRANSPOSED[op.type][0]]
     left, right, out = (t.sizes or () for t in (*op.inputs, *op.outputs))

@@ -138,23 +138,30 @@ class CommonSubexpressions:
 
     def run(self, fn: Function) -> Function:
         """The function with equal operations merged into the first of them."""
-        rebuilder = Rebuilder(fn)
-        seen: dict[object, list[Tensor]] = {}
+        first: dict[Tensor, Tensor] = {}
+        seen: dict[object, Sequence[Tensor]] = {}
+        merged: set[Operation] = set()
         for op in fn.operations:
-            inputs = [rebuilder.map[t] for t in op.inputs]
-            key = (op.type, tuple(inputs), attrs_key(op)) if op.definition.pure else None
-            if op.type == "Placeholder":
-                key = None
-            found = seen.get(key) if key is not None else None
-            # Sizes that a run learns twice have two names, and either may stand in a type.
-            if found is not None and all(
-                a.type == b.type for a, b in zip(op.outputs, found, strict=True)
-            ):
-                rebuilder.map.update(zip(op.outputs, found, strict=True))
+            if not op.definition.pure or op.type == "Placeholder":
                 continue
-            new = rebuilder.copy(op, inputs)
-            if key is not None:
-                seen[key] = new.outputs
+            key = (op.type, tuple(first.get(t, t) for t in op.inputs), attrs_key(op))
+            found = seen.setdefault(key, op.outputs)
+            if found is op.outputs:
+                continue
+            # Sizes that a run learns twice have two names, and either may stand in a type.
+            if all(a.type == b.type for a, b in zip(op.outputs, found, strict=True)):
+                merged.add(op)
+                first.update(zip(op.outputs, found, strict=True))
+            else:
+                seen[key] = op.outputs
+        if not merged:
+            return resolved(fn)
+        rebuilder = Rebuilder(fn)
+        for op in fn.operations:
+            if op in merged:
+                rebuilder.map.update((t, rebuilder.map[first[t]]) for t in op.outputs)
+            else:
+                rebuilder.copy(op)
         return resolved(rebuilder.finish())
 
 

@@ -67,8 +67,17 @@ def test_a_tile_is_turned_without_gathers(code: str, size: int, target: str) -> 
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("lanes", "pitch", "at"), [(4, 5, 3), (8, 3, 0), (6, 7, 1), (4, 0, 2)])
-def test_other_strides_of_local_memory(lanes: int, pitch: int, at: int, target: str) -> None:
+@pytest.mark.parametrize(
+    ("lanes", "pitch", "at", "gathers"),
+    [
+        (4, 5, 0, True),  # the last row of the tile would end behind the buffer
+        (4, 5, 3, False),  # this one does not
+        (8, 3, 0, True), (8, 7, 0, True), (6, 7, 1, True), (4, 0, 2, False),
+    ],
+)  # fmt: skip
+def test_other_strides_of_local_memory(
+    lanes: int, pitch: int, at: int, gathers: bool, target: str
+) -> None:
     """What is no tile, or would be read beyond its end, is gathered as before."""
     length = (lanes - 1) * pitch + at + 1
     text = f"""
@@ -79,6 +88,8 @@ kernel t(x: f32[{length}], y: f32[{lanes}]):
   vectorized l in {lanes}:
     y[l] = tile[l * {pitch} + {at}]
 """
+    printed = llvm.print_kernel(parse_kernel(text), named_target(target))
+    assert ("gather" in printed) == gathers
     x = np.arange(length, dtype=np.float32)
     y = computed(text, target, x, lanes)
     np.testing.assert_array_equal(y, x[np.arange(lanes) * pitch + at])
@@ -101,9 +112,30 @@ kernel t(x: f32[16], y: f32[32]):
 """
     x = np.arange(16, dtype=np.float32)
     y = computed(text, "generic", x, 32)
-    before = x.reshape(4, 4).T.copy()
-    before[range(4), range(4)] = 100
-    np.testing.assert_array_equal(y[16:].reshape(4, 4), before)
+    # The diagonal changes row by row, each one behind the column that is read.
+    tile = x.reshape(4, 4).copy()
+    for i in range(4):
+        np.testing.assert_array_equal(y[:16].reshape(4, 4)[i], tile[:, i])
+        tile[i, i] = 100
+    np.testing.assert_array_equal(y[16:].reshape(4, 4), tile.T)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_lanes_without_a_place_keep_what_stands_for_them(target: str) -> None:
+    """A masked column: the others' values, and memory that is no one's, do not come in."""
+    text = """
+kernel t(x: f32[16], y: f32[16]):
+  local tile: f32[16]
+  unrolled i in 4:
+    vectorized l in 4:
+      tile[i * 4 + l] = x[i * 4 + l]
+  unrolled i in 4:
+    vectorized l in 4:
+      y[i * 4 + l] = guard(x[l] < 2.0f32, tile[l * 4 + i], 7.0f32)
+"""
+    x = np.arange(16, dtype=np.float32)
+    expected = np.where(x[:4] < 2, x.reshape(4, 4).T, 7)
+    np.testing.assert_array_equal(computed(text, target, x, 16).reshape(4, 4), expected)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])

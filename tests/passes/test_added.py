@@ -140,6 +140,21 @@ def broadcast_batch():
     return gc.matmul(a, b) + gc.matmul(c, d)
 
 
+def broadcast_products():
+    a, b = gc.placeholder("float64", [1, 8, 2]), gc.placeholder("float64", [1, 2, 9])
+    c, d = gc.placeholder("float64", [5, 8, 2]), gc.placeholder("float64", [5, 2, 9])
+    e, f = gc.placeholder("float64", [1, 8, 2]), gc.placeholder("float64", [1, 2, 9])
+    return (gc.matmul(a, b) + gc.matmul(c, d)), gc.matmul(c, d) * 2 + gc.matmul(e, f)
+
+
+def of_many_steps():
+    return gc.add_n([gc.matmul(a, b) for a, b in operands(2, [900, 129], [129, 900])])
+
+
+def of_16_bits():
+    return gc.add_n([gc.matmul(a, b) for a, b in operands(2, [8, 2], [2, 9], "bfloat16")])
+
+
 def of_integers():
     return gc.add_n([gc.matmul(a, b) for a, b in operands(2, [8, 2], [2, 9], "int32")])
 
@@ -148,7 +163,7 @@ def of_integers():
     "build",
     [
         read_twice, twice_in_the_sum, long_ones, transposed_otherwise, broadcast_over_rows,
-        broadcast_batch, of_integers,
+        broadcast_batch, broadcast_products, of_many_steps, of_16_bits, of_integers,
     ],
     ids=lambda f: f.__name__,
 )  # fmt: skip
