@@ -20,6 +20,8 @@ PACKING_ROWS, LONG_PACKING_ROWS = 32, 96
 """From so many rows, packing a transposed right operand pays: of few steps, and of many."""
 WIDE_VECTORS = 4
 """Of fewer columns than so many vectors have, packed panels leave too many lanes idle."""
+IDLE = 8
+"""So do those of columns of which a last vector lacks more than one in so many."""
 LONG_STEPS = 768
 """With AVX-512's width, what a dot product costs beside its steps is little from so many on."""
 
@@ -32,7 +34,7 @@ def applies(problem: Contraction, found: Access, target: Target) -> bool:
     inner, n, rows = known(problem.k[-1]), known(problem.n), tiling.volume(problem.m)
     if n is not None and n <= FEW_COLUMNS:
         return inner is None or inner >= lanes
-    is_narrow = n is None or n < WIDE_VECTORS * lanes
+    is_narrow = n is None or n < WIDE_VECTORS * lanes or IDLE * (-n % lanes) > n
     is_long = target.has_avx512 and (inner is None or inner >= LONG_STEPS)
     most = LONG_PACKING_ROWS if is_narrow or is_long else PACKING_ROWS
     few = rows is None or rows <= most

@@ -427,3 +427,21 @@ def test_nan_and_infinity_go_through(batch: Any) -> None:
     assert math.isnan(out[1, 18])
     assert np.isneginf(out[2, 18])
     assert (out[2, :18] == 20).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "target", "packs"),
+    [
+        ((64, 512, 10), "avx512", False),  # most of a vector's lanes would idle
+        ((64, 512, 70), "avx512", False),  # a last vector of six
+        ((64, 128, 64), "avx512", True), ((64, 512, 100), "avx512", True),
+        ((32, 512, 512), "avx512", False), ((33, 512, 512), "avx512", True),
+        ((64, 1024, 512), "avx512", False), ((97, 1024, 512), "avx512", True),
+        ((64, 512, 10), "avx2", False), ((64, 1024, 64), "avx2", True),
+        ((64, 512, 20), "generic", True),
+    ],
+)  # fmt: skip
+def test_when_a_transposed_operand_is_packed(
+    sizes: tuple[int, int, int], target: str, packs: bool
+) -> None:
+    assert ("rhs_panel" in format_kernel(Case(*sizes, tb=True).kernel(target))) == packs
