@@ -63,7 +63,7 @@ def lenet_logits(tf: Any, data: Data, p: Any) -> Any:
 
 def lstm_cell(tf: Any, v: dict[str, Any]) -> Any:
     """An LSTM whose weights are given."""
-    units = int(v["w2"].shape[0])
+    units = int(v["b1"].shape[0]) // 4
 
     class Lstm(tf.nn.rnn_cell.RNNCell):  # type: ignore[misc, name-defined]
         state_size = tf.nn.rnn_cell.LSTMStateTuple(units, units)
