@@ -17,7 +17,7 @@ from graphc.loop.ir import Alloc, Block, Expr, Guard, Load, LoopKind, Reduce, St
 FEW_COLUMNS = 3
 """Up to so many columns, dot products beat vectors along ``n``."""
 PACKING_ROWS, LONG_PACKING_ROWS = 32, 96
-"""From so many rows, packing a transposed right operand pays: of few steps, and of many."""
+"""Of more rows, packing a transposed right operand pays: with few steps, and with many."""
 WIDE_VECTORS = 4
 """Of fewer columns than so many vectors have, packed panels leave too many lanes idle."""
 IDLE = 8

@@ -12,6 +12,7 @@ from graphc.kernels.problem import Contraction, Indices
 from graphc.kernels.tiles import Panel, RowTile, Steps
 from graphc.kernels.tiling import volume
 from graphc.loop import ir
+from graphc.loop.cpu_ahead import known_before
 from graphc.loop.ir import Expr, For, Let, Load, Prefetch, Scope, Stmt, Var
 
 LEAST_BYTES = 64 * 1024
@@ -66,7 +67,7 @@ def _of_epilogue(
     for node in ir.walk_expr(*(expr for stmt in stmts for expr in ir.stmt_exprs(stmt))):
         if isinstance(node, Load) and _far(node) and index.stride(node.index, n) == 1:
             at = ir.substitute(node.index, {n: panel.start})
-            if own.isdisjoint(at.variables) and not _loads_in(at):
+            if known_before(at, own):
                 found.setdefault((node.buffer, node.index), Load(node.buffer, at))
     return list(found.values())
 
@@ -84,10 +85,6 @@ def _far(load: Load) -> bool:
         and size is not None
         and size * load.dtype.size >= LEAST_BYTES
     )
-
-
-def _loads_in(expr: Expr) -> bool:
-    return any(isinstance(node, Load) for node in ir.walk_expr(expr))
 
 
 def _row(tile: RowTile, row: Expr) -> Indices:

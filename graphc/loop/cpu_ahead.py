@@ -84,7 +84,7 @@ class _Walks:
         starts: dict[Buffer, list[Expr]] = {}
         own = {s.var for s in walk_stmt(vector.body) if isinstance(s, (For, Let))}
         for load in _loads(vector.body):
-            if load.buffer not in self.far or not _plain(load.index, own):
+            if load.buffer not in self.far or not known_before(load.index, own):
                 continue
             moves = coefficients(load.index, (vector.var, var))
             step = known(moves[0][var]) if moves and known(moves[0][vector.var]) == 1 else None
@@ -136,6 +136,6 @@ def _loads(body: Block) -> list[Load]:
     return list(found)
 
 
-def _plain(index: Expr, own: set[Var]) -> bool:
-    """Whether an index is known in front of the loop, and no load is needed for it."""
+def known_before(index: Expr, own: set[Var]) -> bool:
+    """Whether an index needs no variable of a body, which has its ``own``, and no load."""
     return not any(isinstance(n, Load) or n in own for n in walk_expr(index))

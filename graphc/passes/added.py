@@ -16,7 +16,7 @@ from graphc.function import Function, Rebuilder
 from graphc.graph import Operation, Tensor
 from graphc.ops.base import call
 from graphc.ops.contraction import TRANSPOSED
-from graphc.passes.control_sums import MOST_ROWS
+from graphc.passes.control_sums import worth_joining
 
 SUMS = ("AddN", "AddV2", "Add")
 
@@ -72,11 +72,7 @@ def _gains(op: Operation) -> bool:
     left, right, out = (t.sizes or () for t in (*op.inputs, *op.outputs))
     if not len(left) == len(right) == len(out) or not left[:-2] == right[:-2] == out[:-2]:
         return False
-    steps, m, n = left[-2 if turned else -1], out[-2], out[-1]
-    if not (isinstance(m, int) and isinstance(n, int)):
-        return False
-    few = steps if isinstance(steps, int) else MOST_ROWS // 2
-    return few <= MOST_ROWS and few * (m + n) <= m * n
+    return worth_joining(out[-2], left[-2 if turned else -1], out[-1])
 
 
 def _joined(rebuilder: Rebuilder, total: Operation, products: list[Operation]) -> list[Tensor]:

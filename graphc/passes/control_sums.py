@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.dims import Dim, Symbol, symbols_of
+from graphc.dims import Dim, DimLike, Symbol, symbols_of
 from graphc.function import Function
 from graphc.graph import Tensor, TensorType
 from graphc.ops.base import call
@@ -70,10 +70,15 @@ def _product(term: Tensor, decided: set[Symbol]) -> Product | None:
     (rows, p), (_, n) = left.sizes or (), right.sizes or ()
     if {left.dtype, right.dtype} != {term.dtype} or not symbols_of(rows).isdisjoint(decided):
         return None
-    if not (isinstance(p, int) and isinstance(n, int)):
-        return None
-    few = rows if isinstance(rows, int) else MOST_ROWS // 2
-    return Product(left, right) if few <= MOST_ROWS and few * (p + n) <= p * n else None
+    return Product(left, right) if worth_joining(p, rows, n) else None
+
+
+def worth_joining(m: DimLike, steps: DimLike, n: DimLike) -> bool:
+    """Whether a product in a sum takes less time to join with the others than to add."""
+    if not (isinstance(m, int) and isinstance(n, int)):
+        return False
+    few = steps if isinstance(steps, int) else MOST_ROWS // 2
+    return few <= MOST_ROWS and few * (m + n) <= m * n
 
 
 def stack_type(tensor: Tensor, turns: Symbol) -> TensorType:

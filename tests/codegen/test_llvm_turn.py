@@ -16,6 +16,13 @@ from graphc.loop.verify import verify_kernel
 from graphc.runtime.jit import compile_object, load_object, named_target
 
 TARGETS = ("avx512", "avx2", "generic")
+FOUR_ROWS = """
+kernel t(x: f32[16], y: f32[{}]):
+  local tile: f32[16]
+  unrolled i in 4:
+    vectorized l in 4:
+      tile[i * 4 + l] = x[i * 4 + l]
+"""
 CODES = ("i8", "u16", "bf16", "f32", "f64", "b1")
 
 
@@ -96,12 +103,9 @@ kernel t(x: f32[{length}], y: f32[{lanes}]):
 
 
 def test_a_tile_that_changes_is_turned_again() -> None:
-    text = """
-kernel t(x: f32[16], y: f32[32]):
-  local tile: f32[16]
-  unrolled i in 4:
-    vectorized l in 4:
-      tile[i * 4 + l] = x[i * 4 + l]
+    text = (
+        FOUR_ROWS.format(32)
+        + """\
   unrolled i in 4:
     vectorized l in 4:
       y[i * 4 + l] = tile[l * 4 + i]
@@ -110,6 +114,7 @@ kernel t(x: f32[16], y: f32[32]):
     vectorized l in 4:
       y[16 + i * 4 + l] = tile[l * 4 + i]
 """
+    )
     x = np.arange(16, dtype=np.float32)
     y = computed(text, "generic", x, 32)
     # The diagonal changes row by row, each one behind the column that is read.
@@ -123,16 +128,14 @@ kernel t(x: f32[16], y: f32[32]):
 @pytest.mark.parametrize("target", TARGETS)
 def test_lanes_without_a_place_keep_what_stands_for_them(target: str) -> None:
     """A masked column: the others' values, and memory that is no one's, do not come in."""
-    text = """
-kernel t(x: f32[16], y: f32[16]):
-  local tile: f32[16]
-  unrolled i in 4:
-    vectorized l in 4:
-      tile[i * 4 + l] = x[i * 4 + l]
+    text = (
+        FOUR_ROWS.format(16)
+        + """\
   unrolled i in 4:
     vectorized l in 4:
       y[i * 4 + l] = guard(x[l] < 2.0f32, tile[l * 4 + i], 7.0f32)
 """
+    )
     x = np.arange(16, dtype=np.float32)
     expected = np.where(x[:4] < 2, x.reshape(4, 4).T, 7)
     np.testing.assert_array_equal(computed(text, target, x, 16).reshape(4, 4), expected)
